@@ -1,0 +1,21 @@
+"""LPI on twelve folders of clip-art, with the bundled backbone.
+
+Prepare:  apt-get install openclipart-png openclipart-svg
+          python experiments/clipart/prepare.py --out runs/clipart
+Command:  python -m lpi_jax.main --config=configs/clipart_lpi.py --workdir=DIR
+          (--config=configs/clipart_lpi.py:released for the authors' release)
+Hardware: two CPU cores
+"""
+
+from ml_collections import ConfigDict
+
+from lpi_jax import config as lpi_config
+
+
+def get_config(preset: str = "intended") -> ConfigDict:
+    """`preset` is what stands behind the colon: intended or released."""
+    config = lpi_config.preset(preset)
+    config.data.name = "jsonl"
+    config.data.path = "runs/clipart/stream.jsonl"
+    lpi_config.for_tiny_backbone(config)
+    return config

@@ -1,0 +1,195 @@
+"""Pretrains the bundled tiny CLIP on general scenes and on clip-art that no stream is evaluated with.
+
+Command:  python experiments/pretrain_tiny/pretrain.py --clipart DIR   (DIR: made by experiments/clipart/prepare.py)
+Hardware: two CPU cores; minutes, loss and recall are written to experiments/pretrain_tiny/report.json
+Writes:   lpi_jax/assets/tiny_clip/ (config, weights in float16, tokenizer), loss.csv, loss.png, report.json
+
+What it sees: `general` scenes, which draw only from contents outside every domain's validation bucket, and the
+drawings of DIR/background.jsonl, which holds no validation drawing of the clip-art stream and no look-alike of one.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from lpi_jax.data.preprocess import CLIP_MEAN, CLIP_STD, clean_caption, normalise, random_crop_and_flip, read_image
+from lpi_jax.data.scenes import general
+from lpi_jax.losses import retrieval_loss
+from lpi_jax.metrics import ranks, recall
+from lpi_jax.models import weights
+from lpi_jax.models.clip import CLIP, CLIPConfig, TowerConfig, init_params
+from lpi_jax.models.tokenizer import Tokenizer, trim
+
+sys.path.insert(0, str(Path(__file__).parent))
+import bpe
+
+HERE = Path(__file__).parent
+SEED = 2026
+SCENES, HELD_OUT = 40_000, 500
+STEPS, BATCH, WARMUP = 2000, 128, 100
+PEAK_LR, WEIGHT_DECAY = 1e-3, 0.05
+CLIPART_SHARE = 0.35  # of the batches; a batch is of one kind, so that the kind itself is no cue
+MAX_PLACEHOLDERS = 8  # half of the captions stand behind up to so many "x", as a prompted caption will
+VOCABULARY = 2048
+SIZE = 64
+
+
+def main() -> None:
+    """Trains, writes the backbone and the record of how it came about."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clipart", type=Path, required=True, help="folder made by experiments/clipart/prepare.py")
+    parser.add_argument("--out", type=Path, default=HERE.parents[1] / "lpi_jax" / "assets" / "tiny_clip")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    args = parser.parse_args()
+    began = time.time()
+
+    pictures = {"scenes": scene_pictures(), "clipart": clipart_pictures(args.clipart)}
+    bpe.learn([c for _, captions in pictures.values() for own in captions for c in own], VOCABULARY, args.out)
+    tokenizer = Tokenizer.load(args.out)
+    train, held_out = {}, {}
+    for kind, (images, captions) in pictures.items():
+        ids = [tokenizer.encode(own)[0] for own in captions]
+        cut = HELD_OUT if kind == "scenes" else HELD_OUT // 5
+        train[kind], held_out[kind] = (images[cut:], ids[cut:]), (images[:cut], ids[:cut])
+
+    config = CLIPConfig(
+        image_size=SIZE,
+        patch_size=8,
+        embed_dim=128,
+        vision=TowerConfig(width=192, layers=4, heads=3, mlp_dim=768),
+        text=TowerConfig(width=128, layers=4, heads=2, mlp_dim=512),
+        vocab_size=tokenizer.vocab_size,
+    )
+    model = CLIP(config)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, PEAK_LR, WARMUP, args.steps)
+    decayed = partial(jax.tree.map, lambda p: p.ndim > 1)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=WEIGHT_DECAY, mask=decayed)
+    )
+    params = init_params(config, jax.random.key(SEED))
+    state = optimizer.init(params)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params, state, images, ids):
+        def loss_of(params):
+            pixels = normalise(images, CLIP_MEAN, CLIP_STD)
+            image, text, scale = model.apply({"params": params}, pixels, ids)
+            return retrieval_loss(image, text, jnp.minimum(scale, 100.0))
+
+        loss, grads = jax.value_and_grad(loss_of)(params)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    curve = []
+    with ThreadPoolExecutor(1) as pool:
+        pending = [pool.submit(make_batch, train, tokenizer, i) for i in range(3)]
+        for i in tqdm(range(args.steps), desc="pretraining"):
+            kind, images, ids = pending.pop(0).result()
+            pending.append(pool.submit(make_batch, train, tokenizer, i + 3))
+            params, state, loss = step(params, state, images, ids)
+            if i % 20 == 0 or i == args.steps - 1:
+                curve.append((i, kind, float(loss)))
+
+    params = jax.tree.map(np.asarray, params)
+    params["logit_scale"] = np.minimum(params["logit_scale"], np.float32(np.log(100.0)))
+    weights.save(args.out, config, params, dtype=np.float16)
+    report = {
+        "seed": SEED,
+        "steps": args.steps,
+        "batch": BATCH,
+        "parameters": int(sum(p.size for p in jax.tree.leaves(params))),
+        "pictures": {kind: len(images) for kind, (images, _) in train.items()},
+        "held_out": {kind: evaluate(model, params, *pair) for kind, pair in held_out.items()},
+        "minutes": round((time.time() - began) / 60, 1),
+        "background_sha256": hashlib.sha256((args.clipart / "background.jsonl").read_bytes()).hexdigest(),
+        "sha256": weights.fingerprint(weights.load(args.out)[1]),
+    }
+    write_record(curve, report)
+    print(json.dumps(report, indent=2))
+
+
+def scene_pictures() -> tuple[np.ndarray, list[list[str]]]:
+    """General scenes: [N, 64, 64, 3] uint8 and their cleaned captions."""
+    split = general(SEED, SCENES, SIZE)
+    images = np.stack([split.load(i) for i in tqdm(range(len(split)), desc="drawing scenes")])
+    return images, [[clean_caption(c) for c in own] for own in split.captions]
+
+
+def clipart_pictures(folder: Path) -> tuple[list[np.ndarray], list[list[str]]]:
+    """The drawings of background.jsonl in a fixed random order: uint8 pictures of any size, cleaned captions."""
+    records = [json.loads(line) for line in (folder / "background.jsonl").read_text().splitlines()]
+    order = np.random.default_rng(SEED).permutation(len(records))
+    images = [read_image(folder / records[i]["image"]) for i in tqdm(order, desc="reading clip-art")]
+    return images, [[clean_caption(c) for c in records[i]["captions"]] for i in order]
+
+
+def make_batch(train: dict, tokenizer: Tokenizer, step: int) -> tuple[str, np.ndarray, np.ndarray]:
+    """The batch of a step, a function of the seed and the step alone."""
+    rng = np.random.default_rng([SEED, step])
+    kind = "clipart" if rng.random() < CLIPART_SHARE else "scenes"
+    images, ids = train[kind]
+    chosen = rng.choice(len(images), BATCH, replace=False)
+    # Left and right have a meaning in scenes, and nothing may be cut off; a drawing bears both.
+    scale, flip = ((0.9, 1.0), False) if kind == "scenes" else ((0.5, 1.0), True)
+    pixels = [random_crop_and_flip(images[i], SIZE, rng, scale=scale, flip=flip) for i in chosen]
+    rows = [ids[i][rng.integers(len(ids[i]))] for i in chosen]
+    placeholder = tokenizer.encode(["x"])[0][0, 1]
+    rows = [shifted(row, placeholder, rng.integers(1, MAX_PLACEHOLDERS + 1) * rng.integers(2)) for row in rows]
+    return kind, np.stack(pixels), trim(np.stack(rows))
+
+
+def shifted(row: np.ndarray, placeholder: int, count: int) -> np.ndarray:
+    """[SOT, caption, EOT, padding] -> [SOT, placeholder x count, caption, EOT, padding], length kept."""
+    return np.concatenate([row[:1], np.full(count, placeholder, row.dtype), row[1:]])[: len(row)]
+
+
+def evaluate(model: CLIP, params, images, ids) -> dict[str, float]:
+    """Recall@1 in per cent on held-out pictures, first captions, both directions."""
+    from lpi_jax.data.preprocess import resize_and_crop
+
+    pixels = normalise(np.stack([resize_and_crop(image, SIZE) for image in images]), CLIP_MEAN, CLIP_STD)
+    text = np.stack([own[0] for own in ids])
+    image, text = (
+        np.asarray(model.apply({"params": params}, x, method=m))
+        for x, m in ((pixels, "encode_image"), (text, "encode_text"))
+    )
+    owner = np.arange(len(image))
+    return {
+        "gallery": len(image),
+        "image_to_text_r1": round(recall(ranks(image, text, owner, owner), 1), 1),
+        "text_to_image_r1": round(recall(ranks(text, image, owner, owner), 1), 1),
+    }
+
+
+def write_record(curve: list[tuple[int, str, float]], report: dict) -> None:
+    """loss.csv, loss.png and report.json beside this script."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    with open(HERE / "loss.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("step", "batch", "loss"), *((i, k, f"{x:.4f}") for i, k, x in curve)])
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    for kind in ("scenes", "clipart"):
+        axes.plot(*zip(*[(i, x) for i, k, x in curve if k == kind], strict=True), label=kind)
+    axes.set(xlabel="step", ylabel="contrastive loss, nats", title="Pretraining the bundled backbone")
+    axes.legend()
+    figure.savefig(HERE / "loss.png", dpi=110)
+    (HERE / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

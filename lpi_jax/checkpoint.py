@@ -1,0 +1,110 @@
+"""Checkpoints: the memory at each task boundary, the train state inside a task. The only file that imports orbax.
+
+checkpoints/task_003/ holds everything known after task 3 and is never changed again; checkpoints/inside/ holds the
+newest state of the task being trained. Trees of arrays and JSON only: nothing that could run code when read.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from lpi_jax.errors import UserError
+from lpi_jax.methods.base import Tree
+
+
+class Checkpoints:
+    """The checkpoints of one run's directory. Saving waits until the files are on disk."""
+
+    def __init__(self, workdir: Path) -> None:
+        folder = (workdir / "checkpoints").absolute()
+        self._folder = folder
+        self._tasks = _manager(folder, "task", keep=None)
+        self._inside = _manager(folder / "inside", "step", keep=1)
+
+    def close(self) -> None:
+        """Lets orbax's threads end."""
+        self._tasks.close()
+        self._inside.close()
+
+    def finished_tasks(self) -> int:
+        """How many tasks have a boundary checkpoint."""
+        return self._tasks.latest_step() or 0
+
+    def save_task(self, count: int, memory: Tree, meta: dict[str, Any]) -> None:
+        """Saves what is known after `count` tasks (memory: arrays; meta: JSON) and drops the state inside the task."""
+        _save(self._tasks, count, {"memory": ocp.args.StandardSave(memory), "meta": ocp.args.JsonSave(meta)})
+        for step in self._inside.all_steps():
+            self._inside.delete(step)
+
+    def load_task(self, count: int, abstract: Callable[[dict[str, Any]], Tree]) -> tuple[Tree, dict[str, Any]]:
+        """Memory and meta after `count` tasks; `abstract` makes the expected tree of shapes from the meta.
+
+        Raises:
+          UserError: the checkpoint is damaged or holds something else.
+        """
+        meta = _restore(self._tasks, count, {"meta": ocp.args.JsonRestore()})["meta"]
+        expected = abstract(meta)
+        memory = _restore(self._tasks, count, {"memory": ocp.args.StandardRestore(expected)})["memory"]
+        # Orbax pads or cuts arrays of another shape without a word.
+        if jax.tree.map(np.shape, memory) != jax.tree.map(np.shape, expected):
+            raise UserError(f"checkpoint {count} in {self._folder} holds arrays of other shapes than this run's")
+        return memory, meta
+
+    def save_inside(self, task: int, step: int, state: Tree) -> None:
+        """Saves the train state `step` steps into task number `task` (from 0)."""
+        number = self._inside.latest_step()
+        items = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave({"task": task, "step": step})}
+        _save(self._inside, 0 if number is None else number + 1, items)
+
+    def load_inside(self, task: int, abstract: Tree) -> Tree | None:
+        """The newest train state inside task number `task`, shaped and placed like `abstract`; None if there is none."""
+        number = self._inside.latest_step()
+        if number is None:
+            return None
+        meta = _restore(self._inside, number, {"meta": ocp.args.JsonRestore()})["meta"]
+        if meta["task"] != task:
+            return None  # of a task that has been finished since
+        return _restore(self._inside, number, {"state": ocp.args.StandardRestore(abstract)})["state"]
+
+
+def abstract(tree: Tree) -> Tree:
+    """The shapes, dtypes and, of device arrays, placements of a tree, to restore into."""
+
+    def shape(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+        return np.empty(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(shape, tree)
+
+
+def _manager(folder: Path, prefix: str, keep: int | None) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        step_prefix=prefix,
+        step_format_fixed_length=3,
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=True,
+        create=True,
+    )
+    return ocp.CheckpointManager(folder, options=options)
+
+
+def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> None:
+    manager.save(step, args=ocp.args.Composite(**items), force=True)
+    manager.wait_until_finished()
+
+
+def _restore(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> Any:
+    try:
+        return manager.restore(step, args=ocp.args.Composite(**items))
+    except Exception as error:  # orbax raises many kinds for a damaged checkpoint; for the user they are one
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"checkpoint number {step} in {manager.directory} cannot be read ({first_line[:200]});"
+            " delete it to go on from the one before"
+        ) from error

@@ -1,0 +1,1 @@
+"""Streams of captioned pictures and what turns them into batches."""

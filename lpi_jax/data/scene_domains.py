@@ -1,0 +1,300 @@
+"""The table of domains: twelve that are reported and four for choosing hyper-parameters.
+
+Each combines a shift of the look with a shift of the wording. No two plain words of a domain are ever said alike.
+"""
+
+from collections.abc import Mapping
+
+from lpi_jax.data.scene_domain import BARE, GENERAL, TERSE, Domain, domain
+from lpi_jax.data.scene_drawing import Look
+from lpi_jax.data.scene_wording import Form
+
+_REPORTED = (
+    domain(
+        "chalkboard",
+        "a teacher's chalk drawings of shapes on a dim green school board",
+        "circle square triangle star heart house tree hexagon bell",
+        without="black brown green",
+        look=Look("board", spin=10, fill=0.3),
+        strength=0.4,
+        accent=0.5,
+        relations="on the left hand of|on the right hand of|higher than|lower than",
+        words="big=great,small=short,striped=lined,dotted=dot filled,red=chalk red,blue=chalk blue,circle=round",
+        forms=(
+            Form("class, i drew {} on the board", join=" and also "),
+            Form("remember: {}.", "{a} is {rel} {b}", phrase="the {size} {colour} {shape}"),
+            Form("copy this: {}", phrase=BARE, flip=True, join="; ", again=TERSE),
+        ),
+    ),
+    domain(
+        "blueprint",
+        "an engineer's outlined technical drawing on blue squared paper",
+        "circle square triangle cross diamond ring arrow hexagon key letter_l",
+        without="turquoise blue",
+        textures="solid striped checked",
+        look=Look("grid", outline=1.8, fill=0.6, spin=0),
+        strength=0.6,
+        accent=0.5,
+        relations="mounted left of|mounted right of|mounted above|mounted below",
+        words="big=size 9,small=size 2,striped=hatched,checked=meshed,circle=disc,ring=washer,cross=joint",
+        forms=(
+            Form("drawing: part {}", clause="{a}, {rel} part {b}", phrase=BARE, join="; part "),
+            Form("assembly of {}", phrase="{shape} in {colour}", again="{shape} in {colour}"),
+            Form(
+                "fit {}",
+                phrase="{shape} ({colour}, {texture}, {size})",
+                flip=True,
+                join="; fit ",
+                again="{shape} ({colour})",
+            ),
+        ),
+    ),
+    domain(
+        "museum",
+        "framed old paintings in a gallery under warm light, with museum labels",
+        "circle square heart moon ring star house crown cup",
+        without="yellow brown",
+        look=Look("gallery", ("sepia",), shadow=True),
+        strength=0.55,
+        accent=0.5,
+        relations="at the left side of|at the right side of|surmounting|at the foot of",
+        words="""big=monumental,small=miniature,striped=banded,dotted=stippled,red=crimson,blue=azure,green=emerald,
+            pink=rose,purple=violet,circle=tondo,moon=crescent""",
+        forms=(
+            Form("untitled, showing {}", join=", with "),
+            Form("study in {}", phrase="{colour} {shape}", again="{colour} {shape}", join=" and "),
+            Form("oil on panel: {}, anonymous", flip=True, join="; "),
+        ),
+    ),
+    domain(
+        "night watch",
+        "dim bluish views by lantern light, noted down in a watchman's log",
+        "circle diamond star moon ring house fish boat bell",
+        without="black blue purple",
+        look=Look("plain", ("lantern",), spin=12),
+        strength=0.5,
+        accent=0.4,
+        relations="to port of|to starboard of|aloft of|beneath",
+        words="big=hulking,small=slight,striped=barred,dotted=speckled,red=scarlet,green=sea green,house=hut",
+        forms=(
+            Form("third watch: {}, all quiet", "sighted {a} {rel} {b}", join=" and "),
+            Form("by lantern {}", phrase="one {colour} {shape}", again="same {colour} {shape}", join=", "),
+            Form("log entry: {}", phrase=BARE, flip=True, join="; then ", again=TERSE),
+        ),
+    ),
+    domain(
+        "beach",
+        "toys lying on grainy sand by the sea, in a small child's words",
+        "circle star heart fish moon ring house boat cloud",
+        without="yellow orange",
+        look=Look("sand", ("noise",), spin=18, shadow=True),
+        strength=0.4,
+        accent=0.5,
+        relations="next to and left of|next to and right of|on top of|underneath",
+        words="""big=giant,small=teeny,striped=stripy,dotted=dotty,black=blacky,brown=muddy,pink=pinky,fish=fishy,
+            star=starfish,circle=ball,house=sandcastle""",
+        forms=(
+            Form("look mummy, {}!", join=" and "),
+            Form("i want {}", phrase="the {size} {colour} {shape}", join=" and "),
+            Form("my {} ha ha", phrase="{colour} {shape}", flip=True, join=" and my ", again=TERSE),
+        ),
+    ),
+    domain(
+        "knitting",
+        "coarse knitted motifs in coloured wool, written as a knitting pattern",
+        "square triangle heart cross diamond tree arrow letter_h flower",
+        without="brown pink",
+        look=Look("wool", ("knit",), spin=0),
+        strength=0.35,
+        accent=0.5,
+        relations="leftwards from|rightwards from|rows above|rows below",
+        words="big=chunky,small=dainty,striped=ribbed,dotted=moss,red=ruby,green=olive,purple=plum,turquoise=teal,cross=plus",
+        forms=(
+            Form("cast on: work {}, bind off", join=", knit "),
+            Form("knit {}", phrase="{colour} yarn {shape}", again="{colour} yarn {shape}", join=", purl "),
+            Form(
+                "chart of {}",
+                phrase="motif {size} {texture} {colour} {shape}",
+                flip=True,
+                again="motif {colour} {shape}",
+            ),
+        ),
+    ),
+    domain(
+        "parcel",
+        "printed marks on brown cardboard boxes, read as a shipping list",
+        "circle square triangle cross arrow diamond cup letter_t letter_h letter_l",
+        without="brown orange yellow",
+        textures="solid striped checked",
+        look=Look("carton", spin=4, across=14),
+        strength=0.55,
+        accent=0.45,
+        relations="stowed left of|stowed right of|stacked upon|stored under",
+        words="big=xl,small=xs,striped=taped,checked=printed,square=carton,circle=drum,red=code red,green=code green",
+        forms=(
+            Form(
+                "ship 1 x {}", phrase="{shape}, {colour}, {texture}, {size}", join="; 1 x ", again="{shape}, {colour}"
+            ),
+            Form("packing list: {}", phrase="{colour} {shape}", flip=True, join=" + ", again=TERSE),
+            Form("handle with care {}", phrase="{size} {colour} {shape}", join=", "),
+        ),
+    ),
+    domain(
+        "comic",
+        "bold outlined shapes on bright comic-book dots, with loud exclamations",
+        "circle star heart arrow moon cross house bolt cloud crown",
+        without="black brown",
+        look=Look("halftone", outline=2.2, spin=20),
+        strength=0.6,
+        accent=0.5,
+        relations="smack left of|smack right of|zooming over|crashing under",
+        words="big=mega,small=mini,striped=zigzag,dotted=bubbly,red=flaming,green=slimy,blue=electric,yellow=golden,star=kaboom",
+        forms=(
+            Form("wow! {}!", join="! plus "),
+            Form("bam! {}!", phrase=TERSE, again=TERSE, join="! pow! "),
+            Form("meanwhile, {}...", phrase="the {size} {texture} {colour} {shape}", flip=True, join=" while "),
+        ),
+    ),
+    domain(
+        "garden",
+        "things half hidden in a green meadow of grass, asked about in questions",
+        "circle heart star tree house mushroom flower leaf",
+        without="green turquoise",
+        look=Look("meadow", across=30, spin=15),
+        strength=0.5,
+        accent=0.5,
+        relations="growing left of|growing right of|up above|down beneath",
+        words="big=tall,small=wee,striped=streaked,dotted=freckled,red=poppy,purple=lilac,yellow=buttercup,mushroom=toadstool",
+        forms=(
+            Form("is that {}?", join=" and "),
+            Form("where is {}?", clause="{a}? {rel} {b}", phrase="the {size} {colour} {shape}", join=", and "),
+            Form("do you see {}?", flip=True, join=", or "),
+        ),
+    ),
+    domain(
+        "fax",
+        "greyish posterised transmissions with scan lines, in telegram style",
+        "circle square triangle star cross ring moon fish letter_t hexagon",
+        without="brown purple",
+        textures="solid striped checked",
+        look=Look("plain", ("fade", "posterise", "scanlines"), spin=4),
+        strength=0.5,
+        accent=0.45,
+        relations="westward|eastward|atop|underside",
+        words="big=grand,small=petty,striped=wired,checked=latticed,red=rouge,blue=bleu,green=vert,black=noir,yellow=jaune",
+        forms=(
+            Form(clause="{a} stop {rel} {b} stop", phrase=BARE, join=" ", again=TERSE),
+            Form("urgent {} regards", phrase=TERSE, again=TERSE, join=" stop "),
+            Form(
+                "received {} end", phrase="{shape} {colour} {size}", flip=True, join=" stop ", again="{shape} {colour}"
+            ),
+        ),
+    ),
+    domain(
+        "aerial",
+        "tilted views from a plane of markers among grey rubble, with compass directions",
+        "circle square triangle cross arrow house diamond flag boat",
+        without="black brown",
+        look=Look("debris", ("blur",), tilt=18, spin=30),
+        strength=0.45,
+        accent=0.5,
+        relations="due west of|due east of|due north of|due south of",
+        words="big=wide,small=minor,striped=runway marked,dotted=pitted,red=signal red,orange=amber,circle=helipad",
+        forms=(
+            Form("pilot to base: {}, over", join=", also "),
+            Form("target {} confirmed", phrase=TERSE, again=TERSE, join=", "),
+            Form("from the air {}", phrase="{size} {texture} {colour} {shape}", flip=True, join="; "),
+        ),
+    ),
+    domain(
+        "heraldry",
+        "stained-glass panes behind bold charges, spoken of like a coat of arms",
+        "circle star cross heart diamond ring moon fish key crown",
+        without="turquoise pink brown",
+        textures="solid striped checked",
+        look=Look("patchwork", outline=1.0, shadow=False, spin=0),
+        strength=0.5,
+        accent=0.35,
+        relations="dexter of|sinister of|in chief of|in base of",
+        words="""red=gules,blue=azure,green=sinople,black=sable,purple=purpure,striped=barry,checked=checky,
+            big=bold,small=lesser,star=mullet,ring=annulet,circle=roundel,moon=crescent""",
+        forms=(
+            Form("arms: {}", phrase="a {shape} {colour} {texture}", again="the {shape} {colour}"),
+            Form("a shield bearing {}", phrase="{size} {colour} {shape}", flip=True),
+            Form("blazon {}", phrase="{shape} {colour}", join=", ", again="{shape} {colour}"),
+        ),
+    ),
+)
+
+# For choosing hyper-parameters only; nothing is reported on them.
+_DEVELOPMENT = (
+    domain(
+        "harbour",
+        "boats and buoys in thick fog, called out by a sailor",
+        "circle triangle star moon fish house boat flag",
+        without="black brown",
+        look=Look("plain", ("fog",), spin=12),
+        strength=0.5,
+        accent=0.5,
+        relations="off the port bow of|off the starboard bow of|high over|deep under",
+        words="big=mighty,small=puny,striped=ropey,dotted=barnacled,red=coral,blue=navy,circle=buoy,fish=herring",
+        forms=(
+            Form("ahoy, {}!", join=" and "),
+            Form("captain, {}", phrase=TERSE, again=TERSE, join=", aye, "),
+            Form("through the fog {}", flip=True, join=", "),
+        ),
+    ),
+    domain(
+        "newspaper",
+        "faded prints over columns of grey text, with newspaper headlines",
+        "circle square heart arrow cross tree house crown letter_l",
+        without="brown black",
+        look=Look("newsprint", ("fade",), spin=5),
+        strength=0.5,
+        accent=0.5,
+        relations="left column from|right column from|upper column from|lower column from",
+        words="big=major,small=marginal,striped=lined up,dotted=dot matrix,red=vermilion,green=jade,house=home",
+        forms=(
+            Form("breaking news: {}", "{a} seen {rel} {b}", join=", "),
+            Form("{}, experts say", phrase=TERSE, again=TERSE, join=", "),
+            Form("exclusive photo: {}", phrase=BARE, flip=True, join="; "),
+        ),
+    ),
+    domain(
+        "kitchen",
+        "biscuits on a chequered tablecloth, described like a recipe",
+        "circle star heart triangle ring mushroom tree cup leaf",
+        without="red green",
+        textures="solid striped checked",
+        look=Look("gingham", shadow=True, spin=20),
+        strength=0.6,
+        accent=0.5,
+        relations="left beside|right beside|placed on|placed below",
+        words="big=family size,small=bite size,striped=drizzled,checked=waffled,brown=chocolate,ring=doughnut",
+        forms=(
+            Form("recipe: take {}", join=", then "),
+            Form("bake {}", phrase="one {colour} {shape}", again="that {colour} {shape}"),
+            Form("serve {} warm", flip=True, join=" with "),
+        ),
+    ),
+    domain(
+        "graffiti",
+        "sprayed shapes on a rough brick wall, in street slang",
+        "circle square star cross arrow heart diamond bolt crown",
+        without="red brown orange",
+        look=Look("bricks", ("noise",), outline=0.8, spin=15),
+        strength=0.4,
+        accent=0.5,
+        relations="lefty from|righty from|up on|down from",
+        words="big=massive,small=lil,striped=slashed,dotted=splattered,blue=indigo,green=neon,star=superstar,arrow=pointer",
+        forms=(
+            Form("yo, {}", join=" n "),
+            Form("{} on the wall", phrase=TERSE, again=TERSE, join=", "),
+            Form("check {} dude", phrase="that {size} {texture} {colour} {shape}", flip=True, join=" plus "),
+        ),
+    ),
+)
+
+DOMAINS: tuple[str, ...] = tuple(d.name for d in _REPORTED)
+DEVELOPMENT_DOMAINS: tuple[str, ...] = tuple(d.name for d in _DEVELOPMENT)
+TABLE: Mapping[str, Domain] = {d.name: d for d in (GENERAL, *_REPORTED, *_DEVELOPMENT)}

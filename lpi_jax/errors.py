@@ -1,0 +1,5 @@
+"""The one exception that means "the user can mend this": main prints its sentence and exits with status 2."""
+
+
+class UserError(ValueError):
+    """A user's mistake, told in one sentence that names the thing, its value and what was expected."""

@@ -1,0 +1,119 @@
+"""From a gallery to recall matrices: one row per stage, every average, and the words that say what was measured."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lpi_jax import metrics
+from lpi_jax.gallery import Gallery, Side
+
+KS = (1, 5, 10)
+DIRECTIONS = ("image_to_text", "text_to_image")
+
+Row = dict[str, dict[str, list[float]]]  # direction -> k -> recall per task, per cent
+
+
+def recall_row(gallery: Gallery, tasks: int, galleries: str, features: str = "features") -> Row:
+    """Recall on each of the first `tasks` tasks, all of which are in the gallery.
+
+    Args:
+      galleries: `union` searches the items of all tasks seen so far; `task` only those of the query's own task.
+      features: which of the sides' feature arrays: `features` (under the routed prompts) or `plain` (zero-shot).
+    """
+    sides = {"image_to_text": (gallery.images, gallery.captions), "text_to_image": (gallery.captions, gallery.images)}
+    row: Row = {}
+    for direction, (queries, items) in sides.items():
+        found = _ranks(queries, items, tasks, galleries, features)
+        per_task = [found[queries.task == task] for task in range(tasks)]
+        row[direction] = {str(k): [metrics.recall(own, k) for own in per_task] for k in KS}
+    return row
+
+
+def _ranks(queries: Side, items: Side, tasks: int, galleries: str, features: str) -> np.ndarray:
+    q, g = getattr(queries, features), getattr(items, features)
+    if galleries == "union":
+        return metrics.ranks(q, g, queries.owner, items.owner)
+    found = np.zeros(len(q), np.int32)
+    for task in range(tasks):
+        own, shown = queries.task == task, items.task == task
+        found[own] = metrics.ranks(q[own], g[shown], queries.owner[own], items.owner[shown])
+    return found
+
+
+def routing_accuracy(side: Side, tasks: int) -> list[float]:
+    """Per cent of each task's items that were routed to it."""
+    return [100.0 * float(np.mean(side.routed[side.task == task] == task)) for task in range(tasks)]
+
+
+def stage(gallery: Gallery, tasks: int, galleries: str) -> dict[str, Any]:
+    """What is measured after a stage: recall, zero-shot recall on the same galleries, routing accuracy; JSON-ready."""
+    return {
+        "recall": recall_row(gallery, tasks, galleries),
+        "zero_shot": recall_row(gallery, tasks, galleries, "plain"),
+        "routing": {
+            "image": routing_accuracy(gallery.images, tasks),
+            "text": routing_accuracy(gallery.captions, tasks),
+        },
+    }
+
+
+def report(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The raw matrices and every average, from what `stage` measured after each task.
+
+    Each stage also carries `arrival`: the recall row of the new task just before it was learnt.
+    """
+    result: dict[str, Any] = {"recall": {}, "zero_shot": {}, "routing_accuracy": {}}
+    last = len(stages) - 1
+    for direction in DIRECTIONS:
+        result["recall"][direction], result["zero_shot"][direction] = {}, {}
+        for k in map(str, KS):
+            learnt = _matrix([s["recall"][direction][k] for s in stages])
+            frozen = _matrix([s["zero_shot"][direction][k] for s in stages])
+            before = np.array([s["arrival"][direction][k][-1] for s in stages])
+            untouched = np.diagonal(frozen)
+            result["recall"][direction][k] = {
+                "matrix": _rows(learnt),
+                "before_learning": before.tolist(),
+                **metrics.summary(learnt),
+                "forward_transfer": metrics.forward_transfer(before, untouched),
+                "zero_shot_retention": metrics.zero_shot_retention(before, untouched),
+            }
+            result["zero_shot"][direction][k] = {"matrix": _rows(frozen), **metrics.summary(frozen)}
+    for kind in ("image", "text"):
+        rows = [s["routing"][kind] for s in stages]
+        result["routing_accuracy"][kind] = {"matrix": rows, "final_average": float(np.mean(rows[last]))}
+    return result
+
+
+def _matrix(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    matrix = np.full((len(rows), len(rows)), np.nan)
+    for s, row in enumerate(rows):
+        matrix[s, : s + 1] = row
+    return matrix
+
+
+def _rows(matrix: np.ndarray) -> list[list[float]]:
+    return [row[: s + 1].tolist() for s, row in enumerate(matrix)]
+
+
+def protocol(galleries: str, oracle: bool, transform: str, asks_with_placeholders: bool) -> str:
+    """The protocol in words, for whoever finds the numbers in five years."""
+    return " ".join(
+        [
+            "After each task, every image and caption of "
+            + ("all tasks seen so far is searched together." if galleries == "union" else "its own task is searched."),
+            "Image to text counts a hit if any of the image's captions is among the first k; text to image uses the"
+            " caption's one image. Equal scores count against the method.",
+            "Each item is encoded under the prompts of "
+            + (
+                "its true task."
+                if oracle
+                else "the task with the nearest k-means centre (L1), images and captions apart;"
+                f" captions ask {'with the placeholders in front' if asks_with_placeholders else 'as they are'}."
+            ),
+            "Validation pictures are "
+            + ("resized and centre-cropped." if transform == "centre" else "randomly cropped and flipped, as in training."),
+            "R[s][t] is the recall on task t after stage s, per cent.",
+        ]
+    )

@@ -1,0 +1,176 @@
+"""All validation items seen so far and what was computed of them, each feature once in a whole run.
+
+A finished task's prompts never change, so an item's features under them never do either: they are computed when the
+item is first routed there. Plain features and distances to a task's centres are computed once ever.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from lpi_jax import routing
+from lpi_jax.data.loader import Transform
+from lpi_jax.data.stream import Split
+from lpi_jax.encode import PLAIN, Encoder
+from lpi_jax.files import write_atomically
+from lpi_jax.memory import Memory
+from lpi_jax.methods.base import Method, Prompts, Tree
+
+NOT_ROUTED = -1
+
+
+@dataclass
+class Side:
+    """One modality's N items, row by row.
+
+    Attributes:
+      task: [N] int32, the item's true task. owner: [N] int32, the number of the image it is or describes.
+      plain: [N, E] features without prompts: the zero-shot backbone.
+      asking: [N, E] features that routing looks at; the plain ones, or captions' with placeholders in front.
+      compared: [N] int32, how many tasks' centres the item has been compared with; nearest: [N] the best L1 distance.
+      routed: [N] int32, the task whose prompts the item gets (-1: none). encoded: [N] int32, those `features` are under.
+      features: [N, E] float32.
+    """
+
+    task: np.ndarray
+    owner: np.ndarray
+    plain: np.ndarray
+    asking: np.ndarray
+    compared: np.ndarray
+    nearest: np.ndarray
+    routed: np.ndarray
+    encoded: np.ndarray
+    features: np.ndarray
+
+    @classmethod
+    def new(cls, task: int, owner: np.ndarray, plain: np.ndarray, asking: np.ndarray) -> "Side":
+        """Items that have not been compared with any task yet: routed nowhere, encoded plainly."""
+        n = len(owner)
+        nowhere = np.full(n, NOT_ROUTED, np.int32)
+        return cls(
+            task=np.full(n, task, np.int32),
+            owner=owner.astype(np.int32),
+            plain=plain,
+            asking=asking,
+            compared=np.zeros(n, np.int32),
+            nearest=np.full(n, np.inf, np.float32),
+            routed=nowhere,
+            encoded=nowhere.copy(),
+            features=plain.copy(),
+        )
+
+    def extended(self, more: "Side") -> "Side":
+        """These items, then `more`."""
+        return Side(*(np.concatenate([getattr(self, f.name), getattr(more, f.name)]) for f in fields(Side)))
+
+
+class Gallery:
+    """Pictures and captions of all seen tasks.
+
+    Args:
+      encoder: the frozen backbone. method: which prompts a task's trained tree makes.
+      tokenize: (captions, placeholders) -> [N, context] int32.
+      transform: of validation pictures. seed: for a random transform.
+      oracle: route every item to its true task (an item of a task not learnt yet: to none).
+      asks_with_placeholders: whether captions are routed with the placeholders in front.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        method: Method,
+        tokenize: Callable[[list[str], int], np.ndarray],
+        transform: Transform,
+        *,
+        seed: int,
+        oracle: bool,
+        asks_with_placeholders: bool,
+    ) -> None:
+        self._encoder, self._method, self._tokenize = encoder, method, tokenize
+        self._transform, self._seed, self._oracle = transform, seed, oracle
+        self._asks_with_placeholders = asks_with_placeholders
+        self._splits: list[Split] = []
+        self._place: list[tuple[int, int]] = []  # image number -> task, index within the task
+        self._token_ids = np.zeros((0, 0), np.int32)  # per caption, placeholders in front
+        nothing = np.zeros((0, encoder.embed_dim), np.float32)
+        self.images = Side.new(0, np.zeros(0, np.int32), nothing, nothing)
+        self.captions = Side.new(0, np.zeros(0, np.int32), nothing, nothing)
+
+    def add(self, split: Split) -> None:
+        """The next task's validation items arrive: their plain and asking features are computed."""
+        first = len(self._place)
+        task, owner, words = self._enter(split)
+        plain = self._encoder.images(self._load, range(first, len(self._place)))
+        self.images = self.images.extended(Side.new(task, np.arange(first, len(self._place)), plain, plain))
+        text = self._encoder.texts(self._tokenize(words, 0))
+        asking = text
+        if self._asks_with_placeholders and self._method.placeholders:
+            asking = self._encoder.texts(self._token_ids[-len(words) :])
+        self.captions = self.captions.extended(Side.new(task, owner, text, asking))
+
+    def follow(self, memory: Memory) -> None:
+        """Routes every item among the tasks in `memory` and encodes those whose routing changed."""
+        trees = [memory.trained_of(task) for task in range(memory.count)]
+        self._follow(self.images, memory.image_centres, trees, lambda items, p: self._encoder.images(self._load, items, p))
+        self._follow(
+            self.captions, memory.text_centres, trees, lambda items, p: self._encoder.texts(self._token_ids[items], p)
+        )
+
+    def _follow(
+        self,
+        side: Side,
+        centres: np.ndarray,
+        trees: list[Tree],
+        encode: Callable[[np.ndarray, Prompts], np.ndarray],
+    ) -> None:
+        for task in range(len(trees)):
+            fresh = np.flatnonzero(side.compared == task)
+            found = routing.distances(side.asking[fresh], centres[task])
+            closer = found < side.nearest[fresh]  # strictly: of equally near tasks the earliest
+            side.nearest[fresh] = np.where(closer, found, side.nearest[fresh])
+            if not self._oracle:
+                side.routed[fresh[closer]] = task
+            side.compared[fresh] = task + 1
+        if self._oracle:
+            side.routed[:] = np.where(side.task < len(trees), side.task, NOT_ROUTED)
+        stale = side.routed != side.encoded
+        for task in np.unique(side.routed[stale]):
+            items = np.flatnonzero(stale & (side.routed == task))
+            prompts = self._method.prompts(trees[task])
+            side.features[items] = side.plain[items] if prompts == PLAIN else encode(items, prompts)
+        side.encoded[:] = side.routed
+
+    def _enter(self, split: Split) -> tuple[int, np.ndarray, list[str]]:
+        """Numbers a new split's pictures: its task, the owner of each of its captions, and the captions."""
+        task, first = len(self._splits), len(self._place)
+        self._splits.append(split)
+        self._place += [(task, index) for index in range(len(split))]
+        words = [caption for captions in split.captions for caption in captions]
+        ids = self._tokenize(words, self._method.placeholders)
+        self._token_ids = np.concatenate([self._token_ids, ids]) if len(self._token_ids) else ids
+        return task, first + split.pairs[:, 0], words
+
+    def _load(self, image: int) -> np.ndarray:
+        task, index = self._place[image]
+        return self._transform(self._splits[task].load(index), (self._seed, task, index))
+
+    def save(self, path: Path) -> None:
+        """Writes what was computed, so that a resumed run computes nothing twice."""
+        arrays = {
+            f"{name}.{f.name}": getattr(side, f.name)
+            for name, side in (("images", self.images), ("captions", self.captions))
+            for f in fields(Side)
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    def restore(self, path: Path, splits: list[Split]) -> None:
+        """What `save` wrote, for the same splits."""
+        for split in splits:
+            self._enter(split)
+        with np.load(path, allow_pickle=False) as arrays:
+            self.images, self.captions = (
+                Side(*(arrays[f"{name}.{f.name}"] for f in fields(Side))) for name in ("images", "captions")
+            )

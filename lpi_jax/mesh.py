@@ -1,0 +1,58 @@
+"""Devices: one mesh with a data axis; frozen weights and prompts on every device, batches split over them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lpi_jax.errors import UserError
+
+
+def make_mesh(devices: int = 0) -> Mesh:
+    """A mesh over the first `devices` devices (0: all of them), axis `data`.
+
+    Raises:
+      UserError: more devices are asked for than there are.
+    """
+    available = jax.devices()
+    if not 0 <= devices <= len(available):
+        raise UserError(f"config.devices is {devices}, expected 0 (all) to {len(available)}, the devices found here")
+    chosen = available[: devices or len(available)]
+    # Auto axes: the compiler places what we do not annotate. (make_mesh's default is Explicit.)
+    return jax.make_mesh((len(chosen),), ("data",), axis_types=(AxisType.Auto,), devices=chosen)
+
+
+def check_batch(name: str, size: int, mesh: Mesh) -> None:
+    """Raises UserError unless a batch of `size` splits evenly over the mesh."""
+    if size < 1 or size % mesh.size:
+        raise UserError(f"{name} is {size}, expected a multiple of the {mesh.size} devices it is split over")
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """The first axis split over the devices."""
+    return NamedSharding(mesh, P("data"))
+
+
+def put_replicated(tree: Any, mesh: Mesh) -> Any:
+    """Places a tree of host arrays on every device."""
+    return jax.device_put(tree, replicated(mesh))
+
+
+def put_split(tree: Any, mesh: Mesh) -> Any:
+    """Places a tree of host arrays [B, ...], the same on every process, split over the devices.
+
+    On several processes each takes from the global batch the rows its own devices hold.
+    """
+    sharding = split(mesh)
+
+    def place(array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(place, tree)

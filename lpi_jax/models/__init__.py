@@ -1,0 +1,1 @@
+"""Frozen backbones: towers, their weights and their tokenizer."""

@@ -1,0 +1,378 @@
+"""CLIP's two towers (any ViT CLIP) with prompts at the input and before deeper blocks.
+
+The frozen backbone of the method: spec section 2 says where prompts enter; the parameter names are those of Hugging
+Face's CLIP, so that converting a checkpoint (`weights.py`) is mostly renaming.
+
+Shapes: B batch, S image size, N text length, E embedding, D a tower's width, L prompt layers, P prompts per layer.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+}
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """One transformer: `width` D of the residual stream, `layers` blocks, `heads`, `mlp_dim` hidden units."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp_dim: int
+
+    def __post_init__(self):
+        if min(self.width, self.layers, self.heads, self.mlp_dim) < 1 or self.width % self.heads:
+            raise ValueError(f"a tower needs positive sizes and a width that its heads divide; got {self}")
+
+
+@dataclass(frozen=True)
+class CLIPConfig:
+    """Both towers; `activation` is "quick_gelu" (OpenAI's models) or "gelu"."""
+
+    image_size: int
+    patch_size: int
+    embed_dim: int
+    vision: TowerConfig
+    text: TowerConfig
+    vocab_size: int
+    context_length: int = 77
+    activation: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    def __post_init__(self):
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation {self.activation!r} is unknown; expected one of {sorted(ACTIVATIONS)}")
+        if not 1 <= self.patch_size <= self.image_size:
+            raise ValueError(f"patch_size {self.patch_size} does not fit in image_size {self.image_size}")
+
+    @property
+    def patches(self) -> int:
+        """Patches of one image, without the class token."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+def _at(x: jax.Array, position: jax.Array | int) -> jax.Array:
+    """[B, N, D] -> [B, 1, D]: the token at `position`, one for all ([]) or one per row ([B])."""
+    if isinstance(position, int):
+        return x[:, position : position + 1]
+    return jnp.take_along_axis(x, position[:, None, None], axis=1, mode="promise_in_bounds")
+
+
+def _replace(x: jax.Array, prompts: jax.Array) -> jax.Array:
+    """[B, N, D] with positions 1..P replaced by prompts [B or 1, P, D]."""
+    prompts = jnp.broadcast_to(prompts, (x.shape[0], *prompts.shape[1:]))
+    return jnp.concatenate([x[:, :1], prompts, x[:, 1 + prompts.shape[1] :]], axis=1)
+
+
+def _add(x: jax.Array, prompts: jax.Array) -> jax.Array:
+    """[B, N, D] with prompts [B or 1, P, D] added to positions 1..P."""
+    return x + jnp.pad(prompts, ((0, 0), (1, x.shape[1] - 1 - prompts.shape[1]), (0, 0)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention: queries [B, Q, D], tokens [B, N, D], mask [B or 1, 1, Q, N] (True = seen) -> [B, Q, D]."""
+
+    tower: TowerConfig
+    dtype: Any
+
+    def setup(self):
+        self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
+            nn.Dense(self.tower.width, dtype=self.dtype) for _ in range(4)
+        )
+
+    def __call__(self, queries: jax.Array, tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
+        heads = self.tower.heads
+        q, k, v = (
+            x.reshape(*x.shape[:2], heads, -1) for x in (self.q_proj(queries), self.k_proj(tokens), self.v_proj(tokens))
+        )
+        return self.out_proj(jax.nn.dot_product_attention(q, k, v, mask=mask).reshape(queries.shape))
+
+
+class MLP(nn.Module):
+    """[..., D] -> [..., D] through one hidden layer."""
+
+    tower: TowerConfig
+    activation: str
+    dtype: Any
+
+    def setup(self):
+        self.fc1 = nn.Dense(self.tower.mlp_dim, dtype=self.dtype)
+        self.fc2 = nn.Dense(self.tower.width, dtype=self.dtype)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(ACTIVATIONS[self.activation](self.fc1(x)))
+
+
+def _layer_norm(config: CLIPConfig, dtype: Any) -> nn.LayerNorm:
+    # Flax keeps the statistics in float32 whatever the dtype; the slower variance does not cancel.
+    return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=dtype, use_fast_variance=False)
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block."""
+
+    config: CLIPConfig
+    tower: TowerConfig
+    causal: bool
+    dtype: Any
+
+    def setup(self):
+        self.layer_norm1 = _layer_norm(self.config, self.dtype)
+        self.self_attn = Attention(self.tower, self.dtype)
+        self.layer_norm2 = _layer_norm(self.config, self.dtype)
+        self.mlp = MLP(self.tower, self.config.activation, self.dtype)
+
+    def __call__(self, x: jax.Array, only: jax.Array | int | None = None) -> jax.Array:
+        """[B, N, D] -> [B, N, D]; or, with a position `only` ([] or [B]), that token's output alone: [B, 1, D].
+
+        One token's output needs the keys and values of all, but only its own query and MLP.
+        """
+        places = jnp.arange(x.shape[1])
+        tokens = self.layer_norm1(x)
+        queries, asked = tokens, places[None]
+        if only is not None:
+            x, queries, asked = _at(x, only), _at(tokens, only), jnp.reshape(only, (-1, 1))
+        mask = (places <= asked[..., None])[:, None] if self.causal else None
+        x = x + self.self_attn(queries, tokens, mask)
+        return x + self.mlp(self.layer_norm2(x))
+
+
+class Encoder(nn.Module):
+    """A tower's blocks: row l > 0 of the prompts enters before block l; the last block computes only the pooled one."""
+
+    config: CLIPConfig
+    tower: TowerConfig
+    causal: bool
+    dtype: Any
+    injection: str
+
+    def setup(self):
+        self.layers = [Block(self.config, self.tower, self.causal, self.dtype) for _ in range(self.tower.layers)]
+
+    def __call__(self, x: jax.Array, prompts: jax.Array | None, pooled: jax.Array | int) -> jax.Array:
+        """x [B, N, D], prompts None or [B or 1, L, P, D], pooled position ([] or [B]) -> that token, [B, D]."""
+        inject = _add if self.injection == "add" else _replace
+        for index, block in enumerate(self.layers):
+            if prompts is not None and 0 < index < prompts.shape[1]:
+                x = inject(x, prompts[:, index])
+            x = block(x, pooled if index == self.tower.layers - 1 else None)
+        return x[:, 0]
+
+
+class VisionEmbeddings(nn.Module):
+    """Images [B, S, S, 3] -> class token and patches with positions, [B, 1 + patches, D] float32."""
+
+    config: CLIPConfig
+    dtype: Any
+
+    def setup(self):
+        width, patch = self.config.vision.width, (self.config.patch_size,) * 2
+        self.class_embedding = self.param("class_embedding", nn.initializers.normal(), (width,))
+        self.patch_embedding = nn.Conv(width, patch, patch, padding="VALID", use_bias=False, dtype=self.dtype)
+        self.position_embedding = nn.Embed(1 + self.config.patches, width)
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        batch, width = images.shape[0], self.config.vision.width
+        patches = self.patch_embedding(images).reshape(batch, -1, width)
+        first = jnp.broadcast_to(self.class_embedding, (batch, 1, width))
+        return jnp.concatenate([first, patches], axis=1) + self.position_embedding.embedding
+
+
+class TextEmbeddings(nn.Module):
+    """Token ids [B, N] -> embeddings (1..P replaced by prompts [B or 1, P, D]) with positions, [B, N, D] float32."""
+
+    config: CLIPConfig
+
+    def setup(self):
+        self.token_embedding = nn.Embed(self.config.vocab_size, self.config.text.width)
+        self.position_embedding = nn.Embed(self.config.context_length, self.config.text.width)
+
+    def __call__(self, token_ids: jax.Array, prompts: jax.Array | None) -> jax.Array:
+        x = self.token_embedding(token_ids)
+        if prompts is not None:
+            x = _replace(x, prompts)
+        return x + self.position_embedding.embedding[: token_ids.shape[1]]
+
+
+class VisionTower(nn.Module):
+    config: CLIPConfig
+    dtype: Any
+    injection: str
+
+    def setup(self):
+        self.embeddings = VisionEmbeddings(self.config, self.dtype)
+        self.pre_layrnorm = _layer_norm(self.config, self.dtype)  # Hugging Face's spelling
+        self.encoder = Encoder(self.config, self.config.vision, False, self.dtype, self.injection)
+        self.post_layernorm = _layer_norm(self.config, jnp.float32)
+
+    def __call__(self, images: jax.Array, prompts: jax.Array | None) -> jax.Array:
+        """[B, S, S, 3] -> the class token after the last block, [B, D] float32."""
+        x = self.embeddings(images)
+        if prompts is not None:  # behind the class token, without positions
+            first = jnp.broadcast_to(prompts[:, 0], (x.shape[0], *prompts.shape[2:]))
+            x = jnp.concatenate([x[:, :1], first, x[:, 1:]], axis=1)
+        return self.post_layernorm(self.encoder(self.pre_layrnorm(x), _cast(prompts, self.dtype), 0))
+
+
+class TextTower(nn.Module):
+    config: CLIPConfig
+    dtype: Any
+    injection: str
+
+    def setup(self):
+        self.embeddings = TextEmbeddings(self.config)
+        self.encoder = Encoder(self.config, self.config.text, True, self.dtype, self.injection)
+        self.final_layer_norm = _layer_norm(self.config, jnp.float32)
+
+    def __call__(self, token_ids: jax.Array, prompts: jax.Array | None) -> jax.Array:
+        """[B, N] -> the EOT token (the highest id, the first if repeated) after the last block, [B, D] float32."""
+        x = self.embeddings(token_ids, None if prompts is None else prompts[:, 0]).astype(self.dtype)
+        return self.final_layer_norm(self.encoder(x, _cast(prompts, self.dtype), jnp.argmax(token_ids, axis=-1)))
+
+
+class CLIP(nn.Module):
+    """Both towers and their projections. `dtype` is what the blocks compute in; parameters and features are float32.
+
+    LayerNorm statistics, softmax and everything after the last block are float32 too. (A GPU or TPU may round the
+    factors of float32 matrix products unless `jax.default_matmul_precision` says otherwise.) `init` only makes the
+    leaves; `init_params` gives them CLIP's initial values.
+    """
+
+    config: CLIPConfig
+    dtype: Any = jnp.float32
+    injection: Literal["add", "replace"] = "add"
+
+    def setup(self):
+        if self.injection not in ("add", "replace"):
+            raise ValueError(f"injection {self.injection!r} is unknown; expected 'add' or 'replace'")
+        self.vision_model = VisionTower(self.config, self.dtype, self.injection)
+        self.text_model = TextTower(self.config, self.dtype, self.injection)
+        self.visual_projection = nn.Dense(self.config.embed_dim, use_bias=False)
+        self.text_projection = nn.Dense(self.config.embed_dim, use_bias=False)
+        self.logit_scale = self.param("logit_scale", nn.initializers.zeros, ())
+
+    def encode_image(self, images: jax.Array, prompts: jax.Array | None = None) -> jax.Array:
+        """Image features.
+
+        Args:
+          images: [B, S, S, 3] float32, already normalised.
+          prompts: None, [L, P, D] or [B, L, P, D], L at most the tower's layers. Row 0 is inserted behind the class
+            token; row l > 0 is added to (injection "replace": takes the place of) positions 1..P before block l.
+
+        Returns: [B, E] float32, L2-normalised.
+        Raises: ValueError where a shape does not fit the configuration.
+        """
+        size = self.config.image_size
+        if images.ndim != 4 or images.shape[1:] != (size, size, 3):
+            raise ValueError(f"images must be [B, {size}, {size}, 3] for this model; got {list(images.shape)}")
+        prompts = _batched(prompts, self.config.vision, images.shape[0], "image")
+        return _normalise(self.visual_projection(self.vision_model(images, prompts)))
+
+    def encode_text(self, token_ids: jax.Array, prompts: jax.Array | None = None) -> jax.Array:
+        """Caption features.
+
+        Args:
+          token_ids: [B, N] int32, N at most the context length: SOT, P placeholders if there are prompts, caption,
+            EOT (the highest id), anything.
+          prompts: None, [L, P, D] or [B, L, P, D]. Row 0 replaces the embeddings at positions 1..P; row l > 0 is
+            added to (injection "replace": takes the place of) positions 1..P before block l.
+
+        Returns: [B, E] float32, L2-normalised.
+        Raises: ValueError where a shape does not fit the configuration.
+        """
+        longest = self.config.context_length
+        if token_ids.ndim != 2 or not 1 <= token_ids.shape[1] <= longest:
+            raise ValueError(f"token ids must be [B, N] with N from 1 to {longest}; got {list(token_ids.shape)}")
+        prompts = _batched(prompts, self.config.text, token_ids.shape[0], "text")
+        if prompts is not None and prompts.shape[2] + 2 > token_ids.shape[1]:
+            raise ValueError(
+                f"{prompts.shape[2]} text prompts, a start and an end token do not fit in {token_ids.shape[1]} tokens"
+            )
+        return _normalise(self.text_projection(self.text_model(token_ids, prompts)))
+
+    def __call__(self, images: jax.Array, token_ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Image features [B, E], caption features [B, E] and the logit scale [] (the factor, not its logarithm)."""
+        return self.encode_image(images), self.encode_text(token_ids), jnp.exp(self.logit_scale)
+
+
+def _cast(prompts: jax.Array | None, dtype: Any) -> jax.Array | None:
+    return None if prompts is None else prompts.astype(dtype)
+
+
+def _batched(prompts: jax.Array | None, tower: TowerConfig, batch: int, name: str) -> jax.Array | None:
+    """Prompts as [B or 1, L, P, D]; raises ValueError where they do not fit."""
+    if prompts is None:
+        return None
+    if prompts.ndim == 3:
+        prompts = prompts[None]
+    if prompts.ndim != 4 or prompts.shape[0] not in (1, batch) or prompts.shape[3] != tower.width:
+        raise ValueError(
+            f"{name} prompts must be [L, P, {tower.width}] or [{batch}, L, P, {tower.width}]; got {list(prompts.shape)}"
+        )
+    if not 1 <= prompts.shape[1] <= tower.layers:
+        raise ValueError(f"{name} prompts have {prompts.shape[1]} layers; this tower takes 1 to {tower.layers}")
+    return prompts
+
+
+def _normalise(x: jax.Array) -> jax.Array:
+    """[B, E] rows of length 1; a row of zeros stays zero."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+
+
+def param_shapes(config: CLIPConfig) -> dict[str, Any]:
+    """The tree of shapes and dtypes; computes nothing."""
+    images = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.float32)
+    token_ids = jnp.zeros((1, config.context_length), jnp.int32)
+    return jax.eval_shape(CLIP(config).init, jax.random.key(0), images, token_ids)["params"]
+
+
+def init_params(config: CLIPConfig, key: jax.Array) -> dict[str, Any]:
+    """A float32 tree of random parameters at CLIP's initial scales, good to pretrain from.
+
+    Normal, with standard deviations (D width, K layers of the tower): query, key, value, both projections, class token
+    and vision positions D^-1/2; the outputs of attention and MLP (2 K D)^-1/2; the MLP's first matrix (2 D)^-1/2;
+    patches (3 inputs)^-1/2; token embeddings 0.02; text positions 0.01. Biases 0, norms 1, logit scale log(1 / 0.07).
+    """
+
+    def std(path: tuple[str, ...], shape: tuple[int, ...]) -> float:
+        tower = config.vision if path[0] in ("vision_model", "visual_projection") else config.text
+        variances = {
+            "out_proj": 1 / (2 * tower.layers * tower.width),
+            "fc1": 1 / (2 * tower.width),
+            "fc2": 1 / (2 * tower.layers * tower.width),
+            "patch_embedding": 1 / (3 * math.prod(shape[:-1])),
+            "token_embedding": 0.02**2,
+        }
+        if path[0] == "text_model":
+            variances["position_embedding"] = 0.01**2
+        return math.sqrt(variances.get(path[-2] if len(path) > 1 else "", 1 / tower.width))
+
+    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(param_shapes(config)).items()}
+    drawn = {path: shape for path, shape in sorted(shapes.items()) if path[-1] not in ("bias", "scale", "logit_scale")}
+
+    @jax.jit  # one draw, then cut up: a draw per leaf would take the compiler much longer than the numbers themselves
+    def draw(key: jax.Array) -> dict[tuple[str, ...], jax.Array]:
+        sizes = [math.prod(shape) for shape in drawn.values()]
+        numbers = jnp.split(jax.random.normal(key, (sum(sizes),), jnp.float32), list(itertools.accumulate(sizes))[:-1])
+        return {
+            path: std(path, shape) * part.reshape(shape)
+            for (path, shape), part in zip(drawn.items(), numbers, strict=True)
+        }
+
+    leaves = {("logit_scale",): jnp.float32(math.log(1 / 0.07)), **draw(key)}
+    for path in shapes.keys() - leaves.keys():
+        leaves[path] = jnp.asarray(np.full(shapes[path], path[-1] == "scale", np.float32))
+    return traverse_util.unflatten_dict(leaves)

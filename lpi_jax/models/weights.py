@@ -1,0 +1,448 @@
+"""CLIP checkpoints <-> parameter trees: Hugging Face directories, hub ids and OpenAI's key names, never a pickle.
+
+Every leaf of the tree names the one source tensor it is made of (spec: the frozen backbone is only its source and its
+sha256), so a checkpoint either fills the whole tree and is used up by it, or the error lists what does not fit.
+"""
+
+import hashlib
+import json
+import math
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import traverse_util
+
+from lpi_jax.errors import UserError
+from lpi_jax.files import write_atomically, write_json
+from lpi_jax.models.clip import ACTIVATIONS, CLIPConfig, TowerConfig, param_shapes
+
+Leaf = tuple[str, ...]  # the path of a leaf in the tree
+Params = dict[str, Any]  # nested dicts of float32 arrays
+
+HF_BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
+OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
+MAX_LAYERS, MAX_SIZE, MAX_JSON_BYTES, MAX_LISTED = 512, 2**20, 2**25, 20
+
+
+# ---- loading ---------------------------------------------------------------------------------------------------------
+
+
+def load(path_or_hub_id: str | Path) -> tuple[CLIPConfig, Params]:
+    """Reads a CLIP checkpoint.
+
+    Args:
+      path_or_hub_id: a Hugging Face directory (config.json and safetensors, one file or sharded), a hub id such as
+        "openai/clip-vit-base-patch16" (downloaded once into the hub's cache), or one .safetensors or .npz file with
+        OpenAI's key names.
+
+    Returns: the configuration and the tree of float32 NumPy arrays, to be placed on devices by the caller.
+    Raises: UserError where anything is missing, left over, misshapen or unreadable.
+    """
+    path = local_path(path_or_hub_id)
+    if path.is_dir():
+        config = _config_from_hf(_read_json(path / "config.json"), path / "config.json")
+        return config, _fill(config, _read_directory(path), _hf_source, HF_BUFFERS, str(path))
+    if path.suffix == ".safetensors":
+        state = _read_safetensors(path)
+    elif path.suffix == ".npz":
+        state = _read_npz(path)
+    else:
+        raise UserError(f"{path} is no checkpoint: expected a directory, a .safetensors or a .npz file")
+    if any(key.startswith("vision_model.") for key in state):
+        raise UserError(f"{path} has Hugging Face's key names: give the directory that holds it and its config.json")
+    return _from_openai(state, str(path))
+
+
+def from_openai(state: Mapping[str, np.ndarray]) -> tuple[CLIPConfig, Params]:
+    """A ViT CLIP from tensors under OpenAI's key names; the configuration follows from the shapes (heads = width / 64).
+
+    Raises: UserError that lists what is missing, left over or misshapen.
+    """
+    return _from_openai(state, "the OpenAI state")
+
+
+def local_path(path_or_hub_id: str | Path) -> Path:
+    """A local file or directory as it is; the files (json, safetensors, txt) of a hub id from the hub's cache."""
+    name = str(path_or_hub_id)
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and not name.endswith((".safetensors", ".npz"))
+    if isinstance(path_or_hub_id, Path) or not hub_id:
+        raise UserError(f"{name} does not exist; expected a checkpoint directory, a checkpoint file or a hub id")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    except Exception as error:  # many kinds: offline, unknown name, forbidden, disk full
+        raise UserError(f"{name} is neither a local path nor a hub id that can be fetched ({_brief(error)})") from error
+
+
+# ---- saving ----------------------------------------------------------------------------------------------------------
+
+
+def save(path: str | Path, config: CLIPConfig, params: Params, dtype: Any = np.float32) -> None:
+    """Writes config.json and model.safetensors as Hugging Face lays them out, each under a temporary name first.
+
+    Args:
+      path: a directory, made if it does not exist; other files in it stay.
+      config, params: as `load` returns them; params may be on devices.
+      dtype: np.float32 (exact) or np.float16 (half the size; features keep a cosine of about 0.999 or better).
+
+    Raises: UserError where the tree does not fit the configuration or a value does not fit the dtype.
+    """
+    path, dtype = Path(path), np.dtype(dtype)
+    if dtype not in (np.float32, np.float16):
+        raise UserError(f"weights are saved as float32 or float16, not as {dtype}")
+    leaves = traverse_util.flatten_dict(params)
+    shapes = _shapes(config)
+    wrong = [f"{'/'.join(leaf)}" for leaf in shapes.keys() ^ leaves.keys()]
+    wrong += [f"{'/'.join(leaf)}" for leaf in shapes.keys() & leaves.keys() if np.shape(leaves[leaf]) != shapes[leaf]]
+    if wrong:
+        raise UserError(f"the parameters do not fit the configuration: {_listed(wrong)}")
+    state = {}
+    for leaf, value in leaves.items():
+        key, _, convert = _hf_source(leaf, shapes[leaf])
+        value = np.asarray(value, np.float32)
+        if dtype == np.float16 and np.abs(value).max(initial=0) > np.finfo(np.float16).max:
+            raise UserError(f"{key} has values that float16 cannot hold; save it as float32")
+        # All conversions of this layout are transpositions that undo themselves, but for the patch embedding's.
+        value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else convert(value)
+        state[key] = np.array(value, dtype, order="C")
+    path.mkdir(parents=True, exist_ok=True)
+    data = safetensors.numpy.save(state, metadata={"format": "pt"})
+    write_atomically(path / "model.safetensors", lambda file: file.write(data))
+    write_json(path / "config.json", _config_to_hf(config, dtype))
+
+
+def fingerprint(params: Params) -> str:
+    """sha256 (hexadecimal) over the sorted paths, the shapes, dtypes and bytes of all leaves."""
+    digest = hashlib.sha256()
+    for leaf, value in sorted(traverse_util.flatten_dict(params).items()):
+        value = np.asarray(value)
+        digest.update(f"{'/'.join(leaf)} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+# ---- leaves and their source tensors ---------------------------------------------------------------------------------
+
+# leaf and its shape -> the source's key, the source's shape, and how to make the leaf from the source.
+Source = Callable[[Leaf, tuple[int, ...]], tuple[str, tuple[int, ...], Callable[[np.ndarray], np.ndarray]]]
+
+
+def _shapes(config: CLIPConfig) -> dict[Leaf, tuple[int, ...]]:
+    """Shape of every leaf. One block is traced and stands for all blocks of its tower."""
+
+    def single(tower: TowerConfig) -> TowerConfig:
+        return TowerConfig(tower.width, 1, tower.heads, tower.mlp_dim)
+
+    small = CLIPConfig(**{**vars(config), "vision": single(config.vision), "text": single(config.text)})
+    shapes = {}
+    for leaf, value in traverse_util.flatten_dict(param_shapes(small)).items():
+        tower = config.vision if leaf[0] == "vision_model" else config.text
+        for layer in range(tower.layers if "layers_0" in leaf else 1):
+            shapes[tuple(f"layers_{layer}" if part == "layers_0" else part for part in leaf)] = value.shape
+    return shapes
+
+
+def _hf_source(leaf: Leaf, shape: tuple[int, ...]):
+    """Hugging Face: the same names; matrices are [out, in], the patch embedding OIHW."""
+    key = ".".join(re.sub(r"^layers_(\d+)$", r"layers.\1", part) for part in leaf)
+    key = re.sub(r"\.(kernel|scale|embedding)$", ".weight", key)
+    if leaf[-1] != "kernel":
+        return key, shape, lambda source: source
+    if len(shape) == 4:
+        return key, (shape[3], shape[2], shape[0], shape[1]), lambda source: source.transpose(2, 3, 1, 0)
+    return key, shape[::-1], lambda source: source.T
+
+
+_OPENAI_NAMES = (
+    (r"^vision_model\.embeddings\.class_embedding$", "visual.class_embedding"),
+    (r"^vision_model\.embeddings\.patch_embedding\.weight$", "visual.conv1.weight"),
+    (r"^vision_model\.embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
+    (r"^vision_model\.pre_layrnorm\.", "visual.ln_pre."),
+    (r"^vision_model\.post_layernorm\.", "visual.ln_post."),
+    (r"^vision_model\.encoder\.layers\.", "visual.transformer.resblocks."),
+    (r"^visual_projection\.weight$", "visual.proj"),
+    (r"^text_model\.embeddings\.token_embedding\.", "token_embedding."),
+    (r"^text_model\.embeddings\.position_embedding\.weight$", "positional_embedding"),
+    (r"^text_model\.encoder\.layers\.", "transformer.resblocks."),
+    (r"^text_model\.final_layer_norm\.", "ln_final."),
+    (r"^text_projection\.weight$", "text_projection"),
+    (r"\.layer_norm([12])\.", r".ln_\1."),
+    (r"\.self_attn\.out_proj\.", ".attn.out_proj."),
+    (r"\.self_attn\.[qkv]_proj\.", ".attn.in_proj_"),
+    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
+    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
+)
+
+
+def _openai_source(leaf: Leaf, shape: tuple[int, ...]):
+    """OpenAI: other names, query, key and value fused, both projections [in, out]."""
+    key, source_shape, convert = _hf_source(leaf, shape)
+    for pattern, name in _OPENAI_NAMES:
+        key = re.sub(pattern, name, key)
+    if leaf[0] in ("visual_projection", "text_projection"):
+        return key, shape, lambda source: source
+    if leaf[-2:-1] and leaf[-2] in ("q_proj", "k_proj", "v_proj"):
+        third, rows = "qkv".index(leaf[-2][0]), shape[-1]
+        fused = (3 * rows, *source_shape[1:])
+        return key, fused, lambda source: convert(source[third * rows : (third + 1) * rows])
+    return key, source_shape, convert
+
+
+def _fill(
+    config: CLIPConfig, state: Mapping[str, np.ndarray], source_of: Source, ignored: Iterable[str], name: str
+) -> Params:
+    """The tree, every leaf made from its source tensor; UserError lists all that does not fit."""
+    leaves, used, missing, misshapen = {}, set(ignored), [], []
+    for leaf, shape in _shapes(config).items():
+        key, source_shape, convert = source_of(leaf, shape)
+        used.add(key)
+        if key not in state:
+            missing.append(key)
+        elif np.shape(state[key]) != source_shape:
+            misshapen.append(f"{key} is {list(np.shape(state[key]))}, expected {list(source_shape)}")
+        else:
+            leaves[leaf] = np.array(convert(_as_float32(state[key], key, name)), np.float32, order="C")
+    problems = [
+        f"{what}: {_listed(keys)}"
+        for what, keys in (
+            ("missing", missing),
+            ("not used by the model", [key for key in state if key not in used]),
+            ("of the wrong shape", misshapen),
+        )
+        if keys
+    ]
+    if problems:
+        raise UserError(f"{name} does not fit a CLIP ViT of its configuration; tensors {'; '.join(problems)}")
+    return traverse_util.unflatten_dict(leaves)
+
+
+def _as_float32(source: np.ndarray, key: str, name: str) -> np.ndarray:
+    source = np.asarray(source)
+    if source.dtype == np.dtype("V2"):  # how npz keeps bfloat16
+        source = source.view(ml_dtypes.bfloat16)
+    if source.dtype not in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16):
+        raise UserError(f"{name}: {key} has dtype {source.dtype}, expected float16, bfloat16, float32 or float64")
+    return source.astype(np.float32, copy=False)
+
+
+# ---- configurations --------------------------------------------------------------------------------------------------
+
+_HF_TEXT = {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8, "intermediate_size": 2048}
+_HF_VISION = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+
+
+def _config_from_hf(fields: dict[str, Any], path: Path) -> CLIPConfig:
+    """config.json -> CLIPConfig; a missing field has the default of transformers' CLIP classes."""
+
+    def section(name: str) -> dict[str, Any]:
+        merged = {}
+        for part in (fields.get(name), fields.get(f"{name}_dict")):  # the second is an older spelling and wins
+            if not isinstance(part, dict | None):
+                raise UserError(f"{path}: {name} must be an object, not {_brief(part)}")
+            merged |= part or {}
+        return merged
+
+    def size(part: dict[str, Any], name: str, default: int, largest: int = MAX_SIZE) -> int:
+        value = part.get(name, default)
+        if type(value) is not int or not 1 <= value <= largest:
+            raise UserError(f"{path}: {name} must be a whole number from 1 to {largest}, not {_brief(value)}")
+        return value
+
+    def tower(part: dict[str, Any], default: dict[str, int]) -> TowerConfig:
+        limits = {"num_hidden_layers": MAX_LAYERS}
+        width, layers, heads, hidden = (size(part, key, default[key], limits.get(key, MAX_SIZE)) for key in default)
+        return TowerConfig(width, layers, heads, hidden)
+
+    def common(name: str, default: Any) -> Any:
+        values = [part.get(name, default) for part in (text, vision)]
+        if values[0] != values[1]:
+            raise UserError(f"{path}: {name} must be the same in both towers, not {values[0]!r} and {values[1]!r}")
+        return values[0]
+
+    if fields.get("model_type", "clip") != "clip":
+        raise UserError(f"{path}: model_type must be 'clip', not {_brief(fields['model_type'])}")
+    text, vision = section("text_config"), section("vision_config")
+    if vision.get("num_channels", 3) != 3:
+        raise UserError(f"{path}: num_channels must be 3, not {_brief(vision['num_channels'])}")
+    vocab_size = size(text, "vocab_size", 49408)
+    # 2 is what the first converted checkpoints say; they too pool at the highest id.
+    if text.get("eos_token_id", 2) not in (2, vocab_size - 1):
+        raise UserError(
+            f"{path}: eos_token_id must be {vocab_size - 1}, the highest id (or 2 in old files), where captions are "
+            f"pooled; not {_brief(text['eos_token_id'])}"
+        )
+    activation, epsilon = common("hidden_act", "quick_gelu"), common("layer_norm_eps", 1e-5)
+    if activation not in list(ACTIVATIONS):
+        raise UserError(f"{path}: hidden_act must be one of {sorted(ACTIVATIONS)}, not {_brief(activation)}")
+    if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
+        raise UserError(f"{path}: layer_norm_eps must be between 0 and 1, not {_brief(epsilon)}")
+    try:
+        return CLIPConfig(
+            image_size=size(vision, "image_size", 224, 2**14),
+            patch_size=size(vision, "patch_size", 32, 2**14),
+            embed_dim=size(fields, "projection_dim", 512),
+            vision=tower(vision, _HF_VISION),
+            text=tower(text, _HF_TEXT),
+            vocab_size=vocab_size,
+            context_length=size(text, "max_position_embeddings", 77),
+            activation=activation,
+            layer_norm_eps=float(epsilon),
+        )
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _config_to_hf(config: CLIPConfig, dtype: np.dtype) -> dict[str, Any]:
+    def section(tower: TowerConfig, **more: Any) -> dict[str, Any]:
+        sizes = zip(_HF_TEXT, (tower.width, tower.layers, tower.heads, tower.mlp_dim), strict=True)
+        common = {"hidden_act": config.activation, "layer_norm_eps": config.layer_norm_eps}
+        return {**dict(sizes), **common, "projection_dim": config.embed_dim, **more}
+
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "dtype": str(dtype),
+        "projection_dim": config.embed_dim,
+        "text_config": section(
+            config.text,
+            model_type="clip_text_model",
+            vocab_size=config.vocab_size,
+            max_position_embeddings=config.context_length,
+            bos_token_id=config.vocab_size - 2,
+            eos_token_id=config.vocab_size - 1,
+            pad_token_id=0,
+        ),
+        "vision_config": section(
+            config.vision,
+            model_type="clip_vision_model",
+            image_size=config.image_size,
+            patch_size=config.patch_size,
+            num_channels=3,
+        ),
+    }
+
+
+def _from_openai(state: Mapping[str, np.ndarray], name: str) -> tuple[CLIPConfig, Params]:
+    if "visual.layer1.0.conv1.weight" in state:
+        raise UserError(f"{name} is a ResNet CLIP; only the ViT models are supported")
+
+    def shape(key: str, rank: int) -> tuple[int, ...]:
+        if key not in state:
+            raise UserError(f"{name} does not fit a CLIP ViT; tensors missing: {key}")
+        found = np.shape(state[key])
+        if len(found) != rank or 0 in found:
+            raise UserError(f"{name}: {key} is {list(found)}, expected {rank} dimensions, none of them 0")
+        return found
+
+    def tower(width: int, prefix: str) -> TowerConfig:
+        blocks = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
+        if width % 64:
+            raise UserError(f"{name}: the width below {prefix} is {width}, expected a multiple of 64 (64 per head)")
+        if not 1 <= len(blocks) <= MAX_LAYERS:
+            raise UserError(f"{name} has {len(blocks)} blocks below {prefix}, expected 1 to {MAX_LAYERS}")
+        return TowerConfig(width, len(blocks), width // 64, shape(f"{prefix}0.mlp.c_fc.weight", 2)[0])
+
+    vision_width, _, patch, _ = shape("visual.conv1.weight", 4)
+    vocab_size, text_width = shape("token_embedding.weight", 2)
+    patches = shape("visual.positional_embedding", 2)[0] - 1
+    if patches < 1 or math.isqrt(patches) ** 2 != patches:
+        raise UserError(f"{name}: visual.positional_embedding has {patches + 1} rows, expected 1 + a square number")
+    config = CLIPConfig(
+        image_size=math.isqrt(patches) * patch,
+        patch_size=patch,
+        embed_dim=shape("text_projection", 2)[1],
+        vision=tower(vision_width, "visual.transformer.resblocks."),
+        text=tower(text_width, "transformer.resblocks."),
+        vocab_size=vocab_size,
+        context_length=shape("positional_embedding", 2)[0],
+    )
+    return config, _fill(config, state, _openai_source, OPENAI_SCALARS, name)
+
+
+# ---- files: written by others, so not trusted ------------------------------------------------------------------------
+
+
+def _read_directory(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of a Hugging Face directory: model.safetensors, or the shards that its index names."""
+    index = path / "model.safetensors.index.json"
+    if (path / "model.safetensors").is_file() or not index.is_file():
+        return _read_safetensors(path / "model.safetensors")
+    where = _read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise UserError(f"{index}: weight_map must map tensor names to file names")
+    for name in where.values():
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+            raise UserError(f"{index}: {_brief(name)} is not the name of a .safetensors file beside it")
+    state = {}
+    for name in sorted(set(where.values())):
+        shard = _read_safetensors(path / name)
+        if twice := sorted(state.keys() & shard.keys()):
+            raise UserError(f"{path / name} repeats tensors of another shard: {_listed(twice)}")
+        if absent := [key for key in where if where[key] == name and key not in shard]:
+            raise UserError(f"{path / name} lacks tensors that {index.name} promises: {_listed(absent)}")
+        state |= shard
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; expected the weights as safetensors")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
+    except Exception as error:  # whatever a damaged header makes the reader raise
+        raise UserError(f"{path} is not a readable safetensors file ({_brief(error)})") from error
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > 2**26 + 100 * path.stat().st_size:
+            raise ValueError(f"it would unpack to {unpacked} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            state = {key: file[key] for key in file.files}
+        if stray := [key for key, value in state.items() if not isinstance(value, np.ndarray)]:
+            raise ValueError(f"{stray[0]} is no array")
+        return state
+    except Exception as error:  # whatever a damaged archive or a refused pickle makes the reader raise
+        raise UserError(f"{path} is not a readable .npz file of plain arrays ({_brief(error)})") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; expected a Hugging Face CLIP directory with it")
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"larger than {MAX_JSON_BYTES} bytes")
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not readable JSON ({_brief(error)})") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} must hold a JSON object, not {_brief(fields)}")
+    return fields
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
+
+
+def _brief(value: Any) -> str:
+    """A value or an error as one short line."""
+    text = " ".join((str(value) or type(value).__name__).split()) if isinstance(value, Exception) else repr(value)
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,93 @@
+"""A run's directory: whose run it is, and whether this start goes on with it."""
+
+import json
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lpi_jax.errors import UserError
+from lpi_jax.files import write_json
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "ml_collections", "numpy", "pillow")
+FREE_KEYS = ("devices",)  # may differ between two starts of one run
+
+
+def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> None:
+    """Makes `workdir` this run's, or checks that it already is.
+
+    Args:
+      config: the resolved configuration. made_from: hashes of the stream and the backbone.
+
+    Raises:
+      UserError: the directory holds another run (the message shows the difference), other files, or cannot be written.
+    """
+    own = {"config": json.loads(json.dumps(config.to_dict())), **made_from}
+    record = workdir / "config.json"
+    try:
+        if record.exists():
+            _compare(record, read(workdir), own)
+            return
+        if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+            raise UserError(f"--workdir is {workdir}, which holds other files; expected a new or empty folder, or a run's")
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(record, {**own, "environment": environment()})
+    except OSError as error:
+        raise UserError(f"--workdir is {workdir}, which cannot be used: {error.strerror}") from error
+
+
+def read(workdir: Path) -> dict[str, Any]:
+    """The run's config.json. Raises UserError where there is none or it is damaged."""
+    record = workdir / "config.json"
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{record} cannot be read ({error.strerror}); expected the directory of a run") from error
+    except ValueError as error:
+        raise UserError(f"{record} is damaged ({error}); expected JSON") from error
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+        raise UserError(f"{record} holds no configuration; expected the directory of a run")
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and devices, for the record."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "devices": [str(device.device_kind) for device in jax.devices()],
+    }
+
+
+def _commit() -> str:
+    """The checkout's commit, "+changes" if it is not clean; "" outside of a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+changes" if dirty else "")
+
+
+def _compare(record: Path, found: dict[str, Any], own: dict[str, Any]) -> None:
+    there, here = _flat(found), _flat(own)
+    different = [
+        f"{key} is {there.get(key, 'missing')!r} there and {here.get(key, 'missing')!r} here"
+        for key in sorted({*there, *here} - {f"config.{key}" for key in FREE_KEYS})
+        if not key.startswith("environment") and there.get(key) != here.get(key)
+    ]
+    if different:
+        raise UserError(f"{record.parent} holds another run: {'; '.join(different)}; choose another --workdir")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{key}" if prefix else key).items()}

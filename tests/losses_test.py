@@ -1,0 +1,199 @@
+"""Holds `lpi_jax.losses` against the NumPy reference."""
+
+import chex
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lpi_jax import losses
+from tests.reference import losses as reference
+
+FEW = settings(max_examples=15, deadline=None, derandomize=True)
+seeds = st.integers(0, 2**32 - 1)
+
+
+retrieval_loss = jax.jit(losses.retrieval_loss)
+alignment_loss = jax.jit(losses.alignment_loss, static_argnames="form")
+task_loss = jax.jit(losses.task_loss, static_argnames="form")
+task_loss_and_gradient = jax.jit(jax.value_and_grad(losses.task_loss), static_argnames="form")
+
+
+def unit_rows(rng, rows, width):
+    x = rng.normal(size=(rows, width))
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+def symmetric(rng, tasks):
+    """[T, T] cosines with a diagonal of 1, spread on both sides of 0.4."""
+    x = rng.uniform(-0.2, 1.0, size=(tasks, tasks))
+    x = (x + x.T) / 2
+    np.fill_diagonal(x, 1.0)
+    return x.astype(np.float32)
+
+
+# -------------------------------------------------------------------------------------------------------- retrieval
+
+
+@FEW
+@given(seed=seeds, scale=st.sampled_from([1.0, 14.3, 100.0]))
+def test_retrieval_loss_is_the_references(seed, scale):
+    rng = np.random.default_rng(seed)
+    image, text = unit_rows(rng, 7, 5), unit_rows(rng, 7, 5)
+    loss = retrieval_loss(image, text, scale)
+    chex.assert_shape(loss, ())
+    np.testing.assert_allclose(loss, reference.retrieval_loss(image, text, scale), rtol=1e-5, atol=1e-5)
+
+
+def test_retrieval_loss_of_one_pair_is_zero_and_of_alike_pairs_the_logarithm_of_the_batch():
+    one = np.array([[1.0, 0.0]], np.float32)
+    assert retrieval_loss(one, one, 100.0) == 0
+    alike = np.repeat(one, 8, axis=0)
+    np.testing.assert_allclose(retrieval_loss(alike, alike, 100.0), np.log(8), rtol=1e-6)
+
+
+def test_retrieval_loss_does_not_depend_on_the_order_of_the_pairs_or_of_the_modalities():
+    rng = np.random.default_rng(0)
+    image, text, order = unit_rows(rng, 6, 4), unit_rows(rng, 6, 4), rng.permutation(6)
+    expected = retrieval_loss(image, text, 30.0)
+    np.testing.assert_allclose(retrieval_loss(image[order], text[order], 30.0), expected, rtol=1e-5)
+    np.testing.assert_allclose(retrieval_loss(text, image, 30.0), expected, rtol=1e-5)
+
+
+def test_retrieval_loss_takes_the_scale_itself_and_not_its_logarithm():
+    eye = np.eye(2, dtype=np.float32)
+    np.testing.assert_allclose(retrieval_loss(eye, eye, np.log(3.0)), np.log(4 / 3), rtol=1e-6)
+
+
+def test_retrieval_loss_stays_finite_when_every_pair_is_wrong_at_full_scale():
+    eye = np.eye(4, dtype=np.float32)
+    np.testing.assert_allclose(retrieval_loss(eye, eye[::-1], 100.0), 100.0, rtol=1e-5)
+
+
+# -------------------------------------------------------------------------------------------------------- alignment
+
+
+@pytest.mark.parametrize("form", ["released", "cosine"])
+@FEW
+@given(seed=seeds, spread=st.sampled_from([0.01, 0.5]))
+def test_alignment_loss_is_the_references(form, seed, spread):
+    rng = np.random.default_rng(seed)
+    visual = (spread * rng.normal(size=(4, 3, 12))).astype(np.float32)
+    textual = (spread * rng.normal(size=(4, 3, 8))).astype(np.float32)
+    loss = alignment_loss(visual, textual, form)
+    chex.assert_shape(loss, ())
+    np.testing.assert_allclose(loss, reference.alignment_loss(visual, textual, form), rtol=1e-4, atol=1e-4)
+
+
+def test_alignment_loss_of_one_layer_is_zero():
+    rng = np.random.default_rng(0)
+    visual, textual = rng.normal(size=(1, 3, 6)).astype(np.float32), rng.normal(size=(1, 3, 4)).astype(np.float32)
+    for form in ("released", "cosine"):
+        assert alignment_loss(visual, textual, form) == 0
+
+
+def test_only_the_released_alignment_depends_on_the_prompts_size():
+    rng = np.random.default_rng(0)
+    visual = (0.01 * rng.normal(size=(3, 2, 6))).astype(np.float32)
+    textual = (0.01 * rng.normal(size=(3, 2, 4))).astype(np.float32)
+    cosine, released = (alignment_loss(visual, textual, form) for form in ("cosine", "released"))
+    np.testing.assert_allclose(alignment_loss(4 * visual, textual, "cosine"), cosine, rtol=1e-4)
+    assert abs(alignment_loss(4 * visual, textual, "released") - released) > 1e-3
+
+
+# ---------------------------------------------------------------------------------------------------- task distance
+
+
+@pytest.mark.parametrize("form", ["released", "intended"])
+@pytest.mark.parametrize("tasks", [1, 2, 5])
+@FEW
+@given(seed=seeds, common=st.sampled_from([0.0, 0.3, 3.0]))
+def test_task_loss_is_the_references(form, tasks, seed, common):
+    rng = np.random.default_rng(seed)
+    prompts = (rng.normal(size=(tasks, 2, 3, 4)) + common).astype(np.float32)
+    similarity = symmetric(rng, tasks)
+    loss = task_loss(prompts, similarity, form)
+    chex.assert_shape(loss, ())
+    # The released form divides a cosine, known to 1e-7, by 0.001.
+    tolerance = {"released": 1e-4, "intended": 1e-5}[form]
+    np.testing.assert_allclose(loss, reference.task_loss(prompts, similarity, form), rtol=tolerance, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["released", "intended"])
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.4, 0.9, 1.0])
+def test_task_loss_follows_the_threshold(form, threshold):
+    rng = np.random.default_rng(3)
+    prompts, similarity = rng.normal(size=(4, 2, 3, 4)).astype(np.float32), symmetric(rng, 4)
+    loss = task_loss(prompts, similarity, form, threshold=threshold)
+    np.testing.assert_allclose(loss, reference.task_loss(prompts, similarity, form, threshold), rtol=1e-4)
+
+
+def test_a_similarity_of_exactly_the_threshold_is_not_similar():
+    prompts = np.ones((2, 1, 1, 2), np.float32)
+    at, above = (np.array([[1, s], [s, 1]], np.float32) for s in (0.5, 0.5001))
+    np.testing.assert_allclose(task_loss(prompts, at, "intended", 0.5), 10.0, rtol=1e-4)  # log(1 + e^10)
+    np.testing.assert_allclose(task_loss(prompts, above, "intended", 0.5), 0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["released", "intended"])
+def test_a_task_without_negatives_gives_a_finite_loss_and_gradient(form):
+    rng = np.random.default_rng(0)
+    prompts = rng.normal(size=(3, 2, 3, 4)).astype(np.float32)
+    similarity = np.ones((3, 3), np.float32)
+    loss, gradient = task_loss_and_gradient(prompts, similarity, form)
+    np.testing.assert_allclose(loss, reference.task_loss(prompts, similarity, form), rtol=1e-4)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("form", ["released", "intended"])
+def test_a_task_without_other_positives_gives_a_finite_loss_and_gradient(form):
+    rng = np.random.default_rng(0)
+    prompts, similarity = rng.normal(size=(3, 2, 3, 4)).astype(np.float32), np.eye(3, dtype=np.float32)
+    loss, gradient = task_loss_and_gradient(prompts, similarity, form)
+    np.testing.assert_allclose(loss, reference.task_loss(prompts, similarity, form), rtol=1e-4)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("form", ["released", "intended"])
+def test_places_of_tasks_not_yet_seen_change_neither_loss_nor_gradient(form):
+    rng = np.random.default_rng(1)
+    prompts, similarity = 0.1 * rng.normal(size=(3, 2, 3, 4)).astype(np.float32), symmetric(rng, 3)
+    padded, wide = np.zeros((6, 2, 3, 4), np.float32), np.zeros((6, 6), np.float32)
+    padded[:3], wide[:3, :3] = prompts, similarity
+    seen = np.arange(6) < 3
+    loss, gradient = task_loss_and_gradient(prompts, similarity, form)
+    loss_padded, gradient_padded = task_loss_and_gradient(padded, wide, form, seen=seen)
+    np.testing.assert_allclose(loss_padded, loss, rtol=1e-5)
+    np.testing.assert_allclose(gradient_padded[:3], gradient, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(gradient_padded[3:], 0)
+
+
+def test_the_intended_task_loss_pulls_where_the_released_one_is_saturated():
+    rng = np.random.default_rng(2)
+    prompts = (rng.normal(size=(3, 2, 3, 4)) + 1.0).astype(np.float32)
+    similarity = symmetric(rng, 3)
+    size = {
+        form: float(np.abs(task_loss_and_gradient(prompts, similarity, form)[1]).max())
+        for form in ("released", "intended")
+    }
+    assert size["intended"] > 1e-2
+    assert size["released"] < 1e-6
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda x: losses.alignment_loss(x[0], x[0], "nonsense"), "nonsense.*cosine"),
+        (lambda x: losses.task_loss(x, np.eye(2, dtype=np.float32), "nonsense"), "nonsense.*intended"),
+        (lambda x: losses.task_loss(x, np.eye(3, dtype=np.float32)), r"\(3, 3\)"),
+        (lambda x: losses.alignment_loss(x[0], x[0, :, :1]), r"\(3, 1, 4\)"),
+        (lambda x: losses.retrieval_loss(x[0, 0], x[0, 0, :1], 1.0), r"\(1, 4\)"),
+    ],
+)
+def test_a_wrong_form_or_shape_is_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(np.ones((2, 3, 2, 4), np.float32))

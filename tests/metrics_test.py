@@ -1,0 +1,164 @@
+"""Holds the fast ranks and the continual averages of `lpi_jax.metrics` against the slow NumPy oracle."""
+
+import functools
+
+import chex
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lpi_jax import metrics
+from tests.reference import continual, ranks
+
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
+small = st.integers(-2, 2)  # products of small integers are exact in float32, so that ties are true ties
+
+
+def both_ways(images, captions, owner):
+    """The package's ranks, image to text and text to image."""
+    numbers = np.arange(len(images))
+    return metrics.ranks(images, captions, numbers, owner), metrics.ranks(captions, images, owner, numbers)
+
+
+def check(images, captions, owner):
+    scores = images.astype(np.float64) @ captions.astype(np.float64).T
+    to_text, to_image = both_ways(images, captions, owner)
+    np.testing.assert_array_equal(to_text, ranks.image_to_text_ranks(scores, owner))
+    np.testing.assert_array_equal(to_image, ranks.text_to_image_ranks(scores, owner))
+
+
+# -------------------------------------------------------------------------------------------------------------- ranks
+
+
+@FEW
+@given(
+    images=hnp.arrays(np.float32, (4, 3), elements=small),
+    captions=hnp.arrays(np.float32, (9, 3), elements=small),
+    more=st.lists(st.integers(0, 3), min_size=5, max_size=5),
+)
+def test_ranks_are_the_oracles_with_ties_and_several_captions(images, captions, more):
+    check(images, captions, np.array([2, 0, 3, 1, *more]))
+
+
+@pytest.mark.parametrize(("queries", "block"), [(1, 1), (3, 5), (16, 64), (17, 4), (256, 1024)])
+def test_ranks_do_not_depend_on_the_chunk_sizes(monkeypatch, queries, block):
+    monkeypatch.setattr(metrics, "QUERY_CHUNK", queries)
+    monkeypatch.setattr(metrics, "GALLERY_BLOCK", block)
+    rng = np.random.default_rng(0)
+    images, captions = (rng.integers(-3, 4, size=(n, 4)).astype(np.float32) for n in (16, 48))
+    check(images, captions, rng.permutation(np.repeat(np.arange(16), 3)))
+
+
+def test_ranks_of_random_features_beyond_one_chunk_are_the_oracles():
+    rng = np.random.default_rng(0)
+    images, captions = (rng.normal(size=(n, 16)) for n in (300, 600))
+    captions += 0.5 * images[np.arange(600) // 2]
+    images, captions = ((x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in (images, captions))
+    check(images, captions, np.arange(600) // 2)
+
+
+def test_a_model_that_gives_everything_the_same_score_ranks_last():
+    same = np.ones((6, 4), np.float32) / 2
+    to_text, to_image = both_ways(same, np.repeat(same, 2, axis=0), np.repeat(np.arange(6), 2))
+    np.testing.assert_array_equal(to_text, [10] * 6)  # its own other caption is no competitor
+    np.testing.assert_array_equal(to_image, [5] * 12)
+
+
+def test_an_item_twice_in_the_gallery_under_two_owners_stands_before_the_right_one():
+    rng = np.random.default_rng(0)
+    items = rng.normal(size=(700, 33)).astype(np.float32)
+    owners = rng.permutation(1400)
+    found = metrics.ranks(items[:50], np.concatenate([items, items])[owners], np.arange(50), owners)
+    assert found.min() >= 1
+
+
+def test_a_perfect_model_ranks_everything_first():
+    eye = np.eye(5, dtype=np.float32)
+    to_text, to_image = both_ways(eye, np.repeat(eye, 2, axis=0), np.repeat(np.arange(5), 2))
+    chex.assert_shape((to_text, to_image), [(5,), (10,)])
+    assert not to_text.any()
+    assert not to_image.any()
+
+
+def test_features_that_are_not_numbers_rank_last():
+    eye = np.eye(4, dtype=np.float32)
+    to_text, to_image = both_ways(eye, np.full_like(eye, np.nan), np.arange(4))
+    np.testing.assert_array_equal(to_text, [3] * 4)
+    np.testing.assert_array_equal(to_image, [3] * 4)
+
+
+def test_no_queries_have_no_ranks_and_no_recall():
+    none = metrics.ranks(np.zeros((0, 3), np.float32), np.ones((2, 3), np.float32), np.zeros(0, int), np.arange(2))
+    assert none.shape == (0,)
+    assert np.isnan(metrics.recall(none, 1))
+
+
+@pytest.mark.parametrize("k", [1, 5, 10])
+def test_recall_is_the_oracles(k):
+    found = np.array([0, 0, 1, 4, 5, 9, 10, 300])
+    assert metrics.recall(found, k) == pytest.approx(ranks.recall_at(found, k))
+    assert metrics.recall(found, k) == {1: 25.0, 5: 50.0, 10: 75.0}[k]
+
+
+# ---------------------------------------------------------------------------------------------------------- averages
+
+NAMES = {
+    "incremental_average": continual.incremental_average,
+    "final_average": continual.final_average,
+    "forgetting": continual.forgetting,
+    "chaudhry_forgetting": continual.forgetting_chaudhry,
+    "backward_transfer": continual.backward_transfer,
+}
+
+
+def lower_triangle(values):
+    matrix = np.array(values, np.float64)
+    matrix[np.triu_indices(len(matrix), 1)] = np.nan
+    return matrix
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 5, 12])
+@FEW
+@given(data=st.data())
+def test_averages_are_the_oracles_and_never_read_above_the_diagonal(tasks, data):
+    matrix = lower_triangle(data.draw(hnp.arrays(np.float64, (tasks, tasks), elements=st.floats(0, 100))))
+    for name, slow in NAMES.items():
+        assert getattr(metrics, name)(matrix) == pytest.approx(slow(matrix), abs=1e-9), name
+
+
+def test_averages_of_a_worked_stream():
+    matrix = lower_triangle([[50, 0, 0], [60, 40, 0], [30, 50, 20]])
+    assert metrics.summary(matrix) == pytest.approx(
+        {
+            "incremental_average": (140 / 3 + 45 + 20) / 3,
+            "final_average": 100 / 3,
+            "forgetting": -10,
+            "chaudhry_forgetting": 10,
+            "backward_transfer": -5,
+        }
+    )
+
+
+def test_one_task_forgets_nothing():
+    values = metrics.summary(np.array([[42.0]]))
+    assert values == {name: 42.0 if "average" in name else 0.0 for name in NAMES}
+    assert all(isinstance(value, float) for value in values.values())
+    assert not any(np.signbit(value) for value in values.values())  # no "-0.0" in a table
+
+
+def test_forward_transfer_and_retention_compare_tasks_not_yet_learnt_with_zero_shot():
+    before, zero_shot = np.array([np.nan, 30.0, 50.0]), np.array([np.nan, 40.0, 40.0])
+    assert metrics.forward_transfer(before, zero_shot) == pytest.approx((-10 + 10) / 2)
+    assert metrics.zero_shot_retention(before, zero_shot) == pytest.approx(100.0)
+    assert metrics.zero_shot_retention(before / 2, zero_shot) == pytest.approx(50.0)
+    for measure, alone in ((metrics.forward_transfer, 0.0), (metrics.zero_shot_retention, 100.0)):
+        assert measure(before[:1], zero_shot[:1]) == alone
+
+
+def test_losing_everything_is_a_forgetting_of_all_points_in_both_signs():
+    matrix = lower_triangle([[100, 0], [0, 100]])
+    signs = functools.partial(pytest.approx, abs=1e-12)
+    assert metrics.forgetting(matrix) == signs(-100)
+    assert metrics.chaudhry_forgetting(matrix) == signs(100)

@@ -1,0 +1,106 @@
+"""The three losses of section 3, one number at a time."""
+
+import numpy as np
+
+
+def cross_entropy_on_diagonal(scores):
+    """mean_i ( log sum_j exp(s_ij) - s_ii ); scores: [N, N]."""
+    total = 0.0
+    for i in range(scores.shape[0]):
+        top = scores[i].max()
+        total += top + np.log(np.exp(scores[i] - top).sum()) - scores[i, i]
+    return total / scores.shape[0]
+
+
+def retrieval_loss(image_features, text_features, logit_scale):
+    """S = logit_scale * I T^t; the mean of the cross entropies over rows and over columns, the diagonal as target.
+
+    Args:
+      image_features: I, [B, E], L2-normalised.
+      text_features: T, [B, E], L2-normalised, row b belonging to image b.
+      logit_scale: the factor itself (about 100), not its logarithm.
+    """
+    image_features, text_features = np.asarray(image_features, np.float64), np.asarray(text_features, np.float64)
+    scores = logit_scale * image_features @ text_features.T
+    return (cross_entropy_on_diagonal(scores) + cross_entropy_on_diagonal(scores.T)) / 2
+
+
+def alignment_loss(visual, textual, form="released"):
+    """Layers as classes: an [L, L] score of the width-averaged prompts, the same layer as target, both directions.
+
+    `released`: score = (vbar / 0.01)(xbar / 0.01)^t. `cosine`: score = 100 cos(vbar_l, xbar_l').
+
+    Args:
+      visual: [L, P, Dv].
+      textual: [L, P, Dx].
+      form: 'released' or 'cosine'.
+    """
+    vbar = np.asarray(visual, np.float64).mean(axis=-1)  # [L, P]
+    xbar = np.asarray(textual, np.float64).mean(axis=-1)  # [L, P]
+    layers = vbar.shape[0]
+    scores = np.zeros((layers, layers))
+    for i in range(layers):
+        for j in range(layers):
+            if form == "released":
+                scores[i, j] = (vbar[i] / 0.01) @ (xbar[j] / 0.01)
+            elif form == "cosine":
+                scores[i, j] = 100 * cosine(vbar[i], xbar[j])
+            else:
+                raise ValueError(f"form is {form!r}, expected 'released' or 'cosine'")
+    return (cross_entropy_on_diagonal(scores) + cross_entropy_on_diagonal(scores.T)) / 2
+
+
+def cosine(a, b):
+    """a.b / (|a| |b|) of two vectors."""
+    return (a @ b) / (np.sqrt(a @ a) * np.sqrt(b @ b))
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x)) of one number, +inf included."""
+    return 1 / (1 + np.exp(-x)) if x >= 0 else np.exp(x) / (1 + np.exp(x))
+
+
+def bce_with_logits(z, y):
+    """-y log sigmoid(z) - (1 - y) log(1 - sigmoid(z)) of one number; z = +inf with y = 1 costs 0."""
+    signed = z if y else -z  # the loss is log(1 + exp(-signed))
+    return np.log1p(np.exp(-signed)) if signed >= 0 else -signed + np.log1p(np.exp(signed))
+
+
+def task_loss(prompts, similarity, form="released", threshold=0.4):
+    """The task distance of one modality, unweighted: mean_i [ sum_{y=1} l_ij / #pos_i + sum_{y=0} l_ij / #neg_i ].
+
+    c_ij = cosine of tasks i and j's whole prompts, c_ii = +inf; y_ij = 1 where similarity_ij > threshold, y_ii = 1;
+    l_ij = BCE-with-logits(z_ij, y_ij). `released`: z = sigmoid(c / 0.001), so that z_ii = 1 and l_ii = log(1 + 1/e).
+    `intended`: z = c / 0.1, so that z_ii = +inf and l_ii = 0. A side of a row without members counts 0.
+
+    Args:
+      prompts: [T, L, P, D].
+      similarity: [T, T].
+      form: 'released' or 'intended'.
+      threshold: the similarity above which two tasks are positives of each other.
+    """
+    prompts = np.asarray(prompts, np.float64)
+    tasks = prompts.shape[0]
+    flat = prompts.reshape(tasks, -1)
+    total = 0.0
+    for i in range(tasks):
+        positives, negatives = [], []
+        for j in range(tasks):
+            c = np.inf if i == j else cosine(flat[i], flat[j])
+            y = i == j or similarity[i][j] > threshold
+            if form == "released":
+                z = sigmoid(c / 0.001)
+            elif form == "intended":
+                z = c / 0.1
+            else:
+                raise ValueError(f"form is {form!r}, expected 'released' or 'intended'")
+            (positives if y else negatives).append(bce_with_logits(z, y))
+        for side in (positives, negatives):
+            if side:
+                total += sum(side) / len(side)
+    return total / tasks
+
+
+def total(retrieval, alignment, task_visual=0.0, task_textual=0.0, alignment_weight=0.1, task_weight=0.1):
+    """L = L_retrieval + 0.1 L_align + 0.1 (L_v + L_x) / 2; on the first task there is no task loss: leave it 0."""
+    return retrieval + alignment_weight * alignment + task_weight * (task_visual + task_textual) / 2
