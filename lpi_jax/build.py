@@ -17,6 +17,7 @@ from lpi_jax.data.scenes import DOMAINS, scenes
 from lpi_jax.data.stream import Stream
 from lpi_jax.encode import Encoder
 from lpi_jax.errors import UserError
+from lpi_jax.gallery import Gallery
 from lpi_jax.methods.base import Method, Tree
 from lpi_jax.methods.lpi import LPI, lpi
 from lpi_jax.methods.zero_shot import zero_shot
@@ -127,6 +128,19 @@ def method(config: ConfigDict, clip: CLIPConfig) -> Method:
             task_weight=loss.task_weight,
             threshold=loss.threshold,
         )
+    )
+
+
+def gallery(config: ConfigDict, system: System) -> Gallery:
+    """The empty gallery of a run."""
+    return Gallery(
+        system.encoder,
+        system.method,
+        system.captions,
+        system.eval_transform,
+        seed=config.seed,
+        oracle=config.task_id == "oracle",
+        asks_with_placeholders=config.routing.caption == "placeholders",
     )
 
 

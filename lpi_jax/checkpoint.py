@@ -4,7 +4,6 @@ checkpoints/task_003/ holds everything known after task 3 and is never changed a
 newest state of the task being trained. Trees of arrays and JSON only: nothing that could run code when read.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +39,18 @@ class Checkpoints:
         for step in self._inside.all_steps():
             self._inside.delete(step)
 
-    def load_task(self, count: int, abstract: Callable[[dict[str, Any]], Tree]) -> tuple[Tree, dict[str, Any]]:
-        """Memory and meta after `count` tasks; `abstract` makes the expected tree of shapes from the meta.
+    def load_task(self, count: int, expected: Tree) -> tuple[Tree, dict[str, Any]]:
+        """Memory and meta after `count` tasks; `expected`: host arrays of the shapes and dtypes of the memory.
 
         Raises:
           UserError: the checkpoint is damaged or holds something else.
         """
-        meta = _restore(self._tasks, count, {"meta": ocp.args.JsonRestore()})["meta"]
-        expected = abstract(meta)
-        memory = _restore(self._tasks, count, {"memory": ocp.args.StandardRestore(expected)})["memory"]
+        items = {"memory": ocp.args.StandardRestore(expected), "meta": ocp.args.JsonRestore()}
+        found = _restore(self._tasks, count, items)
         # Orbax pads or cuts arrays of another shape without a word.
-        if jax.tree.map(np.shape, memory) != jax.tree.map(np.shape, expected):
+        if jax.tree.map(np.shape, found["memory"]) != jax.tree.map(np.shape, expected):
             raise UserError(f"checkpoint {count} in {self._folder} holds arrays of other shapes than this run's")
-        return memory, meta
+        return found["memory"], found["meta"]
 
     def save_inside(self, task: int, step: int, state: Tree) -> None:
         """Saves the train state `step` steps into task number `task` (from 0)."""

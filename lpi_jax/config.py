@@ -125,7 +125,14 @@ def check(config: ConfigDict) -> None:
         if value not in allowed:
             raise UserError(f"config.{key} is {value!r}, expected {' or '.join(map(repr, allowed))}")
     positive = ("prompt.length", "prompt.rank", "prompt.layers", "prompt.depth", "train.epochs", "train.batch")
-    for key in (*positive, "train.checkpoint_every", "train.log_every", "routing.centres", "eval.batch", "data.max_words"):
+    for key in (
+        *positive,
+        "train.checkpoint_every",
+        "train.log_every",
+        "routing.centres",
+        "eval.batch",
+        "data.max_words",
+    ):
         if _get(config, key) < 1:
             raise UserError(f"config.{key} is {_get(config, key)}, expected at least 1")
     if config.prompt.depth > config.prompt.layers:

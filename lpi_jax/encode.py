@@ -58,9 +58,7 @@ class Encoder:
         Returns:
           [len(items), E] float32, L2-normalised.
         """
-        return self._encode(
-            self._image, lambda chunk: np.stack([load(i) for i in chunk]), items, prompts.visual
-        )
+        return self._encode(self._image, lambda chunk: np.stack([load(i) for i in chunk]), items, prompts.visual)
 
     def texts(self, token_ids: np.ndarray, prompts: Prompts = PLAIN) -> np.ndarray:
         """Features of captions: token_ids [N, context] int32 -> [N, E] float32, L2-normalised."""

@@ -113,7 +113,11 @@ def protocol(galleries: str, oracle: bool, transform: str, asks_with_placeholder
                 f" captions ask {'with the placeholders in front' if asks_with_placeholders else 'as they are'}."
             ),
             "Validation pictures are "
-            + ("resized and centre-cropped." if transform == "centre" else "randomly cropped and flipped, as in training."),
+            + (
+                "resized and centre-cropped."
+                if transform == "centre"
+                else "randomly cropped and flipped, as in training."
+            ),
             "R[s][t] is the recall on task t after stage s, per cent.",
         ]
     )

@@ -113,7 +113,9 @@ class Gallery:
     def follow(self, memory: Memory) -> None:
         """Routes every item among the tasks in `memory` and encodes those whose routing changed."""
         trees = [memory.trained_of(task) for task in range(memory.count)]
-        self._follow(self.images, memory.image_centres, trees, lambda items, p: self._encoder.images(self._load, items, p))
+        self._follow(
+            self.images, memory.image_centres, trees, lambda items, p: self._encoder.images(self._load, items, p)
+        )
         self._follow(
             self.captions, memory.text_centres, trees, lambda items, p: self._encoder.texts(self._token_ids[items], p)
         )

@@ -51,7 +51,12 @@ def empty(centres: int, embed_dim: int) -> Memory:
 
 
 def remember(
-    memory: Memory, name: str, trained: Tree, image_centres: np.ndarray, text_centres: np.ndarray, description: np.ndarray
+    memory: Memory,
+    name: str,
+    trained: Tree,
+    image_centres: np.ndarray,
+    text_centres: np.ndarray,
+    description: np.ndarray,
 ) -> Memory:
     """A new memory that ends with one more task; the earlier ones' bits are untouched."""
     own = jax.tree.map(lambda leaf: np.asarray(leaf)[None], trained)
@@ -63,3 +68,8 @@ def remember(
         np.concatenate([memory.text_centres, text_centres[None]]),
         np.concatenate([memory.descriptions, description[None]]),
     )
+
+
+def capacity(tasks: int) -> int:
+    """Room for so many tasks in a method's constants: grows in doublings, so that few steps are ever compiled."""
+    return max(16, 1 << (tasks - 1).bit_length())

@@ -6,7 +6,7 @@ Runs that differ only in their seeds become one row, mean and standard deviation
 import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,25 @@ from lpi_jax.errors import UserError
 
 Result = dict[str, Any]
 
-HEADER = ("method", "runs", "average", "I→T R@1", "R@5", "R@10", "T→I R@1", "R@5", "R@10", "forgetting", "routed right", "min")
-LEGEND = (
-    "R@k in per cent over all tasks seen so far; I→T image to text, T→I text to image. incremental: mean over tasks of the\n"
-    "mean over stages; final: after the last task. forgetting: points of R@1, both directions, negative = forgot.\n"
-    "routed right: per cent of images / captions sent to their own task's prompts after the last task. min: of training\n"
-    "and evaluation."
+HEADER = (
+    "method",
+    "runs",
+    "average",
+    "I→T R@1",
+    "R@5",
+    "R@10",
+    "T→I R@1",
+    "R@5",
+    "R@10",
+    "forgetting",
+    "routed right",
+    "min",
 )
+LEGEND = """\
+R@k in per cent over all tasks seen so far; I→T image to text, T→I text to image. incremental: mean over tasks of the
+mean over stages; final: after the last task. forgetting: points of R@1, both directions, negative = forgot. routed
+right: per cent of images / captions sent to their own task's prompts after the last task. min: training and evaluation.
+"""
 
 
 def read(directory: str | Path) -> Result:
@@ -63,16 +75,17 @@ def _rows(label: str, results: list[Result], kind: str) -> list[list[str]]:
         cells = [label, str(len(results)), average]
         for direction in ("image_to_text", "text_to_image"):
             for k in ("1", "5", "10"):
-                cells.append(_spread(results, lambda r, d=direction, k=k: r[kind][d][k][f"{average}_average"]))
+                values = [r[kind][direction][k][f"{average}_average"] for r in results]
+                cells.append(_spread(values))
         if average == "final" and kind == "recall":
             forgot = [
-                _spread(results, lambda r, d=d: r[kind][d]["1"]["forgetting"], "+.1f")
-                for d in ("image_to_text", "text_to_image")
+                _spread([r[kind][direction]["1"]["forgetting"] for r in results], "+.1f")
+                for direction in ("image_to_text", "text_to_image")
             ]
             routed = [
-                _spread(results, lambda r, s=s: r["routing_accuracy"][s]["final_average"]) for s in ("image", "text")
+                _spread([r["routing_accuracy"][side]["final_average"] for r in results]) for side in ("image", "text")
             ]
-            minutes = _spread(results, lambda r: sum(sum(task.values()) for task in r["seconds"]) / 60)
+            minutes = _spread([sum(sum(task.values()) for task in r["seconds"]) / 60 for r in results])
             cells += [" / ".join(forgot), " / ".join(routed), minutes]
         else:
             cells += ["", "", ""]
@@ -80,9 +93,8 @@ def _rows(label: str, results: list[Result], kind: str) -> list[list[str]]:
     return rows
 
 
-def _spread(results: list[Result], value: Callable[[Result], float], form: str = ".1f") -> str:
+def _spread(values: Sequence[float], form: str = ".1f") -> str:
     """Mean, and with several runs the sample standard deviation."""
-    values = [value(result) for result in results]
     mean = f"{statistics.mean(values):{form}}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 

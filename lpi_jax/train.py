@@ -56,12 +56,12 @@ def _pytorch_sgd(momentum: float = 0.0, weight_decay: float = 0.0) -> optax.Grad
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum), optax.scale(-1.0))
 
 
-def learning_rate(peak: float, schedule: str, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """The learning rate of a step: `cosine` falls per epoch, peak * (1 + cos(pi e / epochs)) / 2; or `constant`."""
+def learning_rate(peak: float, schedule: str, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
+    """Step number -> learning rate: `cosine` falls per epoch e, peak * (1 + cos(pi e / epochs)) / 2; or `constant`."""
     if schedule == "constant":
-        return peak
+        return lambda step: peak
     if schedule == "cosine":
-        return peak * 0.5 * (1.0 + float(np.cos(np.pi * (step // steps_per_epoch) / epochs)))
+        return lambda step: peak * 0.5 * (1.0 + float(np.cos(np.pi * (step // steps_per_epoch) / epochs)))
     raise UserError(f"config.train.schedule is {schedule!r}, expected 'cosine' or 'constant'")
 
 
@@ -108,9 +108,7 @@ def make_step(
         return TrainState(trainable, opt_state, state.step + 1), {"loss": total, **terms}
 
     whole, rows = meshes.replicated(mesh), meshes.split(mesh)
-    return jax.jit(
-        step, donate_argnums=0, in_shardings=(whole, whole, whole, rows, rows, whole), out_shardings=whole
-    )
+    return jax.jit(step, donate_argnums=0, in_shardings=(whole, whole, whole, rows, rows, whole), out_shardings=whole)
 
 
 def fit(

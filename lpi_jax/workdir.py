@@ -33,7 +33,9 @@ def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> None:
             _compare(record, read(workdir), own)
             return
         if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
-            raise UserError(f"--workdir is {workdir}, which holds other files; expected a new or empty folder, or a run's")
+            raise UserError(
+                f"--workdir is {workdir}, which holds other files; expected a new or empty folder, or a run's"
+            )
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(record, {**own, "environment": environment()})
     except OSError as error:

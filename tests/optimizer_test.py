@@ -32,7 +32,7 @@ def by_package(parameters, gradient_of, epochs, steps_per_epoch, lr, **arguments
     state, trajectory = optimizer.init(parameters), []
     for number in range(epochs * steps_per_epoch):
         updates, state = optimizer.update(gradient_of(parameters, number), state, parameters)
-        rate = train.learning_rate(lr, "cosine", number, steps_per_epoch, epochs)
+        rate = train.learning_rate(lr, "cosine", steps_per_epoch, epochs)(number)
         parameters = optax.apply_updates(parameters, jax.tree.map(lambda u, rate=rate: rate * u, updates))
         trajectory.append(parameters)
     return trajectory
@@ -63,11 +63,11 @@ def test_sgd_is_pytorchs_where_the_gradient_follows_the_parameters():
 
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 5), (2, 3), (10, 7)])
 def test_the_cosine_falls_once_an_epoch_and_would_reach_zero_after_the_last(epochs, steps):
-    rates = [train.learning_rate(0.05, "cosine", n, steps, epochs) for n in range(epochs * steps)]
+    rates = [train.learning_rate(0.05, "cosine", steps, epochs)(n) for n in range(epochs * steps)]
     assert rates == pytest.approx([reference.learning_rate(n // steps, epochs, 0.05) for n in range(epochs * steps)])
     assert rates[0] == 0.05
     assert min(rates) > 0
-    assert train.learning_rate(0.05, "cosine", epochs * steps, steps, epochs) == pytest.approx(0, abs=1e-12)
+    assert train.learning_rate(0.05, "cosine", steps, epochs)(epochs * steps) == pytest.approx(0, abs=1e-12)
     assert train.learning_rate(0.05, "constant", epochs * steps - 1, steps, epochs) == 0.05
 
 

@@ -1,0 +1,188 @@
+"""Learning one task of a run: where to begin, what to log, when to save, and what to remember afterwards."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lpi_jax import build, checkpoint, mesh, routing, similarity, train
+from lpi_jax import memory as memories
+from lpi_jax.data import loader
+from lpi_jax.data.stream import Stream, Task
+from lpi_jax.errors import UserError
+from lpi_jax.log import Log
+from lpi_jax.memory import Memory
+from lpi_jax.methods.base import Finished, Tree
+from lpi_jax.models.tokenizer import trim
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+def steps_per_task(config: ConfigDict, system: build.System, stream: Stream) -> list[int]:
+    """Training steps of each task; 0 for a method that trains nothing. UserError where a task cannot fill a batch."""
+    if not jax.tree.leaves(abstract_tree(system)):
+        return [0] * len(stream.tasks)
+    steps = []
+    for task in stream.tasks:
+        pairs = len(task.train.pairs)
+        if pairs < config.train.batch:
+            raise UserError(
+                f"task {task.name!r} has {pairs} training captions, too few for config.train.batch of {config.train.batch}"
+            )
+        steps.append(config.train.epochs * loader.steps_per_epoch(pairs, config.train.batch))
+    return steps
+
+
+def abstract_tree(system: build.System) -> Tree:
+    """Shapes and dtypes of one task's trainable tree."""
+    first = Finished(None, np.ones((1, 1), np.float32))
+    return jax.eval_shape(lambda key: system.method.init(key, first), jax.random.key(0))
+
+
+class Learner:
+    """Trains the tasks of a run one by one, all with one compiled step.
+
+    Args:
+      steps: of every task, from `steps_per_task`.
+      stop: set when the run is asked to end: the state is saved and the process exits.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        system: build.System,
+        checkpoints: checkpoint.Checkpoints,
+        log: Log,
+        steps: list[int],
+        stop: threading.Event,
+    ) -> None:
+        self._config, self._system, self._checkpoints, self._log = config, system, checkpoints, log
+        self._steps, self._stop = steps, stop
+        self._optimizer = train.make_optimizer(config.train.optimizer, config.train.optimizer_args)
+        self._step = train.make_step(system.model, system.method, self._optimizer, system.mesh, system.mean, system.std)
+
+    def learn(self, task: Task, number: int, memory: Memory) -> Tree:
+        """The trained tree of task `number` (from 0), as host arrays; its initial tree where there is nothing to train.
+
+        Goes on from the newest state saved inside this task, if there is one.
+        """
+        config, system = self._config, self._system
+        finished = Finished(memory.trained, task_similarity(config, system, memory, task))
+        trainable = system.method.init(jax.random.fold_in(jax.random.key(config.seed), number), finished)
+        steps = self._steps[number]
+        if not steps:
+            return jax.tree.map(np.asarray, trainable)
+        state = train.start(trainable, self._optimizer, system.mesh)
+        state = self._checkpoints.load_inside(number, checkpoint.abstract(state)) or state
+        done = int(state.step)
+        self._log.catch_up(sum(self._steps[:number]) + done)
+        context = system.method.context(finished, memories.capacity(memory.count + 1))
+        batches = loader.training_batches(
+            loader.remembered(task.train, config.data.cache_mb << 19),
+            self._token_ids(task),
+            trim,
+            system.train_transform,
+            batch=config.train.batch,
+            seed=config.seed,
+            task=number,
+            first_step=done,
+            last_step=steps,
+        )
+        epochs = config.train.epochs
+        rate = train.learning_rate(config.train.lr, config.train.schedule, steps // epochs, epochs)
+        state = train.fit(
+            state,
+            self._step,
+            system.backbone,
+            mesh.put_replicated(context, system.mesh),
+            batches,
+            rate,
+            system.mesh,
+            lambda state, done, terms: self._after_step(task, number, state, done, terms),
+        )
+        return jax.tree.map(np.asarray, state.trainable)
+
+    def _after_step(
+        self, task: Task, number: int, state: train.TrainState, done: int, terms: dict[str, jax.Array]
+    ) -> None:
+        """Log, then checkpoint, then end if asked to."""
+        settings, steps = self._config.train, self._steps[number]
+        total = sum(self._steps[:number]) + done
+        self._log.advance()
+        if done % settings.log_every == 0 or done == steps:
+            epoch = (done - 1) // (steps // settings.epochs) + 1
+            self._log.says(f"task {number + 1}/{len(self._steps)} {task.name}, epoch {epoch}/{settings.epochs}")
+            values = {name: float(value) for name, value in terms.items()}
+            self._log.terms(total, {"task": task.name, "epoch": epoch}, values)
+            if not np.isfinite(values["loss"]):
+                raise UserError(
+                    f"the loss is {values['loss']} in task {task.name!r} after {done} steps; config.train.lr of"
+                    f" {settings.lr} may be too large"
+                )
+        if done == steps:
+            return
+        stopping = self._stop.is_set()
+        if stopping or done % settings.checkpoint_every == 0:
+            self._checkpoints.save_inside(number, done, state)
+        if stopping:
+            self._log.prints(f"terminated inside task {task.name}; the same command goes on from step {total}")
+            sys.exit(TERMINATED)
+
+    def _token_ids(self, task: Task) -> list[np.ndarray]:
+        """Per picture its captions' ids [captions, context], behind the method's placeholders."""
+        words = [caption for captions in task.train.captions for caption in captions]
+        ids = self._system.captions(words, self._system.method.placeholders)
+        ends = np.cumsum([len(captions) for captions in task.train.captions])
+        return np.split(ids, ends[:-1])
+
+
+def task_similarity(config: ConfigDict, system: build.System, memory: Memory, task: Task | None = None) -> np.ndarray:
+    """[T, T] float32 cosines of the meanings of the finished tasks and, if given, of `task` as the last."""
+    if config.loss.similarity != "text":
+        return similarity.from_table(config.loss.similarity, (*memory.names, *([task.name] if task else [])))
+    new = [description(system, task)[None]] if task else []
+    return similarity.cosines(np.concatenate([memory.descriptions, *new]))
+
+
+def description(system: build.System, task: Task) -> np.ndarray:
+    """[E] float32: what the frozen text tower makes of a task's description."""
+    return system.encoder.texts(system.captions([task.description], 0))[0]
+
+
+def remember(
+    config: ConfigDict, system: build.System, memory: Memory, task: Task, number: int, trained: Tree
+) -> Memory:
+    """The memory with one more finished task: its trained tree, and the centres that will route to it."""
+    split, transform = task.train, system.eval_transform
+    pictures = system.encoder.images(lambda i: transform(split.load(i), (config.seed, number, i)), range(len(split)))
+    placeholders = system.method.placeholders if config.routing.caption == "placeholders" else 0
+    words = [caption for captions in split.captions for caption in captions]
+    captions = system.encoder.texts(system.captions(words, placeholders))
+    k, seed = config.routing.centres, config.seed
+    return memories.remember(
+        memory,
+        task.name,
+        trained,
+        routing.kmeans(pictures, k, seed),
+        routing.kmeans(captions, k, seed),
+        description(system, task),
+    )
+
+
+@contextmanager
+def terminated() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets while the block runs, so that the state is saved before the end."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,81 @@
+"""results.json: the matrices and averages, with everything a reader needs to compare them with others'."""
+
+import resource
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from lpi_jax import build, evaluate, learn
+from lpi_jax.data.stream import Stream
+from lpi_jax.memory import Memory
+
+
+def summarise(
+    config: ConfigDict,
+    system: build.System,
+    stream: Stream,
+    steps: list[int],
+    memory: Memory,
+    stages: list[dict[str, Any]],
+    seconds: list[dict[str, float]],
+) -> dict[str, Any]:
+    """The results so far; everything but `seconds` and `peak_memory_mb` is a function of the configuration.
+
+    Args:
+      steps: of training, per task. stages: what was measured after each finished task. seconds: spent on each.
+    """
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(memory.trained))
+    oracle, asks = config.task_id == "oracle", config.routing.caption == "placeholders"
+    return {
+        "method": config.method,
+        "preset": config.preset,
+        "task_id": config.task_id,
+        "stream": {"name": stream.name, "sha256": stream.fingerprint, "notes": dict(stream.notes)},
+        "tasks": list(memory.names),
+        "tasks_to_come": [task.name for task in stream.tasks[memory.count :]],
+        "protocol": evaluate.protocol(config.eval.gallery, oracle, config.eval.transform, asks),
+        **evaluate.report(stages),
+        "similarity": learn.task_similarity(config, system, memory).tolist(),
+        "parameters": {
+            "per_task": numbers // memory.count,
+            "trained": numbers,
+            "backbone": sum(leaf.size for leaf in jax.tree.leaves(system.backbone)),
+            "backbone_source": config.backbone,
+            "backbone_sha256": system.sha256,
+        },
+        "counts": {
+            "train_pictures": [len(task.train) for task in stream.tasks],
+            "train_captions": [len(task.train.pairs) for task in stream.tasks],
+            "val_pictures": [len(task.val) for task in stream.tasks],
+            "val_captions": [len(task.val.pairs) for task in stream.tasks],
+            "steps": steps,
+            "captions_left_out_per_epoch": [
+                len(task.train.pairs) % config.train.batch if own else 0
+                for task, own in zip(stream.tasks, steps, strict=True)
+            ],
+            "captions_cut": system.captions.cut,
+            "skipped": dict(stream.skipped),
+        },
+        "seconds": seconds,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def scalars(results: dict[str, Any]) -> dict[str, float]:
+    """The final averages by name, for curves over the stages."""
+    recall = results["recall"]
+    return {f"eval/{d}/R@{k}": recall[d][k]["final_average"] for d in recall for k in recall[d]}
+
+
+def line(results: dict[str, Any]) -> str:
+    """One line that says how the run stands after a task."""
+    recall, frozen, routed = results["recall"], results["zero_shot"], results["routing_accuracy"]
+    return (
+        f"after {results['tasks'][-1]}: R@1"
+        f" image to text {recall['image_to_text']['1']['final_average']:.1f} %"
+        f" (zero-shot {frozen['image_to_text']['1']['final_average']:.1f}),"
+        f" text to image {recall['text_to_image']['1']['final_average']:.1f} %"
+        f" (zero-shot {frozen['text_to_image']['1']['final_average']:.1f}); routed right:"
+        f" images {routed['image']['final_average']:.1f} %, captions {routed['text']['final_average']:.1f} %"
+    )
