@@ -59,7 +59,7 @@ class Checkpoints:
         _save(self._inside, 0 if number is None else number + 1, items)
 
     def load_inside(self, task: int, abstract: Tree) -> Tree | None:
-        """The newest train state inside task number `task`, shaped and placed like `abstract`; None if there is none."""
+        """The newest train state inside task number `task`, shaped and placed like `abstract`; None without one."""
         number = self._inside.latest_step()
         if number is None:
             return None

@@ -31,6 +31,7 @@ def intended() -> ConfigDict:
             "method": "lpi",  # lpi | zero_shot
             "preset": "intended",  # for the record
             "task_id": "inferred",  # inferred (nearest centre) | oracle
+            "reuse": "",  # folder of a finished run: measure its prompts in this way instead of training
             "seed": 0,
             "backbone": "bundled",  # bundled | folder | hub id | one .safetensors or .npz file with OpenAI's names
             "tokenizer": "",  # folder or hub id; "": where the backbone is
@@ -137,7 +138,8 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.{key} is {_get(config, key)}, expected at least 1")
     if config.prompt.depth > config.prompt.layers:
         raise UserError(
-            f"config.prompt.depth is {config.prompt.depth}, expected at most config.prompt.layers, {config.prompt.layers}"
+            f"config.prompt.depth is {config.prompt.depth}, expected at most config.prompt.layers,"
+            f" {config.prompt.layers}"
         )
     low, high = config.data.crop_scale
     if not 0 < low <= high <= 1:

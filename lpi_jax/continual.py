@@ -63,7 +63,8 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
     directory = Path(directory)
     system = build.system(config)
     stream = build.stream(config, system.model.config.image_size)
-    steps = learn.steps_per_task(config, system, stream)
+    reused = _reused(config, system) if config.reuse else None
+    steps = learn.steps_per_task(config, system, stream) if reused is None else [0] * len(stream.tasks)
     workdir.claim(directory, config, {"stream": stream.fingerprint, "backbone": system.sha256})
 
     checkpoints = checkpoint.Checkpoints(directory)
@@ -79,7 +80,7 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
     log = Log(directory, sum(steps), sum(steps[:finished]), config.train.batch)
     try:
         with learn.terminated() as stop:
-            learner = learn.Learner(config, system, checkpoints, log, steps, stop)
+            learner = reused or learn.Learner(config, system, checkpoints, log, steps, stop)
             for number, task in list(enumerate(stream.tasks))[finished:]:
                 began = time.monotonic()
                 trained = learner.learn(task, number, progress.memory)
@@ -149,6 +150,19 @@ def restore(checkpoints: checkpoint.Checkpoints, config: ConfigDict, system: bui
         raise UserError(
             f"checkpoint {count} of this run lacks {error}; delete it to go on from the one before"
         ) from error
+
+
+def _reused(config: ConfigDict, system: build.System) -> learn.Reused:
+    """What the run in the folder `config.reuse` has trained, if it was trained on this backbone."""
+    there = workdir.read(Path(config.reuse))
+    if there.get("backbone") != system.sha256:
+        raise UserError(f"config.reuse is {config.reuse!r}, a run on another backbone than config.backbone")
+    checkpoints = checkpoint.Checkpoints(Path(config.reuse))
+    try:
+        memory = restore(checkpoints, ConfigDict(there["config"]), system).memory
+    finally:
+        checkpoints.close()
+    return learn.Reused(memory, config.reuse)
 
 
 def _features(directory: Path, count: int) -> Path:

@@ -30,7 +30,8 @@ class Side:
       plain: [N, E] features without prompts: the zero-shot backbone.
       asking: [N, E] features that routing looks at; the plain ones, or captions' with placeholders in front.
       compared: [N] int32, how many tasks' centres the item has been compared with; nearest: [N] the best L1 distance.
-      routed: [N] int32, the task whose prompts the item gets (-1: none). encoded: [N] int32, those `features` are under.
+      routed: [N] int32, the task whose prompts the item gets (-1: none).
+      encoded: [N] int32, the task whose prompts `features` are under.
       features: [N, E] float32.
     """
 

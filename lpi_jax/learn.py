@@ -32,7 +32,8 @@ def steps_per_task(config: ConfigDict, system: build.System, stream: Stream) -> 
         pairs = len(task.train.pairs)
         if pairs < config.train.batch:
             raise UserError(
-                f"task {task.name!r} has {pairs} training captions, too few for config.train.batch of {config.train.batch}"
+                f"task {task.name!r} has {pairs} training captions, too few for a batch: config.train.batch is"
+                f" {config.train.batch}"
             )
         steps.append(config.train.epochs * loader.steps_per_epoch(pairs, config.train.batch))
     return steps
@@ -139,6 +140,26 @@ class Learner:
         ids = self._system.captions(words, self._system.method.placeholders)
         ends = np.cumsum([len(captions) for captions in task.train.captions])
         return np.split(ids, ends[:-1])
+
+
+class Reused:
+    """Takes what another run has trained instead of training: for measuring it once more in another way.
+
+    Prompts of finished tasks never change, so the other run's last memory holds those of every stage.
+
+    Args:
+      source: the other run's memory. directory: where it is, for messages.
+    """
+
+    def __init__(self, source: Memory, directory: str) -> None:
+        self._source, self._directory = source, directory
+
+    def learn(self, task: Task, number: int, memory: Memory) -> Tree:
+        """The trained tree of task `number` (from 0); UserError if the other run's task is another one."""
+        there = self._source.names[number] if number < self._source.count else "missing"
+        if there != task.name:
+            raise UserError(f"task {number + 1} is {task.name!r} here and {there!r} in the run {self._directory}")
+        return self._source.trained_of(number)
 
 
 def task_similarity(config: ConfigDict, system: build.System, memory: Memory, task: Task | None = None) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What the loop learns from: a stream of tasks, each with training and validation pictures and their captions.
 
-Every stream (scenes, jsonl, ...) builds these three records; the loop, the loader and the evaluation know nothing else of it.
+Every stream (scenes, jsonl, ...) builds these three records; loop, loader and evaluation know nothing else of it.
 """
 
 from collections.abc import Callable, Mapping
