@@ -14,11 +14,9 @@ from jax.sharding import Mesh
 from lpi_jax import mesh as meshes
 from lpi_jax.data import loader
 from lpi_jax.data.preprocess import normalise
-from lpi_jax.methods.base import Prompts, Tree
+from lpi_jax.methods.base import Tree
 from lpi_jax.models.clip import CLIP
 from lpi_jax.models.tokenizer import trim
-
-PLAIN = Prompts(None, None)
 
 
 class Encoder:
@@ -48,24 +46,26 @@ class Encoder:
         compiled = {"in_shardings": (whole, rows, whole), "out_shardings": whole}
         self._image, self._text = jax.jit(image, **compiled), jax.jit(text, **compiled)
 
-    def images(self, load: Callable[[int], np.ndarray], items: Sequence[int], prompts: Prompts = PLAIN) -> np.ndarray:
+    def images(
+        self, load: Callable[[int], np.ndarray], items: Sequence[int], prompts: Array | None = None
+    ) -> np.ndarray:
         """Features of pictures.
 
         Args:
           load: index -> [S, S, 3] uint8, the tower's input size. items: the indices to encode.
-          prompts: [depth, P, D] for every picture, or plain.
+          prompts: [depth, P, D], the same for every picture, or None for the plain tower.
 
         Returns:
           [len(items), E] float32, L2-normalised.
         """
-        return self._encode(self._image, lambda chunk: np.stack([load(i) for i in chunk]), items, prompts.visual)
+        return self._encode(self._image, lambda chunk: np.stack([load(i) for i in chunk]), items, prompts)
 
-    def texts(self, token_ids: np.ndarray, prompts: Prompts = PLAIN) -> np.ndarray:
+    def texts(self, token_ids: np.ndarray, prompts: Array | None = None) -> np.ndarray:
         """Features of captions: token_ids [N, context] int32 -> [N, E] float32, L2-normalised."""
         # Captions of like length share a batch, so that short ones are not padded to the longest of all.
         lengths = token_ids.argmax(1) if len(token_ids) else np.zeros(0, int)
         by_length = np.argsort(lengths, kind="stable")
-        features = self._encode(self._text, lambda chunk: trim(token_ids[chunk]), by_length, prompts.textual)
+        features = self._encode(self._text, lambda chunk: trim(token_ids[chunk]), by_length, prompts)
         unsorted = np.empty_like(features)
         unsorted[by_length] = features
         return unsorted

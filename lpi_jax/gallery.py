@@ -9,14 +9,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from jax import Array
 
 from lpi_jax import routing
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
-from lpi_jax.encode import PLAIN, Encoder
+from lpi_jax.encode import Encoder
 from lpi_jax.files import write_atomically
 from lpi_jax.memory import Memory
-from lpi_jax.methods.base import Method, Prompts, Tree
+from lpi_jax.methods.base import Method
 
 NOT_ROUTED = -1
 
@@ -113,22 +114,28 @@ class Gallery:
 
     def follow(self, memory: Memory) -> None:
         """Routes every item among the tasks in `memory` and encodes those whose routing changed."""
-        trees = [memory.trained_of(task) for task in range(memory.count)]
+        prompts = [self._method.prompts(memory.trained_of(task)) for task in range(memory.count)]
         self._follow(
-            self.images, memory.image_centres, trees, lambda items, p: self._encoder.images(self._load, items, p)
+            self.images,
+            memory.image_centres,
+            [own.visual for own in prompts],
+            lambda items, own: self._encoder.images(self._load, items, own),
         )
         self._follow(
-            self.captions, memory.text_centres, trees, lambda items, p: self._encoder.texts(self._token_ids[items], p)
+            self.captions,
+            memory.text_centres,
+            [own.textual for own in prompts],
+            lambda items, own: self._encoder.texts(self._token_ids[items], own),
         )
 
     def _follow(
         self,
         side: Side,
         centres: np.ndarray,
-        trees: list[Tree],
-        encode: Callable[[np.ndarray, Prompts], np.ndarray],
+        prompts: list[Array | None],
+        encode: Callable[[np.ndarray, Array], np.ndarray],
     ) -> None:
-        for task in range(len(trees)):
+        for task in range(len(prompts)):
             fresh = np.flatnonzero(side.compared == task)
             found = routing.distances(side.asking[fresh], centres[task])
             closer = found < side.nearest[fresh]  # strictly: of equally near tasks the earliest
@@ -137,12 +144,11 @@ class Gallery:
                 side.routed[fresh[closer]] = task
             side.compared[fresh] = task + 1
         if self._oracle:
-            side.routed[:] = np.where(side.task < len(trees), side.task, NOT_ROUTED)
+            side.routed[:] = np.where(side.task < len(prompts), side.task, NOT_ROUTED)
         stale = side.routed != side.encoded
         for task in np.unique(side.routed[stale]):
-            items = np.flatnonzero(stale & (side.routed == task))
-            prompts = self._method.prompts(trees[task])
-            side.features[items] = side.plain[items] if prompts == PLAIN else encode(items, prompts)
+            items, own = np.flatnonzero(stale & (side.routed == task)), prompts[task]
+            side.features[items] = side.plain[items] if own is None else encode(items, own)
         side.encoded[:] = side.routed
 
     def _enter(self, split: Split) -> tuple[int, np.ndarray, list[str]]:

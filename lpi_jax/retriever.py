@@ -1,14 +1,14 @@
 """A trained run as a model: pictures and captions in, routed features out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jax import Array
 from ml_collections import ConfigDict
 
 from lpi_jax import build, checkpoint, continual, routing, workdir
-from lpi_jax.encode import PLAIN
 from lpi_jax.errors import UserError
 from lpi_jax.memory import Memory
 
@@ -44,7 +44,8 @@ class Retriever:
             len(pictures),
             self._memory.image_centres,
             asking=self._system.encoder.images(pictures.__getitem__, range(len(pictures))),
-            encode=lambda encoder, items, prompts: encoder.images(pictures.__getitem__, items, prompts),
+            prompts=[own.visual for own in self._prompts],
+            encode=lambda items, own: self._system.encoder.images(pictures.__getitem__, items, own),
         )
 
     def encode_text(self, captions: Sequence[str]) -> np.ndarray:
@@ -60,17 +61,25 @@ class Retriever:
             len(ids),
             self._memory.text_centres,
             asking=self._system.encoder.texts(asking),
-            encode=lambda encoder, items, prompts: encoder.texts(ids[items], prompts),
+            prompts=[own.textual for own in self._prompts],
+            encode=lambda items, own: self._system.encoder.texts(ids[items], own),
         )
 
-    def _routed(self, count: int, centres: np.ndarray, asking: np.ndarray, encode) -> np.ndarray:
+    def _routed(
+        self,
+        count: int,
+        centres: np.ndarray,
+        asking: np.ndarray,
+        prompts: list[Array | None],
+        encode: Callable[[np.ndarray, Array], np.ndarray],
+    ) -> np.ndarray:
         if not count:
             return asking
         tasks = routing.route(asking, centres)
         features = np.empty_like(asking)
         for task in np.unique(tasks):
-            items, prompts = np.flatnonzero(tasks == task), self._prompts[task]
-            features[items] = asking[items] if prompts == PLAIN else encode(self._system.encoder, items, prompts)
+            items, own = np.flatnonzero(tasks == task), prompts[task]
+            features[items] = asking[items] if own is None else encode(items, own)
         return features
 
 
