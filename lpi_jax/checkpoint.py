@@ -1,9 +1,11 @@
 """Checkpoints: the memory at each task boundary, the train state inside a task. The only file that imports orbax.
 
 checkpoints/task_003/ holds everything known after task 3 and is never changed again; checkpoints/inside/ holds the
-newest state of the task being trained. Trees of arrays and JSON only: nothing that could run code when read.
+newest state inside a task. Trees of arrays and JSON only: nothing that could run code when read.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from lpi_jax.errors import UserError
+from lpi_jax.files import write_json
 from lpi_jax.methods.base import Tree
+
+HASHES = "sha256.json"  # in a checkpoint's folder: what was written, file by file
 
 
 class Checkpoints:
@@ -34,10 +39,12 @@ class Checkpoints:
         return self._tasks.latest_step() or 0
 
     def save_task(self, count: int, memory: Tree, meta: dict[str, Any]) -> None:
-        """Saves what is known after `count` tasks (memory: arrays; meta: JSON) and drops the state inside the task."""
+        """Saves what is known after `count` tasks. memory: arrays; meta: JSON.
+
+        The last state inside the task stays until one inside a later task replaces it: deleting is not atomic, and what
+        a kill left of it would be taken for a checkpoint.
+        """
         _save(self._tasks, count, {"memory": ocp.args.StandardSave(memory), "meta": ocp.args.JsonSave(meta)})
-        for step in self._inside.all_steps():
-            self._inside.delete(step)
 
     def load_task(self, count: int, expected: Tree) -> tuple[Tree, dict[str, Any]]:
         """Memory and meta after `count` tasks; `expected`: host arrays of the shapes and dtypes of the memory.
@@ -58,15 +65,20 @@ class Checkpoints:
         items = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave({"task": task, "step": step})}
         _save(self._inside, 0 if number is None else number + 1, items)
 
-    def load_inside(self, task: int, abstract: Tree) -> Tree | None:
-        """The newest train state inside task number `task`, shaped and placed like `abstract`; None without one."""
+    def steps_inside(self, task: int) -> int:
+        """How many steps into task number `task` the newest state inside it was saved; 0 without one."""
         number = self._inside.latest_step()
         if number is None:
-            return None
+            return 0
         meta = _restore(self._inside, number, {"meta": ocp.args.JsonRestore()})["meta"]
-        if meta["task"] != task:
-            return None  # of a task that has been finished since
-        return _restore(self._inside, number, {"state": ocp.args.StandardRestore(abstract)})["state"]
+        return meta["step"] if meta["task"] == task else 0  # else of a task that has been finished since
+
+    def load_inside(self, task: int, abstract: Tree) -> Tree | None:
+        """The newest train state inside task number `task`, shaped and placed like `abstract`; None without one."""
+        if not self.steps_inside(task):
+            return None
+        items = {"state": ocp.args.StandardRestore(abstract)}
+        return _restore(self._inside, self._inside.latest_step(), items)["state"]
 
 
 def abstract(tree: Tree) -> Tree:
@@ -95,14 +107,31 @@ def _manager(folder: Path, prefix: str, keep: int | None) -> ocp.CheckpointManag
 def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> None:
     manager.save(step, args=ocp.args.Composite(**items), force=True)
     manager.wait_until_finished()
+    folder = _folder(manager, step)
+    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    write_json(folder / HASHES, {name: _sha256(folder / name) for name in names})
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> Any:
+    folder = _folder(manager, step)
     try:
+        # Orbax does not notice a changed byte in an array. (A run killed before the hashes were written has none.)
+        written = json.loads((folder / HASHES).read_bytes()) if (folder / HASHES).exists() else {}
+        for name, expected in written.items():
+            if _sha256(folder / name) != expected:
+                raise ValueError(f"{name} is not what was written")
         return manager.restore(step, args=ocp.args.Composite(**items))
     except Exception as error:  # orbax raises many kinds for a damaged checkpoint; for the user they are one
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"checkpoint number {step} in {manager.directory} cannot be read ({first_line[:200]});"
-            " delete it to go on from the one before"
+            f"checkpoint {folder} cannot be read ({first_line[:200]}); delete it to go on from the one before"
         ) from error
+
+
+def _folder(manager: ocp.CheckpointManager, step: int) -> Path:
+    (folder,) = Path(manager.directory).glob(f"*_{step:03d}")
+    return folder
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

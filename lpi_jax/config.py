@@ -4,6 +4,11 @@ A config file builds one of the presets and changes what its experiment needs. T
 unpack it; everything below takes plain arguments.
 """
 
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from lpi_jax.errors import UserError
@@ -22,6 +27,16 @@ CHOICES = {
     "eval.gallery": ("union", "task"),
     "routing.caption": ("plain", "placeholders"),
 }
+LEAST = {
+    **dict.fromkeys(("seed", "devices", "data.seed", "data.cache_mb"), 0),
+    **dict.fromkeys(("data.max_pixels", "data.train", "data.val", "data.max_words"), 1),
+    **dict.fromkeys(("prompt.length", "prompt.rank", "prompt.layers", "prompt.depth"), 1),
+    **dict.fromkeys(("loss.alignment_weight", "loss.task_weight", "train.lr"), 0),
+    **dict.fromkeys(("train.epochs", "train.batch", "train.checkpoint_every", "train.log_every"), 1),
+    **dict.fromkeys(("routing.centres", "eval.batch"), 1),
+}
+FREE = "train.optimizer_args"  # another optimiser has other arguments: their names are not known here
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a tuple"}
 
 
 def intended() -> ConfigDict:
@@ -84,7 +99,7 @@ def intended() -> ConfigDict:
             "eval": {"batch": 128, "transform": "centre", "gallery": "union"},
         }
     )
-    # Another optimiser has other arguments: its names are not known here.
+    config.lock()
     config.train.optimizer_args.unlock()
     return config
 
@@ -103,7 +118,7 @@ def released() -> ConfigDict:
 
 
 def for_tiny_backbone(config: ConfigDict) -> None:
-    """Changes a preset to suit the bundled backbone: four layers a tower, and far fewer training steps than usual."""
+    """Sizes a preset for the bundled backbone: four layers a tower, eight prompts a layer."""
     config.prompt.length = 8
     config.prompt.layers = 4
     config.prompt.depth = min(config.prompt.depth, 4)
@@ -121,34 +136,54 @@ def preset(name: str) -> ConfigDict:
 
 def check(config: ConfigDict) -> None:
     """Raises UserError, naming the key, for values that no run could use."""
-    for key, allowed in CHOICES.items():
-        value = _get(config, key)
-        if value not in allowed:
-            raise UserError(f"config.{key} is {value!r}, expected {' or '.join(map(repr, allowed))}")
-    positive = ("prompt.length", "prompt.rank", "prompt.layers", "prompt.depth", "train.epochs", "train.batch")
-    for key in (
-        *positive,
-        "train.checkpoint_every",
-        "train.log_every",
-        "routing.centres",
-        "eval.batch",
-        "data.max_words",
-    ):
-        if _get(config, key) < 1:
-            raise UserError(f"config.{key} is {_get(config, key)}, expected at least 1")
+    values, known = flat(config), flat(intended())
+    for key in values:
+        if key not in known and not key.startswith(f"{FREE}."):
+            raise unknown_key(key, known)
+    for key, usual in known.items():
+        if not key.startswith(f"{FREE}."):
+            _check_value(key, usual, values)
     if config.prompt.depth > config.prompt.layers:
         raise UserError(
             f"config.prompt.depth is {config.prompt.depth}, expected at most config.prompt.layers,"
             f" {config.prompt.layers}"
         )
-    low, high = config.data.crop_scale
-    if not 0 < low <= high <= 1:
-        raise UserError(f"config.data.crop_scale is {config.data.crop_scale}, expected 0 < smallest <= largest <= 1")
-    if config.seed < 0 or config.data.seed < 0:
-        raise UserError(f"config.seed is {config.seed} and config.data.seed {config.data.seed}, expected 0 or more")
+    scale = config.data.crop_scale
+    if len(scale) != 2 or not all(isinstance(s, int | float) for s in scale) or not 0 < scale[0] <= scale[1] <= 1:
+        raise UserError(f"config.data.crop_scale is {scale}, expected two numbers, 0 < smallest <= largest <= 1")
 
 
-def _get(config: ConfigDict, key: str):
-    for part in key.split("."):
-        config = config[part]
-    return config
+def _check_value(key: str, usual: Any, values: dict[str, Any]) -> None:
+    """One value is there, of the kind of `usual`, and within its bounds."""
+    if key not in values:
+        raise UserError(f"config.{key} is missing, expected {KINDS[type(usual)]} such as {usual!r}")
+    value = values[key]
+    allowed = {float: (float, int), tuple: (tuple, list)}.get(type(usual), type(usual))
+    if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(usual, bool):
+        raise UserError(f"config.{key} is {value!r}, expected {KINDS[type(usual)]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"config.{key} is {value!r}, expected a finite number")
+    if key in CHOICES and value not in CHOICES[key]:
+        raise UserError(f"config.{key} is {value!r}, expected {' or '.join(map(repr, CHOICES[key]))}")
+    if key in LEAST and value < LEAST[key]:
+        raise UserError(f"config.{key} is {value!r}, expected at least {LEAST[key]}")
+
+
+def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key with its value."""
+    found = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {prefix + name: value}
+    return found
+
+
+def unknown_key(key: str, known: Iterable[str]) -> UserError:
+    """The error for a dotted key that does not exist; it names the closest one that does."""
+    return UserError(f"config has no key {key!r}; the closest is {closest(key, known)!r}")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The dotted name most like `name`; one with the same last part before any other."""
+    known = list(known)
+    same_end = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
+    return difflib.get_close_matches(name, same_end or known, 1, 0.0)[0]

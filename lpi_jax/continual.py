@@ -8,6 +8,7 @@ What happens at a start, in this order:
 Everything else (data order, crops, initial prompts) is a function of the seed, so a killed run ends with the same bits.
 """
 
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,15 +70,16 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
 
     checkpoints = checkpoint.Checkpoints(directory)
     progress = restore(checkpoints, config, system)
-    system.captions.cut = progress.cut
     finished = progress.memory.count
     cache = (config.data.cache_mb << 19) // len(stream.tasks)  # half of it; the other half is for training
     vals = [loader.remembered(task.val, cache) for task in stream.tasks]
     gallery = build.gallery(config, system)
-    if finished:
-        gallery.restore(_features(directory, finished), vals[:finished])
+    if 0 < finished < len(vals):
+        refill(gallery, _features(directory, finished), vals[:finished], progress.memory)
+    system.captions.cut = progress.cut
 
-    log = Log(directory, sum(steps), sum(steps[:finished]), config.train.batch)
+    done = sum(steps[:finished]) + checkpoints.steps_inside(finished)
+    log = Log(directory, sum(steps), done, config.train.batch)
     try:
         with learn.terminated() as stop:
             learner = reused or learn.Learner(config, system, checkpoints, log, steps, stop)
@@ -101,6 +103,9 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
                 write_json(directory / "results.json", found)
                 log.scalars(sum(steps[: number + 1]), results.scalars(found))
                 log.prints(results.line(found))
+                if stop.is_set() and progress.memory.count < len(stream.tasks):
+                    log.prints(f"terminated after task {task.name}; the same command goes on from there")
+                    sys.exit(learn.TERMINATED)
     finally:
         log.close()
         checkpoints.close()
@@ -131,6 +136,16 @@ def save(checkpoints: checkpoint.Checkpoints, directory: Path, gallery: Gallery,
     }
     checkpoints.save_task(count, progress.memory.arrays(), meta)
     _features(directory, count - 1).unlink(missing_ok=True)
+
+
+def refill(gallery: Gallery, path: Path, vals: list[Split], memory: Memory) -> None:
+    """The gallery as it was after the last finished task; where its file was deleted, computed again."""
+    if path.exists():
+        gallery.restore(path, vals)
+        return
+    for val in vals:
+        gallery.add(val)
+    gallery.follow(memory)
 
 
 def restore(checkpoints: checkpoint.Checkpoints, config: ConfigDict, system: build.System) -> Progress:

@@ -4,6 +4,7 @@ A finished task's prompts never change, so an item's features under them never d
 item is first routed there. Plain features and distances to a task's centres are computed once ever.
 """
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from lpi_jax import routing
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.encode import Encoder
+from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically
 from lpi_jax.memory import Memory
 from lpi_jax.methods.base import Method
@@ -176,10 +178,13 @@ class Gallery:
         write_atomically(path, lambda file: np.savez(file, **arrays))
 
     def restore(self, path: Path, splits: list[Split]) -> None:
-        """What `save` wrote, for the same splits."""
+        """What `save` wrote, for the same splits. Raises UserError where the file is damaged."""
         for split in splits:
             self._enter(split)
-        with np.load(path, allow_pickle=False) as arrays:
-            self.images, self.captions = (
-                Side(*(arrays[f"{name}.{f.name}"] for f in fields(Side))) for name in ("images", "captions")
-            )
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                self.images, self.captions = (
+                    Side(*(arrays[f"{name}.{f.name}"] for f in fields(Side))) for name in ("images", "captions")
+                )
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} cannot be read ({error}); delete it to have it computed again") from error

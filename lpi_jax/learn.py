@@ -106,7 +106,13 @@ class Learner:
             system.mesh,
             lambda state, done, terms: self._after_step(task, number, state, done, terms),
         )
-        return jax.tree.map(np.asarray, state.trainable)
+        trained = jax.tree.map(np.asarray, state.trainable)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)):  # the last step's loss saw it not yet
+            raise UserError(
+                f"the last step of task {task.name!r} ended in numbers that are not finite; config.train.lr of"
+                f" {config.train.lr} may be too large"
+            )
+        return trained
 
     def _after_step(
         self, task: Task, number: int, state: train.TrainState, done: int, terms: dict[str, jax.Array]

@@ -27,7 +27,8 @@ class Log:
             kept = b"".join(line for line in path.read_bytes().splitlines(True) if _step(line) <= done)
             write_atomically(path, lambda file: file.write(kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=done + 1 if done else None)
+        events = workdir / "tensorboard"
+        self._events = SummaryWriter(str(events), purge_step=done + 1 if events.exists() else None)
         # On a terminal the bar moves; in a file, a line now and then is enough.
         interval = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(total=total, initial=done, unit="step", mininterval=interval, dynamic_ncols=True)
@@ -78,6 +79,6 @@ class Log:
 def _step(line: bytes) -> float:
     """The step of a metrics line; infinite for a line cut short by a kill."""
     try:
-        return json.loads(line)["step"] if line.endswith(b"\n") else float("inf")
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else float("inf")
     except (ValueError, KeyError, TypeError):
         return float("inf")

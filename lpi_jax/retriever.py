@@ -1,14 +1,15 @@
 """A trained run as a model: pictures and captions in, routed features out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
 from lpi_jax import build, checkpoint, continual, routing, workdir
+from lpi_jax.data import preprocess
 from lpi_jax.errors import UserError
 from lpi_jax.memory import Memory
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 class Retriever:
     """What `load` returns: each item is encoded under the prompts of the task whose centre is nearest.
+
+    Pictures are resized and centre-cropped, also where the run itself measured on random crops: what an item becomes
+    depends on nothing but the item.
 
     Attributes:
       tasks: names of the tasks it has learnt.
@@ -29,17 +33,21 @@ class Retriever:
         self._prompts = [system.method.prompts(memory.trained_of(task)) for task in range(memory.count)]
         self.tasks = memory.names
 
-    def encode_image(self, images: "np.ndarray | Image | Sequence[np.ndarray | Image]") -> np.ndarray:
+    def encode_image(self, images: "np.ndarray | Image | Iterable[np.ndarray | Image]") -> np.ndarray:
         """Features of pictures.
 
         Args:
-          images: [B, H, W, 3] uint8 RGB of any size, one PIL image, or a sequence of arrays [H, W, 3] and PIL images.
+          images: [B, H, W, 3] uint8 RGB of any size, one picture, or several of any sizes: arrays [H, W, 3] and PIL
+            images, which are read as the pictures of a stream are (upright, transparency on white).
 
         Returns:
           [B, E] float32, L2-normalised.
+
+        Raises:
+          UserError: something else than such pictures.
         """
-        transform = self._system.eval_transform
-        pictures = [transform(_rgb(image), (0, i)) for i, image in enumerate(_several(images))]
+        size = self._system.model.config.image_size
+        pictures = [preprocess.resize_and_crop(_rgb(image), size) for image in _several(images)]
         return self._routed(
             len(pictures),
             self._memory.image_centres,
@@ -48,13 +56,20 @@ class Retriever:
             encode=lambda items, own: self._system.encoder.images(pictures.__getitem__, items, own),
         )
 
-    def encode_text(self, captions: Sequence[str]) -> np.ndarray:
-        """Features of captions: a sequence of B strings -> [B, E] float32, L2-normalised."""
-        if isinstance(captions, str):
-            captions = [captions]
+    def encode_text(self, captions: str | Iterable[str]) -> np.ndarray:
+        """Features of captions: B strings (or one) -> [B, E] float32, L2-normalised.
+
+        Raises:
+          UserError: not a string, or one without a word.
+        """
+        captions = [captions] if isinstance(captions, str) else list(captions)
         for caption in captions:
-            if not caption.strip():
-                raise UserError(f"the caption {caption!r} is empty; expected at least one word")
+            if not isinstance(caption, str):
+                raise UserError(f"a caption is a {type(caption).__name__}, expected a string")
+            try:
+                preprocess.clean_caption(caption)
+            except ValueError as error:
+                raise UserError(f"the caption {caption!r} is empty; expected at least one word") from error
         asking = self._system.captions(captions, self._asking)
         ids = self._system.captions(captions, self._system.method.placeholders)
         return self._routed(
@@ -84,14 +99,20 @@ class Retriever:
 
 
 def load(directory: str | Path) -> Retriever:
-    """The model a run has trained so far, from its newest task boundary.
+    """The model a run has trained so far, from its newest task boundary; on one device, wherever it was trained.
 
     Raises:
-      UserError: the directory holds no run, or none with a finished task.
+      UserError: the directory holds no run, or none with a finished task, or its backbone is not what it was.
     """
     directory = Path(directory)
-    config = ConfigDict(workdir.read(directory)["config"])
+    record = workdir.read(directory)
+    config = ConfigDict(record["config"])
+    config.devices = 1
     system = build.system(config)
+    if system.sha256 != record.get("backbone"):
+        raise UserError(
+            f"backbone {config.backbone} is not the one that {directory} was trained on: its weights differ"
+        )
     checkpoints = checkpoint.Checkpoints(directory)
     try:
         memory = continual.restore(checkpoints, config, system).memory
@@ -102,12 +123,18 @@ def load(directory: str | Path) -> Retriever:
     return Retriever(system, memory, config.routing.caption == "placeholders")
 
 
-def _several(images) -> Sequence:
-    return images if isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4 else [images]
+def _several(images: Any) -> list[Any]:
+    if hasattr(images, "convert") or getattr(images, "ndim", 4) != 4:  # one PIL image, one array
+        return [images]
+    try:
+        return list(images)
+    except TypeError as error:
+        raise UserError(f"images is a {type(images).__name__}, expected arrays or PIL images") from error
 
 
-def _rgb(image) -> np.ndarray:
-    array = np.asarray(image if isinstance(image, np.ndarray) else image.convert("RGB"))
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
-        raise UserError(f"a picture is {array.dtype} {array.shape}, expected uint8 [height, width, 3]")
+def _rgb(image: Any) -> np.ndarray:
+    """[H, W, 3] uint8 of an array or a PIL image."""
+    array = preprocess.from_pillow(image) if hasattr(image, "convert") else np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
+        raise UserError(f"a picture is {array.dtype} {array.shape}, expected uint8 (height, width, 3)")
     return array

@@ -18,16 +18,22 @@ def from_table(path: str | Path, names: Sequence[str]) -> np.ndarray:
     """Reads a CSV with a header `task,NAME,...` and a row per task: [T, T] float32 for `names`, in their order.
 
     Raises:
-      UserError: the file is missing, is not such a table, or lacks a name.
+      UserError: the file is missing, is not such a table, lacks a name, or holds what no cosines can be.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file))
+            header, *rows = [row for row in csv.reader(file) if row]
         table = {row[0]: dict(zip(header[1:], map(float, row[1:]), strict=True)) for row in rows}
-        return np.asarray([[table[a][b] for b in names] for a in names], np.float32)
+        chosen = np.asarray([[table[a][b] for b in names] for a in names], np.float32).reshape(len(names), len(names))
     except OSError as error:
         raise UserError(f"similarity table {path} cannot be read: {error.strerror}") from error
     except KeyError as error:
         raise UserError(f"similarity table {path} has no entry for task {error.args[0]!r}") from error
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise UserError(f"similarity table {path} is not a table of numbers with a header of task names") from error
+    for row, column in np.argwhere(~((np.abs(chosen) <= 1) & np.isclose(chosen, chosen.T))):
+        raise UserError(
+            f"similarity table {path} says {chosen[row, column]:g} of {names[row]!r} and {names[column]!r}, expected"
+            " cosines, the same in both directions"
+        )
+    return chosen

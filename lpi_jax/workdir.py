@@ -32,7 +32,7 @@ def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> None:
         if record.exists():
             _compare(record, read(workdir), own)
             return
-        if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        if workdir.exists() and (not workdir.is_dir() or any(not _unfinished(path) for path in workdir.iterdir())):
             raise UserError(
                 f"--workdir is {workdir}, which holds other files; expected a new or empty folder, or a run's"
             )
@@ -87,6 +87,11 @@ def _compare(record: Path, found: dict[str, Any], own: dict[str, Any]) -> None:
     ]
     if different:
         raise UserError(f"{record.parent} holds another run: {'; '.join(different)}; choose another --workdir")
+
+
+def _unfinished(path: Path) -> bool:
+    """Whether this is the record of a run that was killed while it claimed the directory."""
+    return path.name == ".config.json.part"
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

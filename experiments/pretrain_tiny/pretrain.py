@@ -38,12 +38,12 @@ import bpe
 HERE = Path(__file__).parent
 SEED = 2026
 SCENES, HELD_OUT = 40_000, 500
-STEPS, BATCH, WARMUP = 2000, 128, 100
+STEPS, BATCH, WARMUP = 1300, 128, 100
 PEAK_LR, WEIGHT_DECAY = 1e-3, 0.05
 CLIPART_SHARE = 0.35  # of the batches; a batch is of one kind, so that the kind itself is no cue
 MAX_PLACEHOLDERS = 8  # half of the captions stand behind up to so many "x", as a prompted caption will
 VOCABULARY = 2048
-SIZE = 64
+SIZE, PATCH = 60, 10
 
 
 def main() -> None:
@@ -56,7 +56,9 @@ def main() -> None:
     began = time.time()
 
     pictures = {"scenes": scene_pictures(), "clipart": clipart_pictures(args.clipart)}
-    bpe.learn([c for _, captions in pictures.values() for own in captions for c in own], VOCABULARY, args.out)
+    if not (args.out / "vocab.json").exists():
+        # Learnt once: merges of equal count come in any order, and the weights belong to one order.
+        bpe.learn([c for _, captions in pictures.values() for own in captions for c in own], VOCABULARY, args.out)
     tokenizer = Tokenizer.load(args.out)
     train, held_out = {}, {}
     for kind, (images, captions) in pictures.items():
@@ -66,7 +68,7 @@ def main() -> None:
 
     config = CLIPConfig(
         image_size=SIZE,
-        patch_size=8,
+        patch_size=PATCH,
         embed_dim=128,
         vision=TowerConfig(width=192, layers=4, heads=3, mlp_dim=768),
         text=TowerConfig(width=128, layers=4, heads=2, mlp_dim=512),
@@ -95,12 +97,14 @@ def main() -> None:
     curve = []
     with ThreadPoolExecutor(1) as pool:
         pending = [pool.submit(make_batch, train, tokenizer, i) for i in range(3)]
-        for i in tqdm(range(args.steps), desc="pretraining"):
+        bar = tqdm(range(args.steps), desc="pretraining")
+        for i in bar:
             kind, images, ids = pending.pop(0).result()
             pending.append(pool.submit(make_batch, train, tokenizer, i + 3))
             params, state, loss = step(params, state, images, ids)
             if i % 20 == 0 or i == args.steps - 1:
                 curve.append((i, kind, float(loss)))
+                bar.set_postfix_str(f"{kind} {curve[-1][2]:.3f}")
 
     params = jax.tree.map(np.asarray, params)
     params["logit_scale"] = np.minimum(params["logit_scale"], np.float32(np.log(100.0)))
@@ -121,7 +125,7 @@ def main() -> None:
 
 
 def scene_pictures() -> tuple[np.ndarray, list[list[str]]]:
-    """General scenes: [N, 64, 64, 3] uint8 and their cleaned captions."""
+    """General scenes: [N, SIZE, SIZE, 3] uint8 and their cleaned captions."""
     split = general(SEED, SCENES, SIZE)
     images = np.stack([split.load(i) for i in tqdm(range(len(split)), desc="drawing scenes")])
     return images, [[clean_caption(c) for c in own] for own in split.captions]

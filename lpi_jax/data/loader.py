@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from threading import Lock
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -113,15 +114,17 @@ def remembered(split: Split, max_bytes: int) -> Split:
     """The same split, keeping decoded pictures in memory until `max_bytes` are used."""
     kept: dict[int, np.ndarray] = {}
     used = 0
+    lock = Lock()  # two threads may load the same picture at once: it counts once
 
     def load(index: int) -> np.ndarray:
         nonlocal used
         image = kept.get(int(index))
         if image is None:
             image = split.load(index)
-            if used + image.nbytes <= max_bytes:
-                kept[int(index)] = image
-                used += image.nbytes
+            with lock:
+                if int(index) not in kept and used + image.nbytes <= max_bytes:
+                    kept[int(index)] = image
+                    used += image.nbytes
         return image
 
     return Split(split.keys, split.captions, load, split.annotate)

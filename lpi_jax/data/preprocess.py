@@ -74,12 +74,17 @@ def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndar
     with _quiet_pillow(), _opened(path, max_pixels) as image:
         try:
             image.load()
-            pixels = _rgb(_upright(image))
+            pixels = from_pillow(image)
         except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, ...
             raise BadImage(UNREADABLE, f"{path}: the picture cannot be decoded ({_reason(error)})") from error
     height, width = pixels.shape[:2]
     _check_size(path, width, height, max_pixels)  # icons may hold another picture than their header says
     return pixels
+
+
+def from_pillow(image: Image.Image) -> np.ndarray:
+    """[H, W, 3] uint8 RGB of an opened picture as it is meant to be seen; `read_image` says what becomes of what."""
+    return _rgb(_upright(image))
 
 
 def check_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> int:

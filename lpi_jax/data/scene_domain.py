@@ -6,6 +6,7 @@ scenes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from lpi_jax.data.scene_drawing import PAINTS, Look
 from lpi_jax.data.scene_shapes import GENERAL_SHAPES
@@ -17,7 +18,10 @@ BARE = "{size} {texture} {colour} {shape}"
 
 @dataclass(frozen=True)
 class Domain:
-    """One row of the table. shapes, colours, textures: what its scenes are made of, in plain words."""
+    """One row of the table. shapes, colours, textures, sizes: what its scenes are made of, in plain words.
+
+    axis: whether its first two objects always stand side by side (`across`) or one above the other (`down`).
+    """
 
     name: str
     description: str
@@ -28,6 +32,8 @@ class Domain:
     strength: float
     voice: Voice
     accent: float
+    sizes: tuple[str, ...] = ("small", "big")
+    axis: Literal["across", "down"] | None = None
 
 
 def _words(relations: str, others: str) -> Mapping[str, tuple[str, ...]]:
@@ -47,6 +53,8 @@ def domain(
     *,
     without: str,
     textures: str = "solid striped dotted",
+    sizes: str = "small big",
+    axis: Literal["across", "down"] | None = None,
     look: Look,
     strength: float,
     accent: float,
@@ -65,6 +73,8 @@ def domain(
         strength=strength,
         voice=Voice(tuple(forms), _words(relations, words)),
         accent=accent,
+        sizes=tuple(sizes.split()),
+        axis=axis,
     )
 
 

@@ -218,15 +218,14 @@ def _contents(domain: Domain, split: str, seed: int, count: int) -> tuple[Conten
 def _propose(domain: Domain, rng: np.random.Generator) -> Content:
     """Two objects in a relation; one time in eight a third beside one of them, along the other axis."""
     count = 3 if rng.integers(8) == 0 else 2
-    sides = [len(domain.shapes), len(domain.colours), len(domain.textures), 2]
+    sides = [len(domain.shapes), len(domain.colours), len(domain.textures), len(domain.sizes)]
     while True:
         rows = rng.integers(0, sides, (count, 4)).tolist()
         if len({(shape, colour) for shape, colour, _, _ in rows}) == count:
             break
-    items = tuple(
-        Item(domain.shapes[s], domain.colours[c], domain.textures[t], ("small", "big")[z]) for s, c, t, z in rows
-    )
+    items = tuple(Item(domain.shapes[s], domain.colours[c], domain.textures[t], domain.sizes[z]) for s, c, t, z in rows)
     axis, end, other_end, anchor = rng.integers(0, 2, 4).tolist()
+    axis = axis if domain.axis is None else ("across", "down").index(domain.axis)
     axes = (_ACROSS, _DOWN)
     relations = [(0, axes[axis][end], 1)]
     if count == 3:

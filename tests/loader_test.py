@@ -1,0 +1,296 @@
+"""Batches: an order that is a pure function of the seed, so that a run resumes from three numbers."""
+
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lpi_jax.data import loader
+from lpi_jax.data.loader import Transform, ahead, order, remembered, steps_per_epoch, training_batches
+from lpi_jax.data.stream import Split
+from lpi_jax.models.tokenizer import trim
+
+CAPTIONS = (2, 1, 3, 2, 1, 4)  # per picture
+PICTURES = np.random.default_rng(0).integers(0, 256, (len(CAPTIONS), 12, 16, 3), np.uint8)
+SPLIT = Split(
+    tuple(f"picture {i}" for i in range(len(CAPTIONS))),
+    tuple(tuple(f"caption {i} {j}" for j in range(count)) for i, count in enumerate(CAPTIONS)),
+    PICTURES.__getitem__,
+)
+PAIRS = sum(CAPTIONS)
+EOT = 999
+
+
+def token_ids(longest=12):
+    """Per picture [captions, 77] ids; the second tells the picture, the third the caption."""
+    ids = [np.zeros((count, 77), np.int32) for count in CAPTIONS]
+    for picture, own in enumerate(ids):
+        for caption, row in enumerate(own):
+            row[:4] = 1, picture + 2, caption + 2, 5
+            row[longest - 1] = EOT
+    return ids
+
+
+def batches(first, last, *, batch=4, seed=0, task=0, transform=None, split=SPLIT, longest=12):
+    return list(
+        training_batches(
+            split,
+            token_ids(longest),
+            trim,
+            transform or Transform(8),
+            batch=batch,
+            seed=seed,
+            task=task,
+            first_step=first,
+            last_step=last,
+        )
+    )
+
+
+def pairs_of(batch):
+    return [(int(row[1]) - 2, int(row[2]) - 2) for row in batch.token_ids]
+
+
+def threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")}
+
+
+def assert_equal(ours, theirs):
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.images, other.images, strict=True)
+        np.testing.assert_array_equal(one.token_ids, other.token_ids, strict=True)
+
+
+# ---- order -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_order_is_a_function_of_seed_task_and_epoch_and_of_nothing_else():
+    first = order(3, 1, 2, 50)
+    np.random.default_rng(0).random()
+    np.testing.assert_array_equal(order(3, 1, 2, 50), first)
+    np.testing.assert_array_equal(np.sort(first), np.arange(50))
+    others = [order(4, 1, 2, 50), order(3, 2, 2, 50), order(3, 1, 3, 50), order(3, 2, 1, 50)]
+    assert len({tuple(found) for found in [first, *others]}) == 5
+
+
+def test_only_whole_batches_count():
+    assert [steps_per_epoch(pairs, 4) for pairs in (3, 4, 7, 8, 13)] == [0, 1, 1, 2, 3]
+
+
+def test_a_pair_comes_at_most_once_an_epoch_and_brings_its_own_caption():
+    per_epoch = steps_per_epoch(PAIRS, 4)
+    found = batches(0, 5 * per_epoch)
+    left_out = set()
+    for epoch in range(5):
+        shown = [pair for batch in found[epoch * per_epoch : (epoch + 1) * per_epoch] for pair in pairs_of(batch)]
+        assert max(Counter(shown).values()) == 1
+        assert len(shown) == per_epoch * 4
+        left_out |= {tuple(pair) for pair in SPLIT.pairs.tolist()} - set(shown)
+    assert len(left_out) > 1  # not always the same pair
+    for batch in found:
+        for image, (picture, _) in zip(batch.images, pairs_of(batch), strict=True):
+            np.testing.assert_array_equal(image, Transform(8)(PICTURES[picture], ()))
+
+
+def test_batches_have_the_promised_shapes():
+    (batch,) = batches(0, 1)
+    assert batch.images.shape == (4, 8, 8, 3)
+    assert batch.images.dtype == np.uint8
+    assert batch.token_ids.shape == (4, 16)  # twelve tokens, rounded up to a fixed length
+    assert batch.token_ids.dtype == np.int32
+    assert batches(0, 1, longest=20)[0].token_ids.shape == (4, 24)
+
+
+@pytest.mark.parametrize("first", [1, 3, 4, 7])
+def test_batches_from_the_middle_are_those_of_a_full_pass(first):
+    transform = Transform(8, "random")
+    assert_equal(batches(first, 9, transform=transform), batches(0, 9, transform=transform)[first:])
+
+
+def test_tasks_and_seeds_have_their_own_order():
+    shown = {
+        str([pairs_of(batch) for batch in batches(0, 3, **settings)])
+        for settings in ({}, {"seed": 1}, {"task": 1}, {"seed": 1, "task": 1})
+    }
+    assert len(shown) == 4
+
+
+def test_nothing_is_left_to_do_at_the_end():
+    assert batches(6, 6) == []
+
+
+# ---- augmentation ----------------------------------------------------------------------------------------------------
+
+
+def crops_by_pair(epoch, **settings):
+    """pair -> its crop in an epoch in which every pair is shown."""
+    found = batches(epoch, epoch + 1, batch=PAIRS, transform=Transform(8, "random"), **settings)[0]
+    return dict(zip(pairs_of(found), found.images, strict=True))
+
+
+def test_a_crop_is_a_function_of_seed_task_epoch_and_pair():
+    transform = Transform(8, "random", scale=(0.1, 0.9), flip=True)
+    np.testing.assert_array_equal(transform(PICTURES[0], (1, 2, 3, 4)), transform(PICTURES[0], (1, 2, 3, 4)))
+    seeds = [(1, 2, 3, 4), (0, 2, 3, 4), (1, 0, 3, 4), (1, 2, 0, 4), (1, 2, 3, 0)]
+    assert len({transform(PICTURES[0], seed).tobytes() for seed in seeds}) == 5
+    first = crops_by_pair(1)
+    for pair, crop in crops_by_pair(1).items():
+        np.testing.assert_array_equal(crop, first[pair])
+
+
+@pytest.mark.parametrize("settings", [{"epoch": 2}, {"epoch": 1, "seed": 1}, {"epoch": 1, "task": 1}])
+def test_every_epoch_seed_and_task_crops_anew(settings):
+    first, other = crops_by_pair(1), crops_by_pair(**settings)
+    assert all((first[pair] != other[pair]).any() for pair in first)
+
+
+def test_a_crop_does_not_depend_on_the_batch_it_is_in():
+    whole = crops_by_pair(0)
+    for batch in batches(0, 3, transform=Transform(8, "random")):
+        for pair, crop in zip(pairs_of(batch), batch.images, strict=True):
+            np.testing.assert_array_equal(crop, whole[pair])
+
+
+def test_the_centre_view_is_the_same_whatever_the_seed():
+    transform = Transform(8, "centre")
+    np.testing.assert_array_equal(transform(PICTURES[1], (0, 1)), transform(PICTURES[1], (5, 6)))
+
+
+def test_the_random_view_obeys_scale_and_flip():
+    ramp = np.repeat(np.arange(16, dtype=np.uint8)[None, :, None], 16, 0).repeat(3, 2) * 15
+    for number in range(20):
+        whole = Transform(16, "random", scale=(1.0, 1.0), flip=False)(ramp, (number,))
+        assert (np.diff(whole[8, :, 0].astype(int)) >= 0).all()  # never mirrored
+    directions = {
+        bool(np.diff(Transform(16, "random", scale=(0.9, 1.0), flip=True)(ramp, (n,))[8, :, 0].astype(int)).sum() > 0)
+        for n in range(20)
+    }
+    assert directions == {True, False}
+
+
+# ---- ahead -----------------------------------------------------------------------------------------------------------
+
+
+def test_results_come_in_order_although_threads_make_them():
+    def slow_first(item):
+        time.sleep(0.02 if item % 3 == 0 else 0)
+        return item * item
+
+    assert list(ahead(slow_first, range(12))) == [item * item for item in range(12)]
+    assert list(ahead(slow_first, [])) == []
+
+
+def test_work_is_done_ahead_but_not_far():
+    made = []
+    upcoming = ahead(lambda item: made.append(item) or item, range(100))
+    next(upcoming)
+    deadline = time.monotonic() + 5
+    while len(made) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 2 <= len(made) <= 1 + loader.AHEAD
+    upcoming.close()
+
+
+def test_an_exception_surfaces_at_its_item():
+    def picky(item):
+        if item == 3:
+            raise ValueError("item 3")
+        return item
+
+    upcoming = ahead(picky, range(10))
+    assert [next(upcoming) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="item 3"):
+        next(upcoming)
+    assert not threads()
+    with pytest.raises(StopIteration):
+        next(upcoming)
+
+
+def test_a_damaged_picture_ends_the_epoch_at_its_batch():
+    def load(index):
+        if index == 5:
+            raise OSError("picture 5 is gone")
+        return PICTURES[index]
+
+    split = Split(SPLIT.keys, SPLIT.captions, load)
+    found = []
+    with pytest.raises(OSError, match="picture 5 is gone"):
+        for step in range(3):
+            found += batches(step, step + 1, split=split)
+    assert all(picture != 5 for batch in found for picture, _ in pairs_of(batch))
+
+
+@pytest.mark.parametrize("how", ["closed", "forgotten", "left by an exception"])
+def test_threads_end_when_the_rest_is_not_wanted(how):
+    before, made = threads(), []
+    upcoming = ahead(lambda item: made.append(item) or item, range(1000))
+    next(upcoming)
+    assert threads() > before
+    if how == "closed":
+        upcoming.close()
+    elif how == "left by an exception":
+        with pytest.raises(RuntimeError, match="enough"):
+            upcoming.throw(RuntimeError("enough"))
+    del upcoming
+    assert threads() == before
+    assert len(made) <= 1 + loader.AHEAD
+
+
+# ---- remembered ------------------------------------------------------------------------------------------------------
+
+
+def counted():
+    """SPLIT with a record of what was loaded."""
+    loaded = []
+    return Split(SPLIT.keys, SPLIT.captions, lambda index: (loaded.append(int(index)), PICTURES[index])[1]), loaded
+
+
+def test_remembered_pictures_are_equal_and_made_once():
+    split, loaded = counted()
+    kept = remembered(split, PICTURES.nbytes)
+    for _ in range(3):
+        for index in range(len(SPLIT)):
+            np.testing.assert_array_equal(kept.load(index), PICTURES[index])
+    assert loaded == list(range(len(SPLIT)))
+    assert (kept.keys, kept.captions) == (SPLIT.keys, SPLIT.captions)
+    assert kept.load(np.int32(2)) is kept.load(2)  # whatever kind of number asks
+
+
+@pytest.mark.parametrize("room", [0, 1, 3, 3.5])
+def test_no_more_is_remembered_than_allowed(room):
+    split, loaded = counted()
+    kept = remembered(split, int(room * PICTURES[0].nbytes))
+    for _ in range(2):
+        for index in range(len(SPLIT)):
+            np.testing.assert_array_equal(kept.load(index), PICTURES[index])
+    again = loaded[len(SPLIT) :]
+    assert again == list(range(int(room), len(SPLIT)))
+
+
+def test_a_picture_loaded_by_two_threads_at_once_counts_once():
+    barrier, loaded = threading.Barrier(2), []
+
+    def load(index):
+        loaded.append(index)
+        if len(loaded) <= 2:
+            barrier.wait(5)  # both threads are in here before either goes on
+        return PICTURES[index]
+
+    kept = remembered(Split(SPLIT.keys, SPLIT.captions, load), 2 * PICTURES[0].nbytes)
+    both = [threading.Thread(target=kept.load, args=(0,)) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    kept.load(1)
+    kept.load(1)
+    kept.load(0)
+    assert loaded == [0, 0, 1]  # there was room for the second picture
+
+
+def test_annotations_are_passed_on():
+    split = Split(SPLIT.keys, SPLIT.captions, SPLIT.load, annotate=lambda index: f"box of {index}")
+    assert remembered(split, 0).annotate(3) == "box of 3"

@@ -1,0 +1,118 @@
+"""The log: one line a logged step, also over a kill and a resume, and the same values as TensorBoard events."""
+
+import json
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.record_writer import masked_crc32c
+
+from lpi_jax.log import Log
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def train(workdir, first, last, value=1.0, total=8):
+    """Logs the steps first + 1 .. last as the loop does."""
+    log = Log(workdir, total, first, batch=4)
+    log.says("task 1/2 fax, epoch 1/1")
+    log.catch_up(first)
+    for step in range(first + 1, last + 1):
+        log.advance()
+        log.terms(step, {"task": "fax", "epoch": 1}, {"loss": value * step, "align": 0.5})
+    log.scalars(last, {"eval/image_to_text/R@1": 12.5})
+    log.prints("after fax: R@1 12.5 %")
+    log.close()
+
+
+def events(workdir):
+    """Every event of all files, in the order of writing; a record is length, checksum, event, checksum."""
+    found = []
+    for path in sorted((workdir / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        data = path.read_bytes()
+        while data:
+            length = int.from_bytes(data[:8], "little")
+            assert int.from_bytes(data[8:12], "little") == masked_crc32c(data[:8])
+            found.append(Event.FromString(data[12 : 12 + length]))
+            data = data[16 + length :]
+    return found
+
+
+def test_a_logged_step_is_one_line_with_its_terms_and_place(tmp_path):
+    train(tmp_path, 0, 3)
+    found = lines(tmp_path)
+    assert [line["step"] for line in found] == [1, 2, 3]
+    assert all(line.keys() == {"step", "task", "epoch", "loss", "align", "pairs_per_second"} for line in found)
+    assert found[1] | {"pairs_per_second": 0} == {
+        "step": 2,
+        "task": "fax",
+        "epoch": 1,
+        "loss": 2.0,
+        "align": 0.5,
+        "pairs_per_second": 0,
+    }
+    assert all(line["pairs_per_second"] > 0 for line in found)
+
+
+def test_lines_are_there_while_the_run_goes_on(tmp_path):
+    log = Log(tmp_path, 8, 0, batch=4)
+    log.terms(1, {"task": "fax", "epoch": 1}, {"loss": 1.0})
+    assert len(lines(tmp_path)) == 1
+    log.close()
+
+
+def test_tensorboard_events_hold_the_same_values(tmp_path):
+    train(tmp_path, 0, 3)
+    scalars = {(v.tag, e.step): v.simple_value for e in events(tmp_path) for v in e.summary.value}
+    assert {scalars[("train/loss", step)] for step in (1, 2, 3)} == {1.0, 2.0, 3.0}
+    assert scalars[("train/align", 2)] == 0.5
+    assert scalars[("eval/image_to_text/R_1", 3)] == 12.5  # tags have no @
+    assert ("train/pairs_per_second", 3) in scalars
+
+
+def test_a_resumed_run_has_every_step_once(tmp_path):
+    train(tmp_path, 0, 5)
+    train(tmp_path, 3, 8, value=10.0)  # killed after step 5, its newest checkpoint was of step 3
+    found = lines(tmp_path)
+    assert [line["step"] for line in found] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [line["loss"] for line in found] == [1, 2, 3, 40, 50, 60, 70, 80]
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+    train(tmp_path, 0, 2)
+    train(tmp_path, 0, 3, value=10.0)
+    assert [line["loss"] for line in lines(tmp_path)] == [10, 20, 30]
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_tensorboard_is_told_where_a_resumed_run_goes_on(tmp_path, first):
+    train(tmp_path, 0, 5)
+    train(tmp_path, first, 6)
+    starts = [event.step for event in events(tmp_path) if event.HasField("session_log")]
+    assert starts == [first + 1]  # TensorBoard drops what an earlier start wrote from this step on
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [b'{"step": 3, "lo', b'{"step": 3, "loss": 3.0}', b"\x00\x00\x00", b"[3]\n", b'{"loss": 1}\n', b'{"step": "x"}\n'],
+)
+def test_a_line_torn_by_a_kill_is_dropped(tmp_path, torn):
+    train(tmp_path, 0, 2)
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(torn)
+    train(tmp_path, 2, 4)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_progress_goes_to_stderr_and_not_to_stdout(tmp_path, capsys):
+    train(tmp_path, 0, 8)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "after fax: R@1 12.5 %" in err
+    assert "8/8" in err
+
+
+def test_the_bar_counts_the_steps_of_this_start_only(tmp_path, capsys):
+    train(tmp_path, 3, 8)
+    assert "8/8" in capsys.readouterr().err

@@ -1,0 +1,105 @@
+"""A run's directory: claimed once, found again, and never taken from somebody else."""
+
+import json
+
+import pytest
+
+from lpi_jax import workdir
+from lpi_jax.config import intended
+from lpi_jax.errors import UserError
+
+MADE_FROM = {"stream": "5" * 64, "backbone": "b" * 64}
+
+
+@pytest.fixture(autouse=True)
+def _no_look_at_the_machine(monkeypatch):
+    monkeypatch.setattr(workdir, "environment", lambda: {"python": "3"})
+
+
+def changed(**keys):
+    config = intended()
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in keys.items()})
+    return config
+
+
+def test_a_new_directory_is_made_and_holds_the_whole_configuration(tmp_path):
+    directory = tmp_path / "runs" / "new"
+    workdir.claim(directory, intended(), MADE_FROM)
+    record = json.loads((directory / "config.json").read_text())
+    assert record["config"] == json.loads(json.dumps(intended().to_dict()))
+    assert {key: record[key] for key in MADE_FROM} == MADE_FROM
+    assert record["environment"] == {"python": "3"}
+    assert [path.name for path in directory.iterdir()] == ["config.json"]
+
+
+def test_an_empty_directory_is_taken(tmp_path):
+    workdir.claim(tmp_path, intended(), MADE_FROM)
+    assert workdir.read(tmp_path)["stream"] == MADE_FROM["stream"]
+
+
+def test_the_same_configuration_finds_its_directory_again_and_changes_nothing(tmp_path):
+    workdir.claim(tmp_path, changed(train__optimizer_args={"b": 1}, data__domains=("fax", "comic")), MADE_FROM)
+    written = (tmp_path / "config.json").read_bytes()
+    workdir.claim(tmp_path, changed(train__optimizer_args={"b": 1}, data__domains=("fax", "comic")), MADE_FROM)
+    assert (tmp_path / "config.json").read_bytes() == written
+
+
+def test_the_number_of_devices_may_change_between_two_starts(tmp_path):
+    workdir.claim(tmp_path, changed(devices=1), MADE_FROM)
+    workdir.claim(tmp_path, changed(devices=8), MADE_FROM)
+    assert workdir.read(tmp_path)["config"]["devices"] == 1
+
+
+def test_another_configuration_is_an_error_that_shows_every_difference_and_only_those(tmp_path):
+    workdir.claim(tmp_path, changed(train__lr=0.25, seed=3), MADE_FROM)
+    with pytest.raises(UserError) as error:
+        workdir.claim(tmp_path, changed(train__lr=0.5, seed=4), {**MADE_FROM, "stream": "6" * 64})
+    assert str(error.value) == (
+        f"{tmp_path} holds another run: config.seed is 3 there and 4 here; config.train.lr is 0.25 there and 0.5 here;"
+        f" stream is '{'5' * 64}' there and '{'6' * 64}' here; choose another --workdir"
+    )
+
+
+def test_a_key_that_only_one_of_the_two_has_is_a_difference(tmp_path):
+    workdir.claim(tmp_path, intended(), MADE_FROM)
+    record = json.loads((tmp_path / "config.json").read_text())
+    del record["config"]["train"]["epochs"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"config\.train\.epochs is 'missing' there and 10 here"):
+        workdir.claim(tmp_path, intended(), MADE_FROM)
+
+
+def test_a_directory_with_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="holds other files; expected a new or empty folder"):
+        workdir.claim(tmp_path, intended(), MADE_FROM)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_no_directory(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="which holds other files"):
+        workdir.claim(tmp_path / "file", intended(), MADE_FROM)
+    with pytest.raises(UserError, match="cannot be used"):
+        workdir.claim(tmp_path / "file" / "below", intended(), MADE_FROM)
+
+
+def test_a_run_killed_while_it_claimed_its_directory_may_start_again(tmp_path):
+    (tmp_path / ".config.json.part").write_text('{"config": {"meth')
+    workdir.claim(tmp_path, intended(), MADE_FROM)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("{", "is damaged"), ("", "is damaged"), ("[]", "holds no configuration"), ("{}", "holds no configuration")],
+)
+def test_a_damaged_record_is_named(tmp_path, content, reason):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=reason):
+        workdir.claim(tmp_path, intended(), MADE_FROM)
+
+
+def test_a_directory_without_a_run_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json cannot be read \(No such file or directory\)"):
+        workdir.read(tmp_path)
