@@ -24,9 +24,17 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def steps_per_task(config: ConfigDict, system: build.System, stream: Stream) -> list[int]:
-    """Training steps of each task; 0 for a method that trains nothing. UserError where a task cannot fill a batch."""
+    """Training steps of each task; 0 for a method that trains nothing.
+
+    Raises:
+      UserError: a task cannot fill a batch, or optimizer or table of similarities do not fit. Learning would meet
+        these only later, after the run's directory has been claimed.
+    """
     if not jax.tree.leaves(abstract_tree(system)):
         return [0] * len(stream.tasks)
+    train.make_optimizer(config.train.optimizer, config.train.optimizer_args)
+    if config.loss.similarity != "text":
+        similarity.from_table(config.loss.similarity, [task.name for task in stream.tasks])
     steps = []
     for task in stream.tasks:
         pairs = len(task.train.pairs)

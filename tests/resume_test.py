@@ -100,7 +100,7 @@ def test_a_run_killed_at_six_points_ends_bit_for_bit_like_one_that_was_not(
     for number, (how, status, where, reached, delay) in enumerate(POINTS):
         # The first start compiles for itself: what it saves must fit what the others, with kept programs, go on with.
         process = Started(flags, directory, compiled if number else {})
-        t=time.monotonic(); process.wait_for(reached, directory); print(where, newest(directory), time.monotonic()-t, flush=True)
+        process.wait_for(reached, directory)
         time.sleep(rng.uniform(0, delay))
         assert process.end(how) == status, where
         if how == signal.SIGTERM:

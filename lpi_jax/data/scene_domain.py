@@ -51,7 +51,7 @@ def domain(
     description: str,
     shapes: str,
     *,
-    without: str,
+    colours: str,
     textures: str = "solid striped dotted",
     sizes: str = "small big",
     axis: Literal["across", "down"] | None = None,
@@ -62,12 +62,12 @@ def domain(
     words: str,
     forms: Sequence[Form],
 ) -> Domain:
-    """One domain, written compactly: words separated by blanks; `without`: the colours that it does not use."""
+    """One domain, written compactly: lists of words are separated by blanks."""
     return Domain(
         name=name,
         description=description,
         shapes=tuple(s.replace("_", " ") for s in shapes.split()),
-        colours=tuple(c for c in PAINTS if c not in without.split()),
+        colours=tuple(colours.split()),
         textures=tuple(textures.split()),
         look=look,
         strength=strength,
