@@ -22,16 +22,18 @@ USAGE = """\
 Learns a stream of captioned pictures task by task and writes what it finds to --workdir.
 
   python -m lpi_jax.main --config=configs/scenes_lpi.py --workdir=DIR
-  python -m lpi_jax.main --config=configs/scenes_lpi.py:released --workdir=DIR   the authors' release
+  python -m lpi_jax.main --config=configs/scenes_lpi.py:released --workdir=DIR
   ... --config.task_id=oracle --config.train.lr=0.1 --config.data.domains=fax,comic
 
-  --config=FILE[:PRESET]  configuration file, and its preset: intended (the default) or released
+  --config=FILE[:PRESET]  configuration file, and its preset: intended (the method done
+                          right, the default) or released (what its authors' code computes)
   --config.KEY=VALUE      changes one key of it; several are allowed
   --workdir=DIR           the run's directory: new, empty, or of the same run
   --help                  shows this text
 
 The same command again goes on where it was interrupted. A finished run only prints its table.
-Exit status: 0, 2 for a mistake on the command line or in the data, 130 after Ctrl-C, 143 after SIGTERM.
+Exit status: 0; 2 for a mistake in the command line or the data; 130 after Ctrl-C, 143 after
+SIGTERM.
 
 What each KEY means stands in lpi_jax/config.py. Keys and their values in the preset `intended`:
 """

@@ -133,7 +133,7 @@ class Learner:
             epoch = (done - 1) // (steps // settings.epochs) + 1
             self._log.says(f"task {number + 1}/{len(self._steps)} {task.name}, epoch {epoch}/{settings.epochs}")
             values = {name: float(value) for name, value in terms.items()}
-            self._log.terms(total, {"task": task.name, "epoch": epoch}, values)
+            self._log.terms(total, {"task_name": task.name, "epoch": epoch}, values)
             if not np.isfinite(values["loss"]):
                 raise UserError(
                     f"the loss is {values['loss']} in task {task.name!r} after {done} steps; config.train.lr of"

@@ -62,7 +62,7 @@ def curves(block: "Block") -> bytes:
             panel.plot(stages, mean, color=colour, marker=marker, markersize=5, label=group.label + _of(group))
             if len(group.runs) > 1:
                 panel.fill_between(stages, mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-        stages, mean, _ = _per_stage(block.zero_shot, "zero_shot", direction)
+        stages, mean, _ = _per_stage(block.zero_shot[0], "zero_shot", direction)
         panel.plot(stages, mean, color=GREY, linestyle="--", label="zero-shot (frozen backbone)")
         panel.set_title(DIRECTIONS[direction], fontsize=11)
         panel.set_xlabel("tasks seen so far")

@@ -38,11 +38,13 @@ HEADER = (
     "forgetting",
     "routed right",
     "min",
+    "peak MB",
 )
 LEGEND = """\
 R@k in per cent over all tasks seen so far; I→T image to text, T→I text to image. incremental: mean over tasks of the
 mean over stages; final: after the last task. forgetting: points of R@1, both directions, negative = forgot. routed
 right: per cent of images / captions sent to their own task's prompts after the last task. min: training and evaluation.
+peak MB: the largest resident memory of the process.
 """
 # Keys that change no number, and keys that are told apart by a hash instead.
 IGNORED = {"seed", "data.seed", "devices", "reuse", "preset", "data.cache_mb", "data.path", "backbone", "tokenizer"}
@@ -75,12 +77,13 @@ class Block(NamedTuple):
     """Groups measured on the same galleries of the same backbone: what one table compares.
 
     Attributes:
-      zero_shot: the group whose measurement of the frozen backbone the table shows.
+      zero_shot: groups whose measurement of the frozen backbone the table shows, one per kind of validation picture;
+        the first is the one that curves are compared with.
     """
 
     title: str
     groups: tuple[Group, ...]
-    zero_shot: Group
+    zero_shot: tuple[Group, ...]
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -146,6 +149,7 @@ def measured(result: Result, kind: str, average: str) -> dict[str, float]:
             f"{side} routed right": result["routing_accuracy"][side]["final_average"] for side in ("image", "text")
         }
         found["minutes"] = sum(sum(task.values()) for task in result["seconds"]) / 60
+        found["peak_memory_mb"] = result["peak_memory_mb"]
     return found
 
 
@@ -167,8 +171,10 @@ def compare(directories: Sequence[str | Path]) -> list[Block]:
             groups.append(Group(label, tuple(alike)))
         # Every run measures the frozen backbone; `released` does so on cropped pictures and with other pixels.
         own = [group for group in groups if group.runs[0].result["method"] == "zero_shot"]
-        clean = [group for group in groups if group.runs[0].keys["eval.transform"] == "centre"]
-        blocks.append(Block(title, tuple(groups), (own or clean or groups)[0]))
+        kinds: dict[str, Group] = {}
+        for group in own or sorted(groups, key=lambda g: g.runs[0].keys["eval.transform"]):  # centre before random
+            kinds.setdefault(group.runs[0].keys["eval.transform"], group)
+        blocks.append(Block(title, tuple(groups), tuple(kinds.values())))
     return blocks
 
 
@@ -227,9 +233,11 @@ def _markdown(blocks: Sequence[Block]) -> str:
 
 def _rows(block: Block) -> Iterator[tuple[Group, str, str]]:
     """Group, kind and average of each row."""
-    if block.zero_shot.runs[0].result["method"] != "zero_shot":
-        frozen = Group("zero-shot", block.zero_shot.runs)
-        yield from ((frozen, "zero_shot", average) for average in ("incremental", "final"))
+    for group in block.zero_shot:
+        if group.runs[0].result["method"] != "zero_shot":
+            label = "zero-shot" if group.runs[0].keys["eval.transform"] == "centre" else "zero-shot, random crops"
+            frozen = Group(label, group.runs)
+            yield from ((frozen, "zero_shot", average) for average in ("incremental", "final"))
     for group in block.groups:
         yield from ((group, "recall", average) for average in ("incremental", "final"))
 
@@ -244,10 +252,10 @@ def _cells(group: Group, kind: str, average: str) -> list[str]:
     cells = [group.label, str(len(group.runs)), average]
     cells += [_spread(values[f"{direction} R@{k}"]) for direction in DIRECTIONS for k in KS]
     if "minutes" not in values:
-        return [*cells, "", "", ""]
+        return [*cells, "", "", "", ""]
     forgot = " / ".join(_spread(values[f"{direction} forgetting"], "+.1f") for direction in DIRECTIONS)
     routed = " / ".join(_spread(values[f"{side} routed right"]) for side in ("image", "text"))
-    return [*cells, forgot, routed, _spread(values["minutes"])]
+    return [*cells, forgot, routed, _spread(values["minutes"]), _spread(values["peak_memory_mb"], ".0f")]
 
 
 def _spread(values: Sequence[float], form: str = ".1f") -> str:

@@ -66,6 +66,7 @@ def test_a_run_leaves_its_record_every_step_once_and_a_matrix_per_direction_and_
         assert all([len(row) for row in matrix] == [1, 2, 3] for matrix in matrices(table).values())
     assert [line["step"] for line in metrics(directory)] == list(range(1, 3 * STEPS + 1))
     assert [line["epoch"] for line in metrics(directory)] == [1, 1, 1, 2, 2, 2] * 3
+    assert [line["task_name"] for line in metrics(directory)] == ["comic"] * 6 + ["fax"] * 6 + ["aerial"] * 6
     assert results["counts"]["steps"] == [STEPS] * 3
     assert results["counts"]["train_captions"] == [48] * 3
     assert sorted(path.name for path in (directory / "checkpoints").glob("task_*")) == [
@@ -156,16 +157,9 @@ def test_captions_of_other_lengths_are_the_only_other_reason_to_compile(
 # -------------------------------------------------------------------------------------------------- tasks and losses
 
 
-@pytest.mark.parametrize(
-    ("changes", "described"),
-    [({}, "all the same".format), ({"loss.threshold": -1.0, "loss.task": "released"}, "a task of kind {}".format)],
-    ids=["equal-descriptions", "threshold-minus-one"],
-)
-def test_a_stream_without_negatives_trains_without_nan(
-    make_config, toy_stream, use_stream, read_memory, tmp_path, changes, described
-):
-    use_stream(toy_stream(3, description=described))
-    config = make_config(changes)
+def test_a_stream_without_negatives_trains_without_nan(make_config, toy_stream, use_stream, read_memory, tmp_path):
+    use_stream(toy_stream(3, description="all the same".format))
+    config = make_config()
     results = continual.run(config, tmp_path)
     assert np.array(results["similarity"]).min() > config.loss.threshold
     lines = metrics(tmp_path)
@@ -333,7 +327,9 @@ def test_eight_devices_give_the_recall_of_one_and_its_losses_to_1e_5(finished_ru
         "continual.run(config, sys.argv[2])\n"
     )
     command = [sys.executable, "-c", program, json.dumps(settings), str(tmp_path / "eight")]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "JAX_NUM_CPU_DEVICES": "8"}, check=True, timeout=300)
+    # Compiled without optimisation: quicker, and one more thing that the numbers do not depend on.
+    environment = {"JAX_NUM_CPU_DEVICES": "8", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=True, timeout=300)
     results = json.loads((tmp_path / "eight" / "results.json").read_text())
     for table in ("recall", "zero_shot"):
         for key, matrix in matrices(results[table]).items():

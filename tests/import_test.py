@@ -46,7 +46,7 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, small_settings):
+def found(tmp_path_factory, small_settings, compiled):
     """What was imported after each stage of one process."""
     folder = tmp_path_factory.mktemp("imports")
     for name, version in FOREIGN.items():
@@ -57,10 +57,10 @@ def found(tmp_path_factory, small_settings):
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     config = folder / "small.py"
     config.write_text("from lpi_jax import config\n\nget_config = config.intended\n")
-    settings = {**small_settings, "data.domains": "('fax',)", "train.epochs": 1}
+    settings = {**small_settings, "data.domains": "('fax',)", "data.max_words": 6, "train.epochs": 1}
     changes = [f"--config.{key}={value}" for key, value in settings.items()]
     root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder / "site"), str(root)])}
+    environment = {**os.environ, **compiled, "PYTHONPATH": os.pathsep.join([str(folder / "site"), str(root)])}
     command = [sys.executable, "-c", STAGES, str(config), str(folder / "run"), *changes]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from lpi_jax.errors import UserError
 from lpi_jax.main import main
 
 ROOT = Path(__file__).parents[1]
+COCO12 = ROOT / "lpi_jax" / "assets" / "coco12_similarity.csv"
 
 
 @pytest.fixture
@@ -265,11 +266,13 @@ def test_loading_a_configuration_file_leaves_no_trace(config_file, tmp_path):
         ("train.optimizer=sdg", "config.train.optimizer is 'sdg', expected 'sgd' or the name of an optax optimiser"),
         ("train.optimizer_args={'momentun': 0.9}", "config.train.optimizer_args do not fit optimiser 'sgd': "),
         ("train.optimizer=adamw", "config.train.optimizer_args do not fit optimiser 'adamw': "),
+        ("loss.similarity={coco}", "similarity table {coco} has no entry for task 'comic'"),
+        ("loss.similarity=nosuch.csv", "similarity table nosuch.csv cannot be read: No such file or directory"),
         ("train.optimizer=chain", "config.train.optimizer_args do not fit optimiser 'chain': "),
-        ("train.optimizer=l2_norm", "config.train.optimizer is 'l2_norm', expected"),
     ],
 )
 def test_what_does_not_fit_together_is_one_sentence(refused, small_flags, argument, sentence):
+    argument, sentence = (text.replace("{coco}", str(COCO12)) for text in (argument, sentence))
     assert refused(*small_flags, f"--config.{argument}").startswith(sentence)
 
 
