@@ -9,6 +9,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from lpi_jax.losses import alignment_loss, retrieval_loss, task_loss
@@ -63,6 +64,9 @@ def expand(factors: dict[str, Array]) -> tuple[Array, Array]:
         return jnp.einsum("...lk,...nk,...jk->...lnj", factors["layer"], token, width) / rank
 
     return product("visual"), product("textual")
+
+
+_expand = jax.jit(expand)
 
 
 def interact(maps: dict[str, dict[str, Array]], visual: Array, textual: Array) -> tuple[Array, Array]:
@@ -125,15 +129,20 @@ def lpi(options: LPI) -> Method:
     def context(finished: Finished, capacity: int) -> Tree:
         """The finished tasks' prompts and similarities, padded to `capacity` tasks; the new task's slot is empty."""
         count = len(finished.similarity) - 1
-        shape = (capacity, options.layers, options.length)
-        visual = jnp.zeros((*shape, options.vision_width), jnp.float32)
-        textual = jnp.zeros((*shape, options.text_width), jnp.float32)
-        if count:
-            v, x = expand(finished.trained["factors"])
-            visual, textual = visual.at[:count].set(v), textual.at[:count].set(x)
-        similarity = jnp.zeros((capacity, capacity), jnp.float32)
-        similarity = similarity.at[: count + 1, : count + 1].set(finished.similarity)
-        return {"visual": visual, "textual": textual, "similarity": similarity, "current": jnp.int32(count)}
+        one = jax.eval_shape(lambda: init(options, jax.random.key(0)))["factors"]
+        # Padded on the host before anything is computed: one shape, one compilation.
+        factors = jax.tree.map(lambda leaf: np.zeros((capacity, *leaf.shape), np.float32), one)
+        for name, rows in factors.items() if count else ():
+            rows[:count] = finished.trained["factors"][name]
+        similarity = np.zeros((capacity, capacity), np.float32)
+        similarity[: count + 1, : count + 1] = finished.similarity
+        visual, textual = _expand(factors)
+        return {
+            "visual": visual,
+            "textual": textual,
+            "similarity": jnp.asarray(similarity),
+            "current": jnp.int32(count),
+        }
 
     def losses(trainable: Tree, context: Tree, features: Features) -> dict[str, Array]:
         # The losses compare the prompts as they are expanded: an interaction normalises them only for the towers.
