@@ -73,18 +73,16 @@ def test_expand_is_the_references(seed):
     chex.assert_trees_all_close((visual, textual), reference.expand(factors), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("interaction", [False, True])
-def test_stacked_tasks_expand_as_they_do_one_by_one(interaction):
-    options = lpi.LPI(**SMALL, interaction=interaction)
-    tasks = [draw(options, t) for t in range(3)]
-    visual, textual = jax.jit(lpi.all_prompts)(stack(tasks))
+def test_stacked_tasks_expand_as_they_do_one_by_one():
+    tasks = [draw(lpi.LPI(**SMALL), t) for t in range(3)]
+    visual, textual = jax.jit(lpi.expand)(stack(tasks)["factors"])
     chex.assert_shape((visual, textual), [(3, 3, 4, 10), (3, 3, 4, 6)])
     for t, task in enumerate(tasks):
         chex.assert_trees_all_close((visual[t], textual[t]), reference_prompts(task), rtol=1e-5, atol=1e-6)
 
 
 def test_expanded_prompts_have_the_widths_of_clip_b16():
-    visual, textual = lpi.all_prompts(draw(CLIP_B16, 0))
+    visual, textual = lpi.expand(draw(CLIP_B16, 0)["factors"])
     chex.assert_shape((visual, textual), [(9, 16, 768), (9, 16, 512)])
     chex.assert_type((visual, textual), jnp.float32)
 
@@ -116,7 +114,7 @@ def test_a_task_trains_5284_numbers_at_clip_b16_and_twelve_tasks_63408():
     one = draw(CLIP_B16, 0)
     assert count(one) == 5_284
     assert count(stack([one] * 12)) == 63_408
-    assert count(lpi.all_prompts(one)) == 184_320
+    assert count(lpi.expand(one["factors"])) == 184_320
     chex.assert_shape(
         [one["factors"][n] for n in ("layer", "token_visual", "token_textual", "width_visual", "width_textual")],
         [(9, 4), (16, 4), (16, 4), (768, 4), (512, 4)],
