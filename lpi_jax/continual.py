@@ -172,6 +172,10 @@ def _reused(config: ConfigDict, system: build.System) -> learn.Reused:
     there = workdir.read(Path(config.reuse))
     if there.get("backbone") != system.sha256:
         raise UserError(f"config.reuse is {config.reuse!r}, a run on another backbone than config.backbone")
+    for key in ("method", "prompt"):
+        own = config[key].to_dict() if isinstance(config[key], ConfigDict) else config[key]
+        if (found := there["config"].get(key)) != own:
+            raise UserError(f"config.reuse is {config.reuse!r}, a run with config.{key} {found!r} instead of {own!r}")
     checkpoints = checkpoint.Checkpoints(Path(config.reuse))
     try:
         memory = restore(checkpoints, ConfigDict(there["config"]), system).memory

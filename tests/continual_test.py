@@ -341,3 +341,10 @@ def test_eight_devices_give_the_recall_of_one_and_its_losses_to_1e_5(finished_ru
     assert list(eight) == list(range(1, 2 * STEPS + 1))
     for step, found in eight.items():
         assert found == pytest.approx(one[step], rel=1e-5, abs=1e-5)
+
+
+def test_prompts_of_another_depth_are_not_reused(make_config, finished_run, tmp_path):
+    config = make_config({"prompt.depth": 1, "reuse": str(finished_run.directory)})
+    with pytest.raises(UserError, match=r"a run with config.prompt .*'depth': 2.* instead of .*'depth': 1"):
+        continual.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -68,7 +68,7 @@ def test_the_cosine_falls_once_an_epoch_and_would_reach_zero_after_the_last(epoc
     assert rates[0] == 0.05
     assert min(rates) > 0
     assert train.learning_rate(0.05, "cosine", steps, epochs)(epochs * steps) == pytest.approx(0, abs=1e-12)
-    assert train.learning_rate(0.05, "constant", epochs * steps - 1, steps, epochs) == 0.05
+    assert train.learning_rate(0.05, "constant", steps, epochs)(epochs * steps - 1) == 0.05
 
 
 def test_an_optimiser_or_schedule_that_does_not_exist_is_named():
@@ -77,7 +77,7 @@ def test_an_optimiser_or_schedule_that_does_not_exist_is_named():
     with pytest.raises(UserError, match="momentun"):
         train.make_optimizer("sgd", {"momentun": 0.9})
     with pytest.raises(UserError, match="'cosinus'"):
-        train.learning_rate(0.05, "cosinus", 0, 1, 1)
+        train.learning_rate(0.05, "cosinus", 1, 1)
 
 
 def test_an_optax_optimiser_built_for_rate_one_gives_updates_that_scale_with_the_rate():
@@ -122,7 +122,7 @@ def test_a_training_steps_losses_gradient_and_update_are_the_references():
     state = train.start(jax.tree.map(jnp.asarray, trainable), optimizer, mesh)
     factors, velocity = trainable["factors"], None
     for number in range(epochs):
-        rate = train.learning_rate(0.05, "cosine", number, 1, epochs)
+        rate = train.learning_rate(0.05, "cosine", 1, epochs)(number)
         state, terms = step(state, backbone, context, pictures, tiny.token_ids(), jnp.float32(rate))
         expected = by_reference(factors)
         chex.assert_trees_all_close({name: terms[name] for name in expected}, expected, rtol=1e-4, atol=1e-5)

@@ -208,6 +208,8 @@ class TextEmbeddings(nn.Module):
 
 
 class VisionTower(nn.Module):
+    """Images [B, S, S, 3] -> the class token [B, D]; prompts None or [B or 1, L, P, D]."""
+
     config: CLIPConfig
     dtype: Any
     injection: str
@@ -228,6 +230,8 @@ class VisionTower(nn.Module):
 
 
 class TextTower(nn.Module):
+    """Token ids [B, N] -> the EOT token [B, D]; prompts None or [B or 1, L, P, D]."""
+
     config: CLIPConfig
     dtype: Any
     injection: str
