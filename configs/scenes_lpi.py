@@ -2,7 +2,7 @@
 
 Command:  python -m lpi_jax.main --config=configs/scenes_lpi.py --workdir=DIR
           (--config=configs/scenes_lpi.py:released for the authors' release)
-Hardware: two CPU cores, 6 minutes
+Hardware: two CPU cores, 3 minutes
 Expected: final R@1 15.8 image to text, 14.3 text to image (zero-shot 15.2, 11.6), seed 0
 """
 
