@@ -21,7 +21,7 @@ def get_config(preset: str = "intended") -> ConfigDict:
         # Left and right mean something here, and nothing may be cut off.
         config.data.flip = False
         config.data.crop_scale = (0.8, 1.0)
-        # A task has few steps; the rate was chosen on development domains (experiments/choose_lr.py).
+        # A task has few steps; the rate was chosen on the development domains alone (see experiments/choose_lr.py).
         config.train.batch, config.train.epochs = 32, 5
         config.train.lr = 1.0
     return config
