@@ -24,7 +24,8 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from lpi_jax.data.preprocess import CLIP_MEAN, CLIP_STD, clean_caption, normalise, random_crop_and_flip, read_image
+from lpi_jax.data.pictures import read_image
+from lpi_jax.data.preprocess import CLIP_MEAN, CLIP_STD, clean_caption, normalise, random_crop_and_flip
 from lpi_jax.data.scenes import general
 from lpi_jax.losses import retrieval_loss
 from lpi_jax.metrics import ranks, recall
@@ -38,9 +39,10 @@ import bpe
 HERE = Path(__file__).parent
 SEED = 2026
 SCENES, HELD_OUT = 40_000, 500
-STEPS, BATCH, WARMUP = 1300, 128, 100
+STEPS, BATCH, WARMUP = 3500, 128, 100
+GROUNDS = 8  # a batch of scenes lies on so few grounds that the ground alone does not tell a caption's picture
 PEAK_LR, WEIGHT_DECAY = 1e-3, 0.05
-CLIPART_SHARE = 0.35  # of the batches; a batch is of one kind, so that the kind itself is no cue
+CLIPART_SHARE = 0.25  # of the batches; a batch is of one kind, so that the kind itself is no cue
 MAX_PLACEHOLDERS = 8  # half of the captions stand behind up to so many "x", as a prompted caption will
 VOCABULARY = 2048
 SIZE, PATCH = 60, 10
@@ -55,11 +57,14 @@ def main() -> None:
     args = parser.parse_args()
     began = time.time()
 
-    pictures = {"scenes": scene_pictures(), "clipart": clipart_pictures(args.clipart)}
+    *scenes, grounds = scene_pictures()
+    pictures = {"scenes": scenes, "clipart": clipart_pictures(args.clipart)}
     if not (args.out / "vocab.json").exists():
         # Learnt once: merges of equal count come in any order, and the weights belong to one order.
         bpe.learn([c for _, captions in pictures.values() for own in captions for c in own], VOCABULARY, args.out)
     tokenizer = Tokenizer.load(args.out)
+    grounds = np.unique(grounds[HELD_OUT:], return_inverse=True)[1]
+    by_ground = [np.flatnonzero(grounds == k) for k in range(grounds.max() + 1)]
     train, held_out = {}, {}
     for kind, (images, captions) in pictures.items():
         ids = [tokenizer.encode(own)[0] for own in captions]
@@ -96,11 +101,11 @@ def main() -> None:
 
     curve = []
     with ThreadPoolExecutor(1) as pool:
-        pending = [pool.submit(make_batch, train, tokenizer, i) for i in range(3)]
+        pending = [pool.submit(make_batch, train, by_ground, tokenizer, i) for i in range(3)]
         bar = tqdm(range(args.steps), desc="pretraining")
         for i in bar:
             kind, images, ids = pending.pop(0).result()
-            pending.append(pool.submit(make_batch, train, tokenizer, i + 3))
+            pending.append(pool.submit(make_batch, train, by_ground, tokenizer, i + 3))
             params, state, loss = step(params, state, images, ids)
             if i % 20 == 0 or i == args.steps - 1:
                 curve.append((i, kind, float(loss)))
@@ -124,11 +129,12 @@ def main() -> None:
     print(json.dumps(report, indent=2))
 
 
-def scene_pictures() -> tuple[np.ndarray, list[list[str]]]:
-    """General scenes: [N, SIZE, SIZE, 3] uint8 and their cleaned captions."""
+def scene_pictures() -> tuple[np.ndarray, list[list[str]], list[str]]:
+    """General scenes: [N, SIZE, SIZE, 3] uint8, their cleaned captions, what they stand on."""
     split = general(SEED, SCENES, SIZE)
-    images = np.stack([split.load(i) for i in tqdm(range(len(split)), desc="drawing scenes")])
-    return images, [[clean_caption(c) for c in own] for own in split.captions]
+    rows = tqdm(range(len(split)), desc="drawing scenes")
+    images, grounds = zip(*((split.load(i), split.annotate(i).ground) for i in rows), strict=True)
+    return np.stack(images), [[clean_caption(c) for c in own] for own in split.captions], list(grounds)
 
 
 def clipart_pictures(folder: Path) -> tuple[list[np.ndarray], list[list[str]]]:
@@ -139,12 +145,18 @@ def clipart_pictures(folder: Path) -> tuple[list[np.ndarray], list[list[str]]]:
     return images, [[clean_caption(c) for c in records[i]["captions"]] for i in order]
 
 
-def make_batch(train: dict, tokenizer: Tokenizer, step: int) -> tuple[str, np.ndarray, np.ndarray]:
+def make_batch(
+    train: dict, by_ground: list[np.ndarray], tokenizer: Tokenizer, step: int
+) -> tuple[str, np.ndarray, np.ndarray]:
     """The batch of a step, a function of the seed and the step alone."""
     rng = np.random.default_rng([SEED, step])
     kind = "clipart" if rng.random() < CLIPART_SHARE else "scenes"
     images, ids = train[kind]
-    chosen = rng.choice(len(images), BATCH, replace=False)
+    if kind == "scenes":
+        some = rng.choice(len(by_ground), GROUNDS, replace=False)
+        chosen = np.concatenate([rng.choice(by_ground[k], BATCH // GROUNDS, replace=False) for k in some])
+    else:
+        chosen = rng.choice(len(images), BATCH, replace=False)
     # Left and right have a meaning in scenes, and nothing may be cut off; a drawing bears both.
     scale, flip = ((0.9, 1.0), False) if kind == "scenes" else ((0.5, 1.0), True)
     pixels = [random_crop_and_flip(images[i], SIZE, rng, scale=scale, flip=flip) for i in chosen]

@@ -6,7 +6,7 @@ wherever they reach a pixel, and no sum is left to a linear-algebra library, so 
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -37,16 +37,31 @@ def _lines(draw, unit, step, colour, vertical=True, horizontal=True, offset=0, w
             draw.line((0, at, side, at), fill=colour, width=width)
 
 
-def _plain(rng, unit, strength):
-    a, b = _pale(rng), _pale(rng)
-    if rng.random() < 0.6:
-        return _canvas(unit, a)[0]
-    ramp = np.linspace(0, 1, 64, dtype=np.float32)[:, None, None]
-    rows = np.broadcast_to(np.float32(a) * (1 - ramp) + np.float32(b) * ramp, (64, 64, 3)).round().astype(np.uint8)
-    image = Image.fromarray(rows)
-    if rng.random() < 0.5:
-        image = image.transpose(Image.Transpose.TRANSPOSE)
-    return image.resize((64 * unit, 64 * unit), Image.Resampling.BILINEAR)
+PAPERS: dict[str, Colour] = {
+    "white": (248, 248, 246), "grey": (172, 174, 178), "yellow": (246, 232, 160), "green": (168, 214, 164),
+    "blue": (168, 200, 244), "brown": (206, 172, 136), "pink": (248, 200, 218), "black": (74, 76, 84),
+}  # fmt: skip
+PATTERNS = ("plain", "squared", "lined", "dotted", "speckled", "framed")
+
+
+def _paper(colour: str, pattern: str, rng, unit, strength):
+    ground = tuple(int(v) for v in (np.asarray(PAPERS[colour]) + rng.integers(-12, 13, 3)).clip(0, 255))
+    image, draw = _canvas(unit, ground)
+    ink = mix(ground, (240, 240, 240) if colour == "black" else (50, 50, 60), 0.3)
+    step = int(rng.integers(5, 8))
+    offset = int(rng.integers(step))
+    if pattern in ("squared", "lined"):
+        _lines(draw, unit, step, ink, vertical=pattern == "squared", offset=offset, width=max(1, unit // 2))
+    elif pattern == "dotted":
+        for y in range(offset, 64, step):
+            for x in range(offset, 64, step):
+                draw.rectangle((x * unit, y * unit, (x + 1) * unit, (y + 1) * unit), fill=ink)
+    elif pattern == "speckled":
+        for x, y in (rng.integers(0, 64, (130, 2)) * unit).tolist():
+            draw.rectangle((x, y, x + unit, y + unit // 2), fill=ink)
+    elif pattern == "framed":
+        draw.rectangle((0, 0, 64 * unit - 1, 64 * unit - 1), outline=mix(ink, (150, 100, 40), 0.6), width=3 * unit)
+    return image
 
 
 def _board(rng, unit, strength):
@@ -90,7 +105,7 @@ def _sand(rng, unit, strength):
 
 
 def _wool(rng, unit, strength):
-    return _canvas(unit, mix(_pale(rng, 215), (200, 185, 170), 0.5))[0]
+    return _canvas(unit, mix(_pale(rng, 215), (168, 128, 200), 0.7))[0]
 
 
 def _carton(rng, unit, strength):
@@ -105,7 +120,7 @@ def _carton(rng, unit, strength):
 
 def _halftone(rng, unit, strength):
     paper = _pale(rng, 225)
-    hot = ((255, 214, 60), (120, 205, 255), (255, 150, 165), (150, 230, 140))[int(rng.integers(4))]
+    hot = ((255, 150, 165), (250, 130, 195), (255, 170, 200))[int(rng.integers(3))]
     image, draw = _canvas(unit, mix(paper, hot, 0.3))
     ink = mix(paper, hot, 0.5 + 0.5 * strength)
     for row, y in enumerate(range(0, 66, 4)):
@@ -198,6 +213,10 @@ def _at(side: int) -> np.ndarray:
     return np.arange(side) * 64 // side
 
 
+def _dim(picture, rng, strength):
+    return picture * np.float32(1 - 0.8 * strength)
+
+
 def _noise(picture, rng, strength):
     reach, at = round(20 + 110 * strength), _at(len(picture))
     return picture + rng.integers(-reach, reach + 1, (64, 64, 3)).astype(np.float32)[at][:, at]
@@ -267,11 +286,12 @@ Backdrop = Callable[[np.random.Generator, int, float], Image.Image]
 Finish = Callable[[np.ndarray, np.random.Generator, float], np.ndarray]
 
 BACKDROPS: dict[str, Backdrop] = {
-    "plain": _plain, "board": _board, "grid": _grid, "gallery": _gallery, "sand": _sand, "wool": _wool,
+    "board": _board, "grid": _grid, "gallery": _gallery, "sand": _sand, "wool": _wool,
     "carton": _carton, "halftone": _halftone, "meadow": _meadow, "debris": _debris, "patchwork": _patchwork,
     "newsprint": _newsprint, "gingham": _gingham, "bricks": _bricks,
+    **{f"{pattern} {colour} paper": partial(_paper, colour, pattern) for colour in PAPERS for pattern in PATTERNS},
 }  # fmt: skip
 FINISHES: dict[str, Finish] = {
-    "noise": _noise, "lantern": _lantern, "sepia": _sepia, "fog": _fog, "posterise": _posterise,
+    "dim": _dim, "noise": _noise, "lantern": _lantern, "sepia": _sepia, "fog": _fog, "posterise": _posterise,
     "scanlines": _scanlines, "fade": _fade, "blur": _blur, "knit": _knit,
 }  # fmt: skip

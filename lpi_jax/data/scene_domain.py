@@ -6,8 +6,8 @@ scenes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from lpi_jax.data.scene_backdrops import PAPERS, PATTERNS
 from lpi_jax.data.scene_drawing import PAINTS, Look
 from lpi_jax.data.scene_shapes import GENERAL_SHAPES
 from lpi_jax.data.scene_wording import Form, Voice
@@ -18,22 +18,19 @@ BARE = "{size} {texture} {colour} {shape}"
 
 @dataclass(frozen=True)
 class Domain:
-    """One row of the table. shapes, colours, textures, sizes: what its scenes are made of, in plain words.
+    """One row of the table. shapes, colours: what its scenes are made of, in plain words.
 
-    axis: whether its first two objects always stand side by side (`across`) or one above the other (`down`).
+    looks: each picture has one of them; a reported domain has only one.
     """
 
     name: str
     description: str
     shapes: tuple[str, ...]
     colours: tuple[str, ...]
-    textures: tuple[str, ...]
-    look: Look
+    looks: tuple[Look, ...]
     strength: float
     voice: Voice
     accent: float
-    sizes: tuple[str, ...] = ("small", "big")
-    axis: Literal["across", "down"] | None = None
 
 
 def _words(relations: str, others: str) -> Mapping[str, tuple[str, ...]]:
@@ -52,9 +49,6 @@ def domain(
     shapes: str,
     *,
     colours: str,
-    textures: str = "solid striped dotted",
-    sizes: str = "small big",
-    axis: Literal["across", "down"] | None = None,
     look: Look,
     strength: float,
     accent: float,
@@ -68,34 +62,37 @@ def domain(
         description=description,
         shapes=tuple(s.replace("_", " ") for s in shapes.split()),
         colours=tuple(colours.split()),
-        textures=tuple(textures.split()),
-        look=look,
+        looks=(look,),
         strength=strength,
         voice=Voice(tuple(forms), _words(relations, words)),
         accent=accent,
-        sizes=tuple(sizes.split()),
-        axis=axis,
     )
 
 
+_MANNERS: Mapping[str, tuple[str, ...]] = {"": (), "dim ": ("dim",), "faded ": ("fade",), "grainy ": ("noise",)}
+
 GENERAL = Domain(
     name="general",
-    description="plain pictures of coloured shapes on pale paper, described simply",
+    description="pictures of coloured shapes on papers of many kinds, described simply",
     shapes=GENERAL_SHAPES,
     colours=tuple(PAINTS),
-    textures=("solid", "striped", "dotted"),
-    look=Look(),
-    strength=0.0,
+    looks=tuple(
+        Look(f"{manner}{pattern} {colour} paper".replace("plain ", ""), f"{pattern} {colour} paper", finishes)
+        for manner, finishes in _MANNERS.items()
+        for pattern in PATTERNS
+        for colour in PAPERS
+    ),
+    strength=0.35,
     voice=Voice(
         forms=(
-            Form(),
-            Form("a picture of {}"),
+            Form("{} on {ground}"),
+            Form("a picture of {} on {ground}"),
             Form(flip=True),
-            Form("there is {}", flip=True),
-            Form(clause="{a}, {rel} {b}", phrase=BARE, join=", "),
+            Form("on {ground} there is {}", flip=True),
+            Form("{ground}, {}", clause="{a}, {rel} {b}", phrase=BARE, join=", "),
             Form(phrase=TERSE, join=", ", again=TERSE),
-            Form(phrase="a {colour} {shape}", flip=True),
-            Form("{}", "{a} is {rel} {b}", phrase="the {size} {texture} {colour} {shape}"),
+            Form("{ground} with {}", phrase="a {colour} {shape}", flip=True),
+            Form("{}, on {ground}", "{a} is {rel} {b}", phrase="the {size} {texture} {colour} {shape}"),
         ),
         words=_words(
             "to the left of|to the right of|over|under",

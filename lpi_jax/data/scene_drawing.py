@@ -17,7 +17,6 @@ from lpi_jax.data.scene_shapes import SHAPES
 from lpi_jax.data.scene_wording import Item
 
 OVERSAMPLING = 3
-TEXTURES = ("solid", "striped", "dotted", "checked")
 PAINTS: dict[str, Colour] = {
     "red": (212, 40, 40),
     "orange": (245, 138, 30),
@@ -35,9 +34,10 @@ _INK = (30, 28, 34)
 
 @dataclass(frozen=True)
 class Look:
-    """How a domain's pictures look. The same `strength` goes to the backdrop, the outline, the fill and the finishes.
+    """How pictures look. The same `strength` goes to the backdrop, the outline, the fill and the finishes.
 
     Attributes:
+      ground: what captions call the place where the objects are ("squared blue paper").
       backdrop, finishes: names in scene_backdrops.
       outline: width of the objects' outline, 64ths of the side, at strength 1.
       fill: share of an object's paint that is lost to white at strength 1.
@@ -47,7 +47,8 @@ class Look:
       across: number of thin dark strokes in front of everything, at strength 1.
     """
 
-    backdrop: str = "plain"
+    ground: str
+    backdrop: str
     finishes: tuple[str, ...] = ()
     outline: float = 0.0
     fill: float = 0.0
@@ -115,16 +116,14 @@ def place(
 
 @lru_cache(maxsize=64)
 def _texture(name: str, direction: int, unit: int) -> Image.Image:
-    """A mask, larger than any object, of where the second colour goes."""
+    """A mask, larger than any object, of where a striped or dotted object's second colour goes."""
     side = 48 * unit
     y, x = np.mgrid[:side, :side] / unit
     if name == "striped":
         mask = ((x + y) if direction else (x * 0 + y)) % (5.6 if direction else 4.4) < (2.4 if direction else 1.9)
-    elif name == "dotted":
+    else:
         row = np.floor(y / 4)
         mask = ((x + 2 * (row % 2)) % 4 - 2) ** 2 + (y % 4 - 2) ** 2 < 1.25**2
-    else:
-        mask = (np.floor(x / 3) + np.floor(y / 3)) % 2 == 0
     return Image.fromarray((mask * 255).astype(np.uint8))
 
 

@@ -19,6 +19,7 @@ PHRASE = "a {size} {texture} {colour} {shape}"
 class Form:
     """One way to say a scene: `frame` around the clauses, one clause per related pair, one phrase per object.
 
+    A frame may name the {ground}, the place where the objects are.
     In a clause {a} comes before {b}, and {rel} is a's place as seen from b. `flip` tells each pair from its other end.
     `again` names an object that an earlier clause has introduced.
     """
@@ -52,6 +53,7 @@ class Item:
 def captions(
     items: tuple[Item, ...],
     relations: tuple[tuple[int, str, int], ...],
+    ground: str,
     voice: Voice,
     accent: float,
     rng: np.random.Generator,
@@ -61,6 +63,7 @@ def captions(
     Args:
       items: the objects.
       relations: rows (i, relation, j): object i is `relation` object j.
+      ground: the place where the objects are.
       voice: vocabulary and forms.
       accent: probability in [0, 1] that a word is said in the voice's own way; decided once per word and caption.
       rng: the picture's own generator.
@@ -68,10 +71,10 @@ def captions(
     chosen = voice.forms
     if len(chosen) > 3:
         chosen = tuple(chosen[k] for k in rng.permutation(len(chosen))[:3])
-    return tuple(_say(form, items, relations, voice.words, accent, rng) for form in chosen)
+    return tuple(_say(form, items, relations, ground, voice.words, accent, rng) for form in chosen)
 
 
-def _say(form, items, relations, words, accent, rng) -> str:
+def _say(form, items, relations, ground, words, accent, rng) -> str:
     said: dict[str, str] = {"solid": ""}
 
     def word(plain: str) -> str:
@@ -97,7 +100,7 @@ def _say(form, items, relations, words, accent, rng) -> str:
             i, relation, j = j, INVERSE[relation], i
         first, second = phrase(i), phrase(j)
         clauses.append(form.clause.format(a=first, rel=word(relation), b=second))
-    return _tidy(form.frame.format(form.join.join(clauses)))
+    return _tidy(form.frame.format(form.join.join(clauses), ground=ground))
 
 
 def _tidy(text: str) -> str:

@@ -20,17 +20,18 @@ import numpy as np
 
 from lpi_jax.data.scene_domain import GENERAL, Domain
 from lpi_jax.data.scene_domains import DEVELOPMENT_DOMAINS, DOMAINS, TABLE
-from lpi_jax.data.scene_drawing import Placed, draw, place
+from lpi_jax.data.scene_drawing import Look, Placed, draw, place
 from lpi_jax.data.scene_wording import Item, captions
 from lpi_jax.data.stream import Split, Stream, Task
 from lpi_jax.errors import UserError
 
 __all__ = ["DEVELOPMENT_DOMAINS", "DOMAINS", "Scene", "SceneObject", "general", "scenes"]
 
-VERSION = 1  # raise it with any change that alters a picture or a caption
+VERSION = 2  # raise it with any change that alters a picture or a caption
 _BUCKETS = 5
 _SPLITS = {"train": 0, "val": 1}
-_CONTENT, _WORDS, _PLACES, _PIXELS = range(4)  # what a random generator is for
+_CONTENT, _WORDS, _PLACES, _PIXELS, _LOOKS = range(5)  # what a random generator is for
+TEXTURES, SIZES = ("solid", "striped", "dotted"), ("small", "big")
 _ACROSS, _DOWN = ("left of", "right of"), ("above", "below")
 
 
@@ -72,9 +73,13 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known of a picture. relations: rows (i, relation, j): objects[i] is `relation` objects[j]."""
+    """What is known of a picture. relations: rows (i, relation, j): objects[i] is `relation` objects[j].
+
+    ground: what captions call the place where the objects are.
+    """
 
     domain: str
+    ground: str
     objects: tuple[SceneObject, ...]
     relations: tuple[tuple[int, str, int], ...]
 
@@ -145,12 +150,16 @@ def _whole(**numbers: int) -> tuple[int, ...]:
 
 def _split(domain: Domain, split: str, seed: int, count: int, image_size: int) -> Split:
     contents = _contents(domain, split, seed, count)
+    chosen = _rng(_LOOKS, seed, domain.name, split).integers(0, len(domain.looks), count)
+    looks = tuple(domain.looks[k] for k in chosen)
     spoken = tuple(
-        captions(c.items, c.relations, domain.voice, domain.accent, _rng(_WORDS, seed, domain.name, split, i))
-        for i, c in enumerate(contents)
+        captions(
+            c.items, c.relations, look.ground, domain.voice, domain.accent, _rng(_WORDS, seed, domain.name, split, i)
+        )
+        for i, (c, look) in enumerate(zip(contents, looks, strict=True))
     )
     keys = tuple(f"scenes/{domain.name}/{split}/{seed}/{i}" for i in range(count))
-    made = _Maker(domain, split, seed, contents, image_size)
+    made = _Maker(domain, split, seed, contents, looks, image_size)
     return Split(keys, spoken, made.picture, made.scene)
 
 
@@ -162,26 +171,27 @@ class _Maker:
     split: str
     seed: int
     contents: tuple[Content, ...]
+    looks: tuple[Look, ...]
     image_size: int
 
     def placed(self, index: int) -> tuple[Placed, ...]:
         content = self.contents[index]
         rng = _rng(_PLACES, self.seed, self.domain.name, self.split, index)
-        return place(content.items, content.relations, self.domain.look, self.domain.strength, rng)
+        return place(content.items, content.relations, self.looks[index], self.domain.strength, rng)
 
     def picture(self, index: int, without: int | None = None) -> np.ndarray:
         """[S, S, 3] uint8; `without` leaves one object out and changes nothing else."""
         things = [thing for k, thing in enumerate(self.placed(index)) if k != without]
         rng = _rng(_PIXELS, self.seed, self.domain.name, self.split, index)
-        return draw(things, self.domain.look, self.domain.strength, rng, self.image_size)
+        return draw(things, self.looks[index], self.domain.strength, rng, self.image_size)
 
     def scene(self, index: int) -> Scene:
-        outline = self.domain.look.outline * self.domain.strength
+        outline = self.looks[index].outline * self.domain.strength
         objects = tuple(
             SceneObject(t.item.shape, t.item.colour, t.item.texture, t.item.size, t.box(outline, self.image_size))
             for t in self.placed(index)
         )
-        return Scene(self.domain.name, objects, self.contents[index].relations)
+        return Scene(self.domain.name, self.looks[index].ground, objects, self.contents[index].relations)
 
 
 def _rng(purpose: int, seed: int, domain: str, split: str, index: int = 0) -> np.random.Generator:
@@ -218,14 +228,13 @@ def _contents(domain: Domain, split: str, seed: int, count: int) -> tuple[Conten
 def _propose(domain: Domain, rng: np.random.Generator) -> Content:
     """Two objects in a relation; one time in eight a third beside one of them, along the other axis."""
     count = 3 if rng.integers(8) == 0 else 2
-    sides = [len(domain.shapes), len(domain.colours), len(domain.textures), len(domain.sizes)]
+    sides = [len(domain.shapes), len(domain.colours), len(TEXTURES), len(SIZES)]
     while True:
         rows = rng.integers(0, sides, (count, 4)).tolist()
         if len({(shape, colour) for shape, colour, _, _ in rows}) == count:
             break
-    items = tuple(Item(domain.shapes[s], domain.colours[c], domain.textures[t], domain.sizes[z]) for s, c, t, z in rows)
+    items = tuple(Item(domain.shapes[s], domain.colours[c], TEXTURES[t], SIZES[z]) for s, c, t, z in rows)
     axis, end, other_end, anchor = rng.integers(0, 2, 4).tolist()
-    axis = axis if domain.axis is None else ("across", "down").index(domain.axis)
     axes = (_ACROSS, _DOWN)
     relations = [(0, axes[axis][end], 1)]
     if count == 3:
