@@ -9,7 +9,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from lpi_jax import build, checkpoint, continual, routing, workdir
-from lpi_jax.data import preprocess
+from lpi_jax.data import pictures, preprocess
 from lpi_jax.errors import UserError
 from lpi_jax.memory import Memory
 
@@ -134,7 +134,7 @@ def _several(images: Any) -> list[Any]:
 
 def _rgb(image: Any) -> np.ndarray:
     """[H, W, 3] uint8 of an array or a PIL image."""
-    array = preprocess.from_pillow(image) if hasattr(image, "convert") else np.asarray(image)
+    array = pictures.from_pillow(image) if hasattr(image, "convert") else np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
         raise UserError(f"a picture is {array.dtype} {array.shape}, expected uint8 (height, width, 3)")
     return array

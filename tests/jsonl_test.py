@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lpi_jax.data.jsonl import MAX_LINE_BYTES, jsonl
-from lpi_jax.data.preprocess import BadImage
+from lpi_jax.data.pictures import BadImage
 from lpi_jax.errors import UserError
 
 
@@ -222,7 +222,7 @@ def test_no_file_an_empty_file_a_folder_and_wrong_arguments(folder):
             jsonl(path)
     with pytest.raises(UserError, match="the file is empty"):
         jsonl(written(folder, []))
-    with pytest.raises(UserError, match="no line names a task"):
+    with pytest.raises(UserError, match="nothing in it names a task"):
         jsonl(written(folder, ["", " "]))
     with pytest.raises(UserError, match="on_bad_example is 'ignore'; expected 'error' or 'skip'"):
         jsonl(written(folder, GOOD), on_bad_example="ignore")

@@ -10,7 +10,7 @@ from PIL import Image
 
 import lpi_jax
 from lpi_jax import build, retriever
-from lpi_jax.data.preprocess import read_image
+from lpi_jax.data.pictures import read_image
 from lpi_jax.errors import UserError
 from lpi_jax.models import weights
 from lpi_jax.models.clip import init_params

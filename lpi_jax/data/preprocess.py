@@ -1,104 +1,25 @@
-"""Pictures and captions as the towers want them: read, resize, crop, flip and normalise; clean a caption.
+"""Pictures and captions as the towers want them: resize, crop, flip and normalise; clean a caption.
 
-Pictures are untrusted: their size is checked from the header before a single pixel is decoded, and whatever is wrong
-with a file ends in `BadImage`. Resizing follows the original CLIP and torchvision on Pillow pictures, rounding
-included; captions follow spec section 4.
+Resizing follows the original CLIP and torchvision on Pillow pictures, rounding included; captions follow spec
+section 4.
 """
 
-import contextlib
-import os
-import stat
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from lpi_jax.errors import UserError
-
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-MAX_PIXELS = 50_000_000
-MISSING, UNREADABLE, TOO_LARGE = "missing file", "unreadable picture", "picture too large"
-
-# EXIF tag 0x0112: how the stored picture must be turned to be seen upright.
-_ORIENTATION_TAG = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 # A side more than this many times the other is cut before resizing: 1 x 50,000,000 pixels must not become gigabytes.
 _LONGEST_RATIO = 32
 
 _DROPPED = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~") | dict.fromkeys("-/", " "))
-
-
-class BadImage(UserError):  # noqa: N818, it names the file, not a failure of ours
-    """A picture that cannot be used. `kind` is 'missing file', 'unreadable picture' or 'picture too large'."""
-
-    def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
-
-    def __reduce__(self):  # an exception with two arguments must say how it crosses a process border
-        return BadImage, (self.kind, str(self))
-
-
-def read_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Reads any picture Pillow reads (except EPS, which would run Ghostscript) as it is meant to be seen.
-
-    Palettes, CMYK and the like become RGB, transparency is laid on white, 16-bit grey is scaled to 8 bits, EXIF
-    orientation is applied, and of an animation the first frame is taken. Colour profiles are not applied.
-
-    Args:
-      path: the file.
-      max_pixels: height x width allowed; Pillow's own limit (about 179 million) holds besides.
-
-    Returns:
-      [H, W, 3] uint8 RGB.
-
-    Raises:
-      BadImage: the file is missing, unreadable (truncated included) or too large.
-    """
-    with _quiet_pillow(), _opened(path, max_pixels) as image:
-        try:
-            image.load()
-            pixels = from_pillow(image)
-        except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, ...
-            raise BadImage(UNREADABLE, f"{path}: the picture cannot be decoded ({_reason(error)})") from error
-    height, width = pixels.shape[:2]
-    _check_size(path, width, height, max_pixels)  # icons may hold another picture than their header says
-    return pixels
-
-
-def from_pillow(image: Image.Image) -> np.ndarray:
-    """[H, W, 3] uint8 RGB of an opened picture as it is meant to be seen; `read_image` says what becomes of what."""
-    return _rgb(_upright(image))
-
-
-def check_image(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> int:
-    """Looks at a picture without decoding it: file there, header sound, size allowed, checksums (PNG) right.
-
-    Returns the size of the file in bytes; raises `BadImage` like `read_image`. A picture that passes may still fail
-    to decode.
-    """
-    with _quiet_pillow(), _opened(path, max_pixels) as image:
-        try:
-            image.verify()
-        except Exception as error:
-            raise BadImage(UNREADABLE, f"{path}: the picture is damaged ({_reason(error)})") from error
-    return os.stat(path).st_size
 
 
 def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
@@ -193,77 +114,6 @@ def clean_caption(text: str, max_words: int = 30) -> str:
     return " ".join(words) + "."
 
 
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture with its header read and its size checked, nothing decoded; closed afterwards whatever happens."""
-    try:
-        regular = stat.S_ISREG(os.stat(path).st_mode)  # before opening: a pipe or a device would block or never end
-    except (OSError, ValueError) as error:
-        if isinstance(error, PermissionError):
-            raise BadImage(UNREADABLE, f"{path}: no permission to read this file") from error
-        raise BadImage(MISSING, f"{path}: there is no such file") from error
-    if not regular:
-        raise BadImage(MISSING, f"{path}: this is not a regular file")
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(open(path, "rb"))
-            image = stack.enter_context(Image.open(file))
-        except Image.DecompressionBombError as error:
-            raise BadImage(TOO_LARGE, f"{path}: the picture is too large ({error})") from error
-        except Image.UnidentifiedImageError as error:
-            raise BadImage(UNREADABLE, f"{path}: this is not a picture in a known format") from error
-        except Exception as error:
-            raise BadImage(UNREADABLE, f"{path}: the picture cannot be opened ({_reason(error)})") from error
-        if image.format == "EPS":
-            raise BadImage(UNREADABLE, f"{path}: EPS pictures are programs and are not run; convert it to PNG")
-        _check_size(path, *image.size, max_pixels)
-        yield image
-
-
-def _check_size(path, width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise BadImage(
-            TOO_LARGE, f"{path}: the picture has {width} x {height} pixels, more than the {max_pixels} allowed"
-        )
-    if min(width, height) < 1:
-        raise BadImage(UNREADABLE, f"{path}: the picture has no pixels ({width} x {height})")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG))
-    except Exception:  # damaged metadata does not make a picture unreadable
-        turn = None
-    return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    """[H, W, 3] uint8 of a decoded picture of any mode."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image)
-        grey = _grey_to_8_bits(values)
-        if isinstance(transparent := image.info.get("transparency"), int):
-            grey = np.where(values == transparent, np.uint8(255), grey)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
-
-
-def _grey_to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Integers are 16-bit (0..65535, rounded to 0..255); floats are 0..1 if they fit in it, else 0..255."""
-    if np.issubdtype(values.dtype, np.floating):
-        values = np.nan_to_num(values)
-        top = 1.0 if values.max() <= 1.0 and values.min() >= 0.0 else 255.0
-        return np.rint(np.clip(values, 0, top) * (255.0 / top)).astype(np.uint8)
-    return ((np.clip(values, 0, 65535).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-
-
 def _check_pixels(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise ValueError(f"a picture must be [H, W, 3] uint8, not {image.shape} {image.dtype}")
@@ -294,35 +144,3 @@ def _random_box(height: int, width: int, rng: np.random.Generator, scale, ratio)
     elif width / height > ratio[1]:
         crop_width = round(height * ratio[1])
     return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
-
-
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-_quiet_filter = None
-
-
-@contextlib.contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Silences warnings raised inside Pillow, and only those, while any thread is in here.
-
-    `warnings.catch_warnings` would do, were pictures not read by many threads: interleaved, it restores the wrong
-    filters. So the first reader puts one filter in and the last one takes it out again.
-    """
-    global _quiet_users, _quiet_filter
-    with _quiet_lock:
-        _quiet_users += 1
-        if _quiet_users == 1:
-            warnings.filterwarnings("ignore", module=r"PIL\.")
-            _quiet_filter = (warnings.filters, warnings.filters[0])
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0:
-                inserted_into, entry = _quiet_filter
-                _quiet_filter = None
-                # They are two lists if somebody entered `catch_warnings` meanwhile.
-                for filters in (inserted_into, warnings.filters):
-                    if entry in filters:
-                        filters.remove(entry)
