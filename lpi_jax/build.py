@@ -33,22 +33,22 @@ PIXELS = {
 
 
 class Captions:
-    """Captions as written -> token ids; counts what did not fit.
-
-    Attributes:
-      cut: how many captions were longer than the context so far.
-    """
+    """Captions as written -> token ids."""
 
     def __init__(self, tokenizer: Tokenizer, context_length: int, max_words: int) -> None:
         self._tokenizer, self._context_length, self._max_words = tokenizer, context_length, max_words
-        self.cut = 0
 
     def __call__(self, captions: Sequence[str], placeholders: int) -> np.ndarray:
         """[N, context] int32, with so many placeholder words in front."""
+        return self._encode(captions, placeholders)[0]
+
+    def count_cut(self, captions: Sequence[str], placeholders: int) -> int:
+        """How many of the captions do not fit into the context behind so many placeholders, and lose their end."""
+        return self._encode(captions, placeholders)[1]
+
+    def _encode(self, captions: Sequence[str], placeholders: int) -> tuple[np.ndarray, int]:
         cleaned = [preprocess.clean_caption(caption, self._max_words) for caption in captions]
-        ids, cut = self._tokenizer.encode(cleaned, placeholders, self._context_length)
-        self.cut += cut
-        return ids
+        return self._tokenizer.encode(cleaned, placeholders, self._context_length)
 
 
 class System(NamedTuple):

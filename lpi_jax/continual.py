@@ -10,7 +10,6 @@ Everything else (data order, crops, initial prompts) is a function of the seed, 
 
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +17,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpi_jax import build, checkpoint, evaluate, learn, results, workdir
+from lpi_jax import build, checkpoint, evaluate, learn, results, similarity, workdir
 from lpi_jax import config as configs
 from lpi_jax import memory as memories
 from lpi_jax.data import loader
-from lpi_jax.data.stream import Split
+from lpi_jax.data.stream import Split, Stream
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_json
 from lpi_jax.gallery import Gallery
 from lpi_jax.log import Log
 from lpi_jax.memory import Memory
 from lpi_jax.methods.base import Tree
-
-
-@dataclass
-class Progress:
-    """What the finished tasks left; a boundary checkpoint holds all of it.
-
-    Attributes:
-      memory: prompts, centres and descriptions. stages: what was measured after each task.
-      seconds: spent on each task, by kind of work. cut: captions longer than the context so far.
-    """
-
-    memory: Memory
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    seconds: list[dict[str, float]] = field(default_factory=list)
-    cut: int = 0
+from lpi_jax.results import Progress
 
 
 def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
@@ -62,11 +47,12 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
     """
     configs.check(config)
     directory = Path(directory)
+    workdir.refuse_foreign(directory)
     system = build.system(config)
     stream = build.stream(config, system.model.config.image_size)
     reused = _reused(config, system) if config.reuse else None
     steps = learn.steps_per_task(config, system, stream) if reused is None else [0] * len(stream.tasks)
-    workdir.claim(directory, config, {"stream": stream.fingerprint, "backbone": system.sha256})
+    workdir.claim(directory, config, made_from(config, system, stream))
 
     checkpoints = checkpoint.Checkpoints(directory)
     progress = restore(checkpoints, config, system)
@@ -76,7 +62,6 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
     gallery = build.gallery(config, system)
     if 0 < finished < len(vals):
         refill(gallery, _features(directory, finished), vals[:finished], progress.memory)
-    system.captions.cut = progress.cut
 
     done = sum(steps[:finished]) + checkpoints.steps_inside(finished)
     log = Log(directory, sum(steps), done, config.train.batch)
@@ -95,13 +80,11 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
                 ended = time.monotonic()
 
                 progress.seconds.append({"training": learnt - began, "evaluation": ended - learnt})
-                progress.cut = system.captions.cut
+                progress.cut += sum(captions_cut(system, split) for split in (task.train, task.val))
                 save(checkpoints, directory, gallery, progress)
-                found = results.summarise(
-                    config, system, stream, steps, progress.memory, progress.stages, progress.seconds
-                )
+                found = results.summarise(config, system, stream, steps, progress)
                 write_json(directory / "results.json", found)
-                log.scalars(sum(steps[: number + 1]), results.scalars(found))
+                log.scalars(sum(steps[: number + 1]) or number + 1, results.scalars(found))
                 log.prints(results.line(found))
                 if stop.is_set() and progress.memory.count < len(stream.tasks):
                     log.prints(f"terminated after task {task.name}; the same command goes on from there")
@@ -110,9 +93,23 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
         log.close()
         checkpoints.close()
     # Written once more: a run killed between checkpoint and results finds them here.
-    found = results.summarise(config, system, stream, steps, progress.memory, progress.stages, progress.seconds)
+    found = results.summarise(config, system, stream, steps, progress)
     write_json(directory / "results.json", found)
     return found
+
+
+def made_from(config: ConfigDict, system: build.System, stream: Stream) -> dict[str, str]:
+    """Hashes of what the run reads beside its configuration."""
+    found = {"stream": stream.fingerprint, "backbone": system.sha256}
+    if config.loss.similarity != "text":
+        found["similarity"] = similarity.fingerprint(config.loss.similarity)
+    return found
+
+
+def captions_cut(system: build.System, split: Split) -> int:
+    """How many of a split's captions lose their end when the method encodes them."""
+    words = [caption for captions in split.captions for caption in captions]
+    return system.captions.count_cut(words, system.method.placeholders)
 
 
 def measure(config: ConfigDict, gallery: Gallery, before: Memory, after: Memory, val: Split) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """results.json: the matrices and averages, with everything a reader needs to compare them with others'."""
 
 import resource
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -11,20 +12,30 @@ from lpi_jax.data.stream import Stream
 from lpi_jax.memory import Memory
 
 
+@dataclass
+class Progress:
+    """What the finished tasks left; a boundary checkpoint holds all of it.
+
+    Attributes:
+      memory: prompts, centres and descriptions. stages: what was measured after each task.
+      seconds: spent on each task, by kind of work. cut: captions of finished tasks that are longer than the context.
+    """
+
+    memory: Memory
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    seconds: list[dict[str, float]] = field(default_factory=list)
+    cut: int = 0
+
+
 def summarise(
-    config: ConfigDict,
-    system: build.System,
-    stream: Stream,
-    steps: list[int],
-    memory: Memory,
-    stages: list[dict[str, Any]],
-    seconds: list[dict[str, float]],
+    config: ConfigDict, system: build.System, stream: Stream, steps: list[int], progress: Progress
 ) -> dict[str, Any]:
     """The results so far; everything but `seconds` and `peak_memory_mb` is a function of the configuration.
 
     Args:
-      steps: of training, per task. stages: what was measured after each finished task. seconds: spent on each.
+      steps: of training, per task.
     """
+    memory = progress.memory
     numbers = sum(leaf.size for leaf in jax.tree.leaves(memory.trained))
     oracle, asks = config.task_id == "oracle", config.routing.caption == "placeholders"
     return {
@@ -35,7 +46,7 @@ def summarise(
         "tasks": list(memory.names),
         "tasks_to_come": [task.name for task in stream.tasks[memory.count :]],
         "protocol": evaluate.protocol(config.eval.gallery, oracle, config.eval.transform, asks),
-        **evaluate.report(stages),
+        **evaluate.report(progress.stages),
         "similarity": learn.task_similarity(config, system, memory).tolist(),
         "parameters": {
             "per_task": numbers // memory.count,
@@ -54,10 +65,10 @@ def summarise(
                 len(task.train.pairs) % config.train.batch if own else 0
                 for task, own in zip(stream.tasks, steps, strict=True)
             ],
-            "captions_cut": system.captions.cut,
+            "captions_cut": progress.cut,
             "skipped": dict(stream.skipped),
         },
-        "seconds": seconds,
+        "seconds": progress.seconds,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 

@@ -1,6 +1,7 @@
 """How alike are two tasks? Cosines of their descriptions' text features, or a table given by the user."""
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,3 +38,11 @@ def from_table(path: str | Path, names: Sequence[str]) -> np.ndarray:
             " cosines, the same in both directions"
         )
     return chosen
+
+
+def fingerprint(path: str | Path) -> str:
+    """sha256 of a table's bytes; UserError where it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"similarity table {path} cannot be read: {error.strerror}") from error

@@ -32,12 +32,22 @@ def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> None:
         if record.exists():
             _compare(record, read(workdir), own)
             return
-        if workdir.exists() and (not workdir.is_dir() or any(not _unfinished(path) for path in workdir.iterdir())):
+        refuse_foreign(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(record, {**own, "environment": environment()})
+    except OSError as error:
+        raise UserError(f"--workdir is {workdir}, which cannot be used: {error.strerror}") from error
+
+
+def refuse_foreign(workdir: Path) -> None:
+    """Raises UserError if `workdir` is neither new nor empty nor a run's: known before any data is read."""
+    try:
+        if (workdir / "config.json").exists() or not workdir.exists():
+            return
+        if not workdir.is_dir() or any(not _unfinished(path) for path in workdir.iterdir()):
             raise UserError(
                 f"--workdir is {workdir}, which holds other files; expected a new or empty folder, or a run's"
             )
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(record, {**own, "environment": environment()})
     except OSError as error:
         raise UserError(f"--workdir is {workdir}, which cannot be used: {error.strerror}") from error
 
