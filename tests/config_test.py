@@ -132,7 +132,7 @@ def test_a_config_file_makes_both_presets(file, preset):
     assert config.preset == preset
     assert config.is_locked
     assert config.eval.transform == {"intended": "centre", "released": "random"}[preset]
-    if preset == "intended":
+    if preset == ("released" if file.stem.endswith("released") else "intended"):
         assert command_line.load(str(file)).to_dict() == config.to_dict()
 
 

@@ -1,0 +1,27 @@
+"""LPI as the authors' release computes it, on COCO 2014 in twelve tasks, with CLIP ViT-B/16.
+
+Which image the release gives to which task is not public: `data.rule` decides here, so its numbers are not to be
+expected. The distance between tasks is the release's table, which comes with the package.
+
+Command:  python -m lpi_jax.main --config=configs/coco_lpi_released.py --workdir=DIR --config.data.path=COCO
+          COCO holds annotations/, train2014/ and val2014/ as published, or TFDS's coco_captions/ in array_record files
+Hardware: one GPU or TPU chip; minutes not measured
+Expected: no number is known; results.json holds zero-shot CLIP on the same galleries
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from lpi_jax import config as lpi_config
+
+
+def get_config(preset: str = "released") -> ConfigDict:
+    """`preset` is what stands behind the colon: released or intended."""
+    config = lpi_config.preset(preset)
+    config.data.name = "coco"
+    config.backbone = "openai/clip-vit-base-patch16"
+    config.train.batch = 64
+    config.train.epochs = 10
+    config.loss.similarity = str(Path(lpi_config.__file__).parent / "assets" / "coco12_similarity.csv")
+    return config

@@ -1,0 +1,167 @@
+"""Karpathy and Li's splits (`dataset_coco.json`, `dataset_flickr30k.json`), and Flickr30k as a stream.
+
+Their train and restval images are trained on; of val and test one is what a run is measured on, the other is left out.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lpi_jax.data import json_file
+from lpi_jax.data import manifest as manifests
+from lpi_jax.data.examples import BadExample, Example, checked_captions, failing_at, kind_of, shown
+from lpi_jax.data.json_file import file_inside
+from lpi_jax.data.manifest import Choice
+from lpi_jax.data.pictures import MAX_PIXELS, PictureFile
+from lpi_jax.data.stream import Stream
+from lpi_jax.errors import UserError
+
+SPLITS = ("train", "restval", "val", "test")
+EVALUATE = ("test", "val")
+FILE = "dataset_flickr30k.json"
+FOLDERS = ("flickr30k-images", "images")
+COLUMN = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class KarpathyImage:
+    """One entry of the file's `images`.
+
+    Attributes:
+      place: where in the file: images[3].
+      filename: the picture's file, without its folder.
+      split: one of `SPLITS`.
+      entry: the whole entry, of which only file name and split are checked.
+    """
+
+    place: str
+    filename: str
+    split: str
+    entry: Mapping[str, Any]
+
+
+def read(path: str) -> Iterator[KarpathyImage | BadExample]:
+    """The images of one of Karpathy's files, in its order. Raises UserError if it is no such file."""
+    expected = 'one of Karpathy\'s files, an object like {"images": [...], "dataset": ...}'
+    record = json_file.load(path, expected, without=("tokens",))
+    for place, entry in json_file.entries(path, record, "images"):
+        fail = failing_at(f"{path}, {place}")
+        try:
+            json_file.checked_object(entry, fail)
+            split = json_file.text(entry, "split", fail)
+            if split not in SPLITS:
+                fail("unknown split", f"split is {shown(split)}; expected one of {', '.join(SPLITS)}")
+            yield KarpathyImage(place, json_file.text(entry, "filename", fail), split, entry)
+        except BadExample as error:
+            yield error
+
+
+def run_splits(evaluate: str) -> dict[str, str]:
+    """Karpathy's split -> train or val in the run; the split that is left out is missing. UserError: no such split."""
+    if evaluate not in EVALUATE:
+        raise UserError(f"evaluate is {evaluate!r}; expected 'test' or 'val', the split of Karpathy's to measure on")
+    return {"train": "train", "restval": "train", evaluate: "val"}
+
+
+def not_evaluated(split: str) -> str:
+    """The reason for which an image of the other evaluation split is left out."""
+    return f"Karpathy's {split}, not evaluated"
+
+
+def flickr30k(
+    path: str | os.PathLike,
+    *,
+    manifest: str = "",
+    evaluate: str = "test",
+    task_order: Sequence[str] = (),
+    on_bad_example: str = "error",
+    max_pixels: int = MAX_PIXELS,
+) -> Stream:
+    """Flickr30k: one task of its name, or the tasks that a manifest says.
+
+    Args:
+      path: the folder with Karpathy's `dataset_flickr30k.json`, the pictures in `flickr30k-images/`, in `images/` or
+        beside it.
+      manifest: a CSV table with the header image,task,split (file name, any name, train or val), which then decides
+        alone; images that are not in it are left out.
+      evaluate: which of Karpathy's splits is val in the run: 'test' (the usual 1,000 images) or 'val'.
+      task_order, on_bad_example, max_pixels: see `examples.assemble`.
+
+    Returns:
+      The stream, captions in the file's order with white space made single. Notes: the folder, what chose, how many
+      were chosen and left out, and the canonical manifest's SHA-256.
+
+    Raises:
+      UserError: files that are missing or broken, a bad image (unless skipped), a task without train or val pictures,
+        or a wrong argument.
+    """
+    path = os.fspath(path)
+    splits = run_splits(evaluate)
+    source = os.path.join(path, FILE)
+    found = list(read(source))
+    images = [image for image in found if isinstance(image, KarpathyImage)]
+    left_out: Counter[str] = Counter()
+    if manifest:
+        chosen = manifests.read(manifest, COLUMN, {image.filename: image.filename for image in images}, source)
+        left_out["not in the manifest"] = sum(image.filename not in chosen for image in images)
+    else:
+        chosen = {i.filename: Choice("flickr30k", splits[i.split]) for i in images if i.split in splits}
+        left_out.update(not_evaluated(image.split) for image in images if image.split not in splits)
+    return manifests.assemble_chosen(
+        "flickr30k",
+        source,
+        _examples(source, _picture_folder(path), found, chosen),
+        COLUMN,
+        chosen,
+        {
+            "path": os.path.abspath(path),
+            "split": "manifest" if manifest else f"Karpathy's, measured on {evaluate}",
+            "left_out": dict(+left_out),
+        },
+        task_order=task_order,
+        on_bad_example=on_bad_example,
+        max_pixels=max_pixels,
+    )
+
+
+def _picture_folder(path: str) -> str:
+    folders = [folder for name in FOLDERS if os.path.isdir(folder := os.path.join(path, name))]
+    return folders[0] if folders else path
+
+
+def _examples(
+    source: str, folder: str, found: Sequence[KarpathyImage | BadExample], chosen: Mapping[str, Choice]
+) -> Iterator[Example | BadExample]:
+    for image in found:
+        if isinstance(image, BadExample):
+            yield image
+        elif choice := chosen.get(image.filename):
+            try:
+                yield _example(source, folder, image, choice)
+            except BadExample as error:
+                yield error
+
+
+def _example(source: str, folder: str, image: KarpathyImage, choice: Choice) -> Example:
+    fail = failing_at(f"{source}, {image.place}", choice.task)
+    file = file_inside(folder, image.entry, "filename", fail)
+    sentences = image.entry.get("sentences", [])
+    if not isinstance(sentences, list):
+        fail("wrong type", f"sentences is {kind_of(sentences)}; expected a list of objects")
+    if not sentences:
+        fail("no captions", "this image has no sentences; expected one or more")
+    for sentence in sentences:
+        if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str):
+            fail("wrong type", 'sentences holds something else than objects like {"raw": "A dog runs."}')
+    return Example(
+        source=source,
+        place=image.place,
+        key=image.filename,
+        picture=PictureFile(file),
+        captions=checked_captions([" ".join(sentence["raw"].split()) for sentence in sentences], fail),
+        task=choice.task,
+        split=choice.split,
+        identity=os.path.normpath(file),
+    )
