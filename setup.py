@@ -25,6 +25,9 @@ setup(
         "orbax-checkpoint>=0.12,<0.13",
         "transformers>=5,<6",
         "tensorflow-datasets>=4.9.10,<5",
+        "grain>=0.2.18,<0.3",
+        "array_record>=0.8",
+        "pyarrow>=15",  # Parquet tables
         "ml_collections>=1.1,<2",
         "chex>=0.1.92,<0.2",
         "absl-py>=2",

@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import jax
 import numpy as np
@@ -101,19 +101,22 @@ class Learner:
             task=number,
             first_step=done,
             last_step=steps,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
         )
         epochs = config.train.epochs
         rate = train.learning_rate(config.train.lr, config.train.schedule, steps // epochs, epochs)
-        state = train.fit(
-            state,
-            self._step,
-            system.backbone,
-            mesh.put_replicated(context, system.mesh),
-            batches,
-            rate,
-            system.mesh,
-            lambda state, done, terms: self._after_step(task, number, state, done, terms),
-        )
+        with closing(batches):
+            state = train.fit(
+                state,
+                self._step,
+                system.backbone,
+                mesh.put_replicated(context, system.mesh),
+                batches,
+                rate,
+                system.mesh,
+                lambda *after: self._after_step(task, number, *after),
+            )
         trained = jax.tree.map(np.asarray, state.trainable)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)):  # the last step's loss saw it not yet
             raise UserError(
@@ -123,12 +126,18 @@ class Learner:
         return trained
 
     def _after_step(
-        self, task: Task, number: int, state: train.TrainState, done: int, terms: dict[str, jax.Array]
+        self,
+        task: Task,
+        number: int,
+        state: train.TrainState,
+        done: int,
+        terms: dict[str, jax.Array],
+        waited: float,
     ) -> None:
         """Log, then checkpoint, then end if asked to."""
         settings, steps = self._config.train, self._steps[number]
         total = sum(self._steps[:number]) + done
-        self._log.advance()
+        self._log.advance(waited)
         if done % settings.log_every == 0 or done == steps:
             epoch = (done - 1) // (steps // settings.epochs) + 1
             self._log.says(f"task {number + 1}/{len(self._steps)} {task.name}, epoch {epoch}/{settings.epochs}")

@@ -15,6 +15,10 @@ from lpi_jax.files import write_atomically
 class Log:
     """Logs the steps of one run.
 
+    Every line of terms holds what happened since the line before: `pairs_per_second`, and `data_wait`, the share of
+    the time (0..1) in which the host stood still because no batch was ready. The device computes behind the host's
+    back, so its own idle time may be less; near 0 the data keep up, near 1 they are the bottleneck.
+
     Args:
       workdir: the run's directory. total: steps of the whole stream. batch: pairs a step.
       done: steps done before this start; later lines of an interrupted start are dropped, so that none is there twice.
@@ -32,7 +36,7 @@ class Log:
         # On a terminal the bar moves; in a file, a line now and then is enough.
         interval = 0.5 if sys.stderr.isatty() else 30.0
         self._bar = tqdm(total=total, initial=done, unit="step", mininterval=interval, dynamic_ncols=True)
-        self._last = (time.monotonic(), done)
+        self._last, self._waited = (time.monotonic(), done), 0.0
 
     def says(self, text: str) -> None:
         """Shows what the run is at, in front of the bar."""
@@ -41,28 +45,30 @@ class Log:
     def catch_up(self, step: int) -> None:
         """The run stands at `step`: a task is taken up in its middle."""
         self._bar.n, self._bar.initial = step, step - (self._bar.n - self._bar.initial)
-        self._last = (time.monotonic(), step)
+        self._last, self._waited = (time.monotonic(), step), 0.0
 
     def prints(self, line: str) -> None:
         """Prints a line that stays, above the bar."""
         self._bar.write(line, file=sys.stderr)
 
-    def advance(self) -> None:
-        """One more step is done."""
+    def advance(self, waited: float) -> None:
+        """One more step is done, for whose batch the host waited so many seconds."""
+        self._waited += waited
         self._bar.update()
 
     def terms(self, step: int, position: dict[str, Any], terms: dict[str, float]) -> None:
         """Logs the loss terms after `step` steps of the run; position: task, epoch and so on."""
         now, (then, before) = time.monotonic(), self._last
-        rate = (step - before) * self._batch / max(now - then, 1e-9)
-        self._last = (now, step)
-        line = {"step": step, **position, **terms, "pairs_per_second": round(rate, 1)}
+        elapsed = max(now - then, 1e-9)
+        rate, wait = (step - before) * self._batch / elapsed, min(self._waited / elapsed, 1.0)
+        self._last, self._waited = (now, step), 0.0
+        line = {"step": step, **position, **terms, "pairs_per_second": round(rate, 1), "data_wait": round(wait, 3)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for name, value in (*terms.items(), ("pairs_per_second", rate)):
+        for name, value in (*terms.items(), ("pairs_per_second", rate), ("data_wait", wait)):
             self._events.add_scalar(f"train/{name}", value, step)
         shown = {name: f"{value:.3f}" for name, value in terms.items()}
-        self._bar.set_postfix({**shown, "pairs/s": f"{rate:.0f}"}, refresh=False)
+        self._bar.set_postfix({**shown, "pairs/s": f"{rate:.0f}", "data_wait": f"{wait:.3f}"}, refresh=False)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """TensorBoard only: values after a task."""

@@ -20,8 +20,10 @@ def make_mesh(devices: int = 0) -> Mesh:
     if not 0 <= devices <= len(available):
         raise UserError(f"config.devices is {devices}, expected 0 (all) to {len(available)}, the devices found here")
     chosen = available[: devices or len(available)]
-    # Auto axes: the compiler places what we do not annotate. (make_mesh's default is Explicit.)
-    return jax.make_mesh((len(chosen),), ("data",), axis_types=(AxisType.Auto,), devices=chosen)
+    # By process, so that each holds neighbouring rows of a batch: `jax.make_mesh` may order devices otherwise.
+    chosen = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    # Auto axes: the compiler places what we do not annotate.
+    return Mesh(np.asarray(chosen), ("data",), axis_types=(AxisType.Auto,))
 
 
 def check_batch(name: str, size: int, mesh: Mesh) -> None:

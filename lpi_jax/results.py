@@ -8,6 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from lpi_jax import build, evaluate, learn
+from lpi_jax.data import loader
 from lpi_jax.data.stream import Stream
 from lpi_jax.memory import Memory
 
@@ -62,7 +63,7 @@ def summarise(
             "val_captions": [len(task.val.pairs) for task in stream.tasks],
             "steps": steps,
             "captions_left_out_per_epoch": [
-                len(task.train.pairs) % config.train.batch if own else 0
+                loader.dropped_per_epoch(len(task.train.pairs), config.train.batch) if own else 0
                 for task, own in zip(stream.tasks, steps, strict=True)
             ],
             "captions_cut": progress.cut,

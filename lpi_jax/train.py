@@ -1,5 +1,6 @@
 """One task: the optimiser, the jitted step, and the epochs. Only the method's tree is differentiated."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -119,21 +120,27 @@ def fit(
     batches: Iterable[Batch],
     rate: Callable[[int], float],
     mesh: Mesh,
-    after_step: Callable[[TrainState, int, dict[str, Array]], None],
+    after_step: Callable[[TrainState, int, dict[str, Array], float], None],
 ) -> TrainState:
     """Trains a task on `batches`, which begin where `state` stands.
 
     Order inside the loop: next batch, step, `after_step` (log, checkpoint).
 
     Args:
+      batches: this process's rows of each global batch, processes in the order of their devices in the mesh.
       rate: step number -> learning rate.
-      after_step: called with the state, the number of steps done and the loss terms, which are still on the device:
-        reading them waits for it.
+      after_step: called with the state, the number of steps done, the loss terms, which are still on the device
+        (reading them waits for it), and the seconds this host stood waiting for the batch. The device may have been
+        busy with earlier steps meanwhile.
     """
-    done = int(state.step)
-    for batch in batches:
-        images, token_ids = meshes.put_split(tuple(batch), mesh)
+    done, rows, batches = int(state.step), meshes.split(mesh), iter(batches)
+    while True:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        waited = time.perf_counter() - began
+        if batch is None:
+            return state
+        images, token_ids = jax.make_array_from_process_local_data(rows, tuple(batch))
         state, terms = step(state, backbone, context, images, token_ids, jnp.float32(rate(done)))
         done += 1
-        after_step(state, done, terms)
-    return state
+        after_step(state, done, terms, waited)

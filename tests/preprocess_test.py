@@ -71,7 +71,7 @@ def test_random_crop_is_decided_by_the_generator_alone():
 
 def test_random_crops_have_the_areas_and_ratios_asked_for():
     rng = np.random.default_rng(0)
-    boxes = np.array([preprocess._random_box(200, 300, rng, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)])
+    boxes = np.array([preprocess.random_box(200, 300, rng, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(4000)])
     top, left, height, width = boxes.T
     assert (top >= 0).all() and (left >= 0).all() and (top + height <= 200).all() and (left + width <= 300).all()
     area, ratio = height * width / 60_000, width / height
@@ -89,7 +89,7 @@ def test_whole_picture_when_scale_and_ratio_leave_no_choice():
 
 @pytest.mark.parametrize("shape, box", [((10, 1000), (0, 493, 10, 13)), ((1000, 10), (493, 0, 13, 10)), ((1, 1), None)])
 def test_fallback_is_the_largest_centred_crop_of_an_allowed_ratio(shape, box):
-    found = preprocess._random_box(*shape, np.random.default_rng(0), (1.0, 1.0), (3 / 4, 4 / 3))
+    found = preprocess.random_box(*shape, np.random.default_rng(0), (1.0, 1.0), (3 / 4, 4 / 3))
     assert found == (box or (0, 0, 1, 1))
 
 

@@ -74,12 +74,12 @@ def random_crop_and_flip(
       [size, size, 3] uint8.
     """
     _check_pixels(image)
-    top, left, height, width = _random_box(*image.shape[:2], rng, scale, ratio)
+    top, left, height, width = random_box(*image.shape[:2], rng, scale, ratio)
     crop = Image.fromarray(np.ascontiguousarray(image[top : top + height, left : left + width]))
-    crop = np.array(crop.resize((size, size), Image.Resampling.BICUBIC))
+    crop = crop.resize((size, size), Image.Resampling.BICUBIC)
     if flip and rng.random() < 0.5:
-        crop = np.ascontiguousarray(crop[:, ::-1])
-    return crop
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.array(crop)
 
 
 def normalise(images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
@@ -128,7 +128,7 @@ def _cut_extreme(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _random_box(height: int, width: int, rng: np.random.Generator, scale, ratio) -> tuple[int, int, int, int]:
+def random_box(height: int, width: int, rng: np.random.Generator, scale, ratio) -> tuple[int, int, int, int]:
     """(top, left, height, width) of the random crop; see `random_crop_and_flip`."""
     for _ in range(10):
         area = height * width * rng.uniform(*scale)

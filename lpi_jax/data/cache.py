@@ -1,0 +1,235 @@
+"""A stream's pictures resized once and kept on disk, so that a JPEG is decoded once and not in every epoch.
+
+A split has a folder of its own, named after what its pictures were made from, with ArrayRecord files (shards) of a few
+hundred pictures each. A record is one picture: checksum, number, height and width, then the pixels as they are. Nothing
+found there is believed: a shard that is short, damaged or another one's is made again from the source.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import struct
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from lpi_jax.data.loader import ahead
+from lpi_jax.data.stream import Stream
+from lpi_jax.errors import UserError
+from lpi_jax.files import write_atomically
+
+VERSION = 1  # raise it with any change of what a record holds
+SHARD = 256  # pictures: 67 MB of 341 x 256 pixels, made again in seconds
+_OPEN = 64  # shards kept open in a process; opening one again costs no more than reading a picture
+_PROGRESS_FROM = 500  # pictures: fewer are resized in a moment
+_HEAD = struct.Struct("<IIII")  # CRC-32 of what follows it, number of the picture in its split, height, width
+_CHECKED_FROM = 4  # byte
+_WRITE_OPTIONS = "group_size:1,uncompressed"
+_READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # for pictures here and there, not one after the other
+_READ_BUFFER = 1 << 15  # bytes
+
+
+def cached(stream: Stream, folder: str | Path, side: int) -> Stream:
+    """The same stream, its pictures shrunk (see `shrunk`) and read from files in `folder`.
+
+    What is missing there is made first, with a progress bar if it is much; where an earlier start was interrupted, it
+    goes on behind the last whole shard. Several processes may share the folder: one writes, the others wait.
+
+    Args:
+      stream: where the pictures come from, now and whenever a shard turns out to be damaged. Its fingerprint, with
+        task, split, keys and side, tells its files from those of other streams.
+      folder: of all caches; made if there is none.
+      side: of the pictures, pixels. A centre view of this size is the same with and without the cache (unless one side
+        of a picture is over 32 times the other); random crops are cut from the smaller picture.
+
+    Returns:
+      A stream whose splits load read-only [h, w, 3] uint8, in any thread; they can be pickled if the source's can.
+
+    Raises:
+      UserError: `folder` cannot be written to. What the source raises for a picture comes through unchanged.
+    """
+    if side < 1:
+        raise UserError(f"the side of cached pictures is {side}, expected at least 1 pixel")
+    tasks, missing = [], []
+    for task in stream.tasks:
+        splits = {"train": task.train, "val": task.val}
+        for name, split in splits.items():
+            made_from = json.dumps([VERSION, stream.fingerprint, task.name, name, side, split.keys])
+            key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
+            plain_name = re.sub(r"\W+", "_", task.name, flags=re.ASCII)[:40]
+            kept = _Kept(split.load, Path(folder).absolute() / f"{plain_name}-{name}-{side}-{key}", len(split), side)
+            missing += [(kept, shard) for shard in range(kept.shards) if not kept.whole(shard)]
+            splits[name] = replace(split, load=kept)
+        tasks.append(replace(task, **splits))
+    total = sum(len(kept.numbers(shard)) for kept, shard in missing)
+    with tqdm(total=total, desc="resizing pictures", unit="picture", disable=total <= _PROGRESS_FROM) as bar:
+        for kept, shard in missing:
+            kept.make(shard, bar.update)
+    return replace(stream, tasks=tuple(tasks))
+
+
+def shrunk(image: np.ndarray, side: int) -> np.ndarray:
+    """A picture [H, W, 3] uint8 resized (bicubic, antialiased) until its shorter side is `side`; never enlarged.
+
+    The longer side becomes int(side * long / short), as in `preprocess.resize_and_crop`.
+    """
+    height, width = image.shape[:2]
+    short, long = min(height, width), max(height, width)
+    if short <= side:
+        return image
+    long = int(side * long / short)
+    size = (side, long) if width <= height else (long, side)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+class _Kept:
+    """index -> picture, from the shards of one split.
+
+    Args:
+      load: index -> picture, the source. folder: of this split alone. count: pictures. side: see `cached`.
+    """
+
+    def __init__(self, load: Callable[[int], np.ndarray], folder: Path, count: int, side: int) -> None:
+        self._load, self._folder, self._count, self._side = load, folder, count, side
+        self.shards = -(-count // SHARD)
+        self._seed = zlib.crc32(folder.name.encode())  # of checksums: those in another split's files are others
+        self._mending = threading.Lock()
+
+    def __reduce__(self) -> tuple:  # a lock cannot be pickled
+        return _Kept, (self._load, self._folder, self._count, self._side)
+
+    def __call__(self, index: int) -> np.ndarray:
+        index = int(index)
+        if not 0 <= index < self._count:
+            raise IndexError(f"picture {index} of {self._count}")
+        image = self._read(index)
+        return self._mended(index) if image is None else image
+
+    def numbers(self, shard: int) -> range:
+        """The pictures in a shard."""
+        return range(shard * SHARD, min((shard + 1) * SHARD, self._count))
+
+    def whole(self, shard: int) -> bool:
+        """Whether a shard is there with as many pictures as it should have, the last one being sound."""
+        return self._read(self.numbers(shard)[-1]) is not None
+
+    def make(self, shard: int, advance: Callable[[int], Any]) -> None:
+        """Writes a shard, unless another process has done so meanwhile; `advance` is called with pictures done."""
+        with _locked(self._folder):
+            if self.whole(shard):
+                advance(len(self.numbers(shard)))
+            else:
+                self._write(shard, advance)
+
+    def _mended(self, index: int) -> np.ndarray:
+        """A picture that could not be read, after its shard was made again."""
+        with self._mending, _locked(self._folder):
+            image = self._read(index)  # another thread or process may have mended it
+            if image is None:
+                self._write(index // SHARD, lambda pictures: None)
+                image = self._read(index)
+        if image is None:
+            raise UserError(f"{self._path(index // SHARD)} cannot be read back although it was just written")
+        return image
+
+    def _read(self, index: int) -> np.ndarray | None:
+        """A picture, or None where its record, its shard or the file is missing or damaged."""
+        shard, place = divmod(index, SHARD)
+        path = self._path(shard)
+        try:
+            found = os.stat(path)
+            reader = _reader(path, found.st_ino, found.st_mtime_ns)
+            if reader.num_records() != len(self.numbers(shard)):
+                return None
+            return _unpacked(reader.read([place])[0], index, self._seed)
+        except Exception:  # damaged files raise nearly anything
+            return None
+
+    def _write(self, shard: int, advance: Callable[[int], Any]) -> None:
+        """Makes a shard from the source: the whole file, or none."""
+        path = Path(self._path(shard))
+        if path.exists():
+            tqdm.write(f"{path} is damaged; its pictures are read from their source again", file=sys.stderr)
+
+        def write(file: IO[bytes]) -> None:
+            with _writer(file.name) as put:
+                for record in ahead(self._record, self.numbers(shard)):
+                    put(record)
+                    advance(1)
+
+        write_atomically(path, write)
+
+    def _record(self, index: int) -> bytes:
+        return _packed(shrunk(self._load(index), self._side), index, self._seed)
+
+    def _path(self, shard: int) -> str:
+        return f"{self._folder}/{shard:05d}-of-{self.shards:05d}.array_record"
+
+
+@lru_cache(maxsize=_OPEN)
+def _reader(path: str, inode: int, changed: int) -> Any:
+    """An open shard, for all threads; a file that was replaced or changed is another one."""
+    from array_record.python.array_record_module import ArrayRecordReader  # here, because only a cache needs it
+
+    return ArrayRecordReader(path, _READ_OPTIONS, file_reader_buffer_size=_READ_BUFFER)
+
+
+def _packed(image: np.ndarray, index: int, seed: int) -> bytes:
+    """A picture as a record."""
+    body = _HEAD.pack(0, index, *image.shape[:2])[_CHECKED_FROM:] + image.tobytes()
+    return zlib.crc32(body, seed).to_bytes(_CHECKED_FROM, "little") + body
+
+
+def _unpacked(record: bytes, index: int, seed: int) -> np.ndarray | None:
+    """The picture in a record (its memory, not a copy); None if it is not picture number `index`, whole and sound."""
+    if len(record) < _HEAD.size:
+        return None
+    checksum, number, height, width = _HEAD.unpack_from(record)
+    sound = (
+        number == index
+        and min(height, width) > 0
+        and len(record) == _HEAD.size + height * width * 3
+        and zlib.crc32(memoryview(record)[_CHECKED_FROM:], seed) == checksum
+    )
+    return np.frombuffer(record, np.uint8, offset=_HEAD.size).reshape(height, width, 3) if sound else None
+
+
+@contextmanager
+def _writer(path: str) -> Iterator[Callable[[bytes], None]]:
+    """A function that appends a record to a new file; UserError where the disk takes no more."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    def attempt(write: Callable[..., Any], *record: bytes) -> None:
+        try:
+            write(*record)
+        except RuntimeError as error:
+            raise UserError(f"the cache of pictures cannot be written ({error})") from error
+
+    writer = ArrayRecordWriter(path, _WRITE_OPTIONS)
+    try:
+        yield lambda record: attempt(writer.write, record)
+    finally:
+        attempt(writer.close)
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """Waits until no other process writes in `folder` (made if need be); others wait until the file is closed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "wb")  # noqa: SIM115 - the caller closes it
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        raise UserError(f"{folder}: the cache of pictures cannot be written ({error.strerror})") from error
+    return file
