@@ -1,4 +1,4 @@
-"""From a configuration to the things a run is made of. The one place that knows streams and methods by name."""
+"""From a configuration to the things a run is made of. The one place that knows methods by name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from lpi_jax import mesh as meshes
-from lpi_jax.data import preprocess
-from lpi_jax.data.jsonl import jsonl
+from lpi_jax.data import catalogue, preprocess
 from lpi_jax.data.loader import Transform
-from lpi_jax.data.scenes import DOMAINS, scenes
 from lpi_jax.data.stream import Stream
 from lpi_jax.encode import Encoder
 from lpi_jax.errors import UserError
@@ -145,12 +143,5 @@ def gallery(config: ConfigDict, system: System) -> Gallery:
 
 
 def stream(config: ConfigDict, image_size: int) -> Stream:
-    """The stream `config.data.name`; pictures that are drawn are drawn at the backbone's `image_size`."""
-    data = config.data
-    if data.name == "scenes":
-        return scenes(tuple(data.domains) or DOMAINS, data.seed, data.train, data.val, image_size)
-    if data.name == "jsonl":
-        if not data.path:
-            raise UserError("config.data.path is empty, expected the path of a JSON Lines file")
-        return jsonl(data.path, tuple(data.task_order), data.on_bad_example, data.max_pixels)
-    raise UserError(f"config.data.name is {data.name!r}, expected 'scenes' or 'jsonl'")
+    """The stream of `config.data`; pictures that are drawn are drawn at the backbone's `image_size`."""
+    return catalogue.stream(config.data.to_dict(), image_size)

@@ -5,6 +5,7 @@ read here because there a misspelt key or a wrong value ends in a traceback.
 """
 
 import ast
+import difflib
 import inspect
 import re
 import traceback
@@ -37,7 +38,6 @@ SIGTERM.
 
 What each KEY means stands in lpi_jax/config.py. Keys and their values in the preset `intended`:
 """
-FLAGS = ("config", "workdir", "help")
 
 
 def usage() -> str:
@@ -50,22 +50,25 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     return any(argument in ("--help", "-help", "-h") for argument in arguments)
 
 
-def parse(arguments: Sequence[str]) -> tuple[ConfigDict, str]:
-    """The configuration, checked, and the run's directory.
+def parse(arguments: Sequence[str], folder: str = "workdir") -> tuple[ConfigDict, str]:
+    """The configuration, checked, and the directory to write to.
 
     Args:
       arguments: as in sys.argv, without the program's name.
+      folder: the flag that names the directory.
 
     Raises:
       UserError: anything that is not a flag, a key or a value of it.
     """
+    flags = ("config", folder, "help")
     given = list(_flags(arguments))
     for name, _ in given:
-        if name not in FLAGS and not name.startswith("config."):
-            known = (*FLAGS, *(f"config.{key}" for key in configs.flat(configs.intended())))
-            raise UserError(f"--{name} is not a flag; did you mean --{configs.closest(name, known)}? --help lists all")
+        if name not in flags and not name.startswith("config."):
+            keys = [f"config.{key}" for key in configs.flat(configs.intended())]
+            near = difflib.get_close_matches(name, flags, 1) or [configs.closest(name, keys)]
+            raise UserError(f"--{name} is not a flag; did you mean --{near[0]}? --help lists all")
     values = dict(given)
-    for name in ("config", "workdir"):
+    for name in ("config", folder):
         if not values.get(name):
             raise UserError(f"--{name} is missing; --help explains it")
     config = load(values["config"])
@@ -73,7 +76,7 @@ def parse(arguments: Sequence[str]) -> tuple[ConfigDict, str]:
         if name.startswith("config."):
             change(config, name.removeprefix("config."), text)
     configs.check(config)
-    return config, values["workdir"]
+    return config, values[folder]
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:

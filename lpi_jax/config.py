@@ -22,14 +22,18 @@ CHOICES = {
     "pixels": ("clip", "imagenet"),
     "train.schedule": ("cosine", "constant"),
     "data.on_bad_example": ("error", "skip"),
+    "data.rule": ("largest_area", "most_objects", "single_only", "manifest"),
+    "data.split": ("published", "karpathy"),
+    "data.evaluate": ("test", "val"),
     "data.train_transform": ("random", "centre"),
     "eval.transform": ("centre", "random"),
     "eval.gallery": ("union", "task"),
     "routing.caption": ("plain", "placeholders"),
 }
 LEAST = {
-    **dict.fromkeys(("seed", "devices", "data.seed", "data.cache_mb"), 0),
-    **dict.fromkeys(("data.max_pixels", "data.train", "data.val", "data.max_words"), 1),
+    "data.order_seed": -1,
+    **dict.fromkeys(("seed", "devices", "data.seed", "data.cache_mb", "data.shots"), 0),
+    **dict.fromkeys(("data.max_pixels", "data.train", "data.val", "data.max_words", "data.cache_side"), 1),
     **dict.fromkeys(("prompt.length", "prompt.rank", "prompt.layers", "prompt.depth"), 1),
     **dict.fromkeys(("loss.alignment_weight", "loss.task_weight", "train.lr"), 0),
     **dict.fromkeys(("train.epochs", "train.batch", "train.checkpoint_every", "train.log_every"), 1),
@@ -54,16 +58,36 @@ def intended() -> ConfigDict:
             "devices": 0,  # 0: all
             "pixels": "clip",  # mean and std: clip | imagenet
             "data": {
-                "name": "scenes",  # scenes | jsonl
-                "path": "",  # jsonl: the manifest
-                "task_order": (),  # jsonl: names; (): by first appearance
+                "name": "scenes",  # scenes | jsonl | coco | flickr30k | tfds | webdataset | table | multi
+                "path": "",  # the file or folder; tfds: its data_dir, "" for its usual one
+                "task_order": (),  # names; (): the stream's own order
+                "order_seed": -1,  # shuffles the tasks; -1: does not
+                "shots": 0,  # training pictures kept of each task, chosen by data.seed; 0: all
                 "on_bad_example": "error",  # error | skip
                 "max_pixels": 50_000_000,
+                "rule": "largest_area",  # coco: how an image gets its task (lpi_jax/data/coco_tasks.py), or manifest
+                "manifest": "",  # coco, flickr30k: a CSV table of image, task and split
+                "split": "published",  # coco: published | karpathy
+                "evaluate": "test",  # Karpathy's split to measure on: test | val
+                "builder": "",  # tfds: the data set, such as coco_captions/2014
+                "fields": {  # columns of a table, features of a tfds builder; "": the source's usual name
+                    "image": "",
+                    "caption": "",
+                    "task": "",
+                    "split": "",
+                    "time": "",  # table: tasks arrive in its order
+                    "description": "",
+                    "train": "",  # tfds: the split that is trained on
+                    "val": "",
+                },
+                "streams": (),  # multi: a dictionary of these keys for each stream
                 "domains": (),  # scenes: names; (): the twelve
-                "seed": 0,  # scenes: which pictures
+                "seed": 0,  # scenes, shots: which pictures
                 "train": 200,  # scenes: training pictures a task
                 "val": 100,  # scenes: validation pictures a task
                 "cache_mb": 1024,  # decoded pictures kept in memory
+                "cache_dir": "",  # resized pictures kept on disk, so that each is decoded once; "": none
+                "cache_side": 256,  # of their shorter side, pixels
                 "train_transform": "random",  # random (crop and flip) | centre
                 "crop_scale": (0.08, 1.0),  # share of the area a random crop keeps
                 "flip": True,

@@ -255,7 +255,7 @@ def test_loading_a_configuration_file_leaves_no_trace(config_file, tmp_path):
     ("argument", "sentence"),
     [
         ("method=lpl", "config.method is 'lpl', expected 'lpi' or 'zero_shot'"),
-        ("data.name=scene", "config.data.name is 'scene', expected 'scenes' or 'jsonl'"),
+        ("data.name=scene", "config.data.name is 'scene', expected one of scenes, jsonl, coco"),
         ("data.name=jsonl", "config.data.path is empty, expected the path of a JSON Lines file"),
         ("data.domains=faks", "scenes: unknown domain 'faks'; did you mean 'fax'?"),
         ("data.domains=fax,fax", "scenes: domain 'fax' is given 2 times; expected once"),

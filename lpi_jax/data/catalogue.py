@@ -1,0 +1,159 @@
+"""From the settings of a run's data to its stream. The one place that knows the sources by name."""
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lpi_jax.data import arrange
+from lpi_jax.data.cache import cached
+from lpi_jax.data.coco import coco
+from lpi_jax.data.jsonl import jsonl
+from lpi_jax.data.karpathy import flickr30k
+from lpi_jax.data.scenes import DOMAINS, scenes
+from lpi_jax.data.stream import Stream
+from lpi_jax.data.table import table
+from lpi_jax.data.tfds import tfds
+from lpi_jax.data.webdataset import webdataset
+from lpi_jax.errors import UserError
+
+Settings = Mapping[str, Any]  # the keys of `config.data`
+
+
+def stream(settings: Settings, image_size: int) -> Stream:
+    """The stream that the settings describe, its pictures from the cache if there is one.
+
+    Args:
+      settings: `config.data` with all its keys (see `lpi_jax.config`).
+      image_size: side of the backbone's input, pixels; pictures that are drawn are drawn at that size.
+
+    Raises:
+      UserError: settings that fit no source, and whatever the source refuses.
+    """
+    found = _arranged(settings, image_size)
+    if not settings["cache_dir"]:
+        return found
+    if settings["cache_side"] < image_size:
+        raise UserError(
+            f"config.data.cache_side is {settings['cache_side']}, expected at least {image_size}, the side of the"
+            " backbone's pictures"
+        )
+    return cached(found, settings["cache_dir"], settings["cache_side"])
+
+
+def _arranged(settings: Settings, image_size: int) -> Stream:
+    """The named source, its tasks shuffled and its training pictures thinned out if the settings say so."""
+    name = settings["name"]
+    if name not in SOURCES:
+        raise UserError(f"config.data.name is {name!r}, expected one of {', '.join(SOURCES)}")
+    if name in WHERE and not settings["path"]:
+        raise UserError(f"config.data.path is empty, expected {WHERE[name]}")
+    found = SOURCES[name](settings, image_size)
+    if settings["order_seed"] >= 0:
+        found = arrange.shuffled(found, settings["order_seed"])
+    return arrange.shots(found, settings["shots"], settings["seed"]) if settings["shots"] else found
+
+
+def _scenes(settings: Settings, image_size: int) -> Stream:
+    domains = tuple(settings["domains"]) or DOMAINS
+    found = scenes(domains, settings["seed"], settings["train"], settings["val"], image_size)
+    return arrange.ordered(found, settings["task_order"]) if settings["task_order"] else found
+
+
+def _jsonl(settings: Settings, image_size: int) -> Stream:
+    return jsonl(settings["path"], **_common(settings))
+
+
+def _coco(settings: Settings, image_size: int) -> Stream:
+    chosen = {key: settings[key] for key in ("rule", "manifest", "split", "evaluate")}
+    return coco(settings["path"], **chosen, **_common(settings))
+
+
+def _flickr30k(settings: Settings, image_size: int) -> Stream:
+    chosen = {key: settings[key] for key in ("manifest", "evaluate")}
+    return flickr30k(settings["path"], **chosen, **_common(settings))
+
+
+def _tfds(settings: Settings, image_size: int) -> Stream:
+    if not settings["builder"]:
+        raise UserError("config.data.builder is empty, expected a TFDS data set such as 'coco_captions/2014'")
+    fields = _fields(settings, ("image", "caption", "task", "train", "val"))
+    return tfds(settings["builder"], data_dir=settings["path"], **fields, **_common(settings))
+
+
+def _webdataset(settings: Settings, image_size: int) -> Stream:
+    return webdataset(settings["path"], **_common(settings))
+
+
+def _table(settings: Settings, image_size: int) -> Stream:
+    fields = _fields(settings, ("image", "caption", "task", "split", "time", "description"))
+    return table(settings["path"], **fields, **_common(settings))
+
+
+def _multi(settings: Settings, image_size: int) -> Stream:
+    """The streams of `config.data.streams` one after the other; what one does not set is as in `config.data`."""
+    parts = settings["streams"]
+    if not parts:
+        raise UserError("config.data.streams is empty, expected one dictionary of config.data's keys for each stream")
+    inherited = {**settings, "path": "", "task_order": (), "order_seed": -1, "shots": 0}
+    whole = [{**inherited, **_checked_part(number, part, settings)} for number, part in enumerate(parts)]
+    # The same source may come twice ("jsonl", "jsonl 2"): tasks of equal names are told apart by it.
+    seen: Counter[str] = Counter()
+    names = []
+    for part in whole:
+        seen[part["name"]] += 1
+        names.append(part["name"] if seen[part["name"]] == 1 else f"{part['name']} {seen[part['name']]}")
+    found = arrange.combined([_arranged(part, image_size) for part in whole], names)
+    return arrange.ordered(found, settings["task_order"]) if settings["task_order"] else found
+
+
+def _checked_part(number: int, part: Any, settings: Settings) -> dict[str, Any]:
+    """One of the streams' own settings, each a key of `config.data` with a value of the usual kind."""
+    where = f"config.data.streams[{number}]"
+    if not isinstance(part, Mapping) or part.get("name") not in SOURCES or part["name"] == "multi":
+        expected = ", ".join(name for name in SOURCES if name != "multi")
+        raise UserError(f"{where} is {part!r}, expected a dictionary whose 'name' is one of {expected}")
+    for key, value in part.items():
+        if key not in settings:
+            near = difflib.get_close_matches(str(key), settings, 1, 0.0)[0]
+            raise UserError(f"{where} has the key {key!r}, which config.data has not; the closest is {near!r}")
+        usual = settings[key]
+        kinds = (
+            (tuple, list) if isinstance(usual, tuple | list) else Mapping if isinstance(usual, Mapping) else type(usual)
+        )
+        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(usual, bool):
+            raise UserError(f"{where}: {key} is {value!r}, expected something like {usual!r}")
+    return {**part, "fields": {**settings["fields"], **part.get("fields", {})}}
+
+
+def _common(settings: Settings) -> dict[str, Any]:
+    """What every source of files takes."""
+    return {
+        "task_order": tuple(settings["task_order"]),
+        "on_bad_example": settings["on_bad_example"],
+        "max_pixels": settings["max_pixels"],
+    }
+
+
+def _fields(settings: Settings, names: tuple[str, ...]) -> dict[str, str]:
+    """The names of columns or features that are set; the source has its own for the others."""
+    return {name: settings["fields"][name] for name in names if settings["fields"][name]}
+
+
+SOURCES: dict[str, Callable[[Settings, int], Stream]] = {
+    "scenes": _scenes,
+    "jsonl": _jsonl,
+    "coco": _coco,
+    "flickr30k": _flickr30k,
+    "tfds": _tfds,
+    "webdataset": _webdataset,
+    "table": _table,
+    "multi": _multi,
+}
+WHERE = {
+    "jsonl": "the path of a JSON Lines file",
+    "coco": "the folder of COCO 2014, or TFDS's data_dir",
+    "flickr30k": "the folder of Flickr30k",
+    "webdataset": "a folder of tar shards",
+    "table": "the path of a CSV or Parquet table",
+}

@@ -1,0 +1,137 @@
+"""One config line makes a stream: every source by its name, what is done to any stream, and streams of streams."""
+
+import csv
+import io
+import json
+import re
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lpi_jax import config as configs
+from lpi_jax.data import catalogue
+from lpi_jax.errors import UserError
+
+
+def settings(**changes):
+    """`config.data` as a run has it."""
+    data = configs.intended().data.to_dict()
+    assert set(changes) <= set(data)
+    return {**data, **changes}
+
+
+def made(**changes):
+    return catalogue.stream(settings(**changes), 32)
+
+
+def png(shade):
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 50), (shade, 10, 200 - shade)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four pictures in two tasks, as a JSON Lines file, a table and tar shards."""
+    rows = [(f"{task}{split}.png", f"a {task} thing", task, split) for task in "ba" for split in ("train", "val")]
+    for k, (name, *_) in enumerate(rows):
+        (tmp_path / name).write_bytes(png(40 * k))
+    lines = [{"image": n, "captions": [c], "task": t, "split": s} for n, c, t, s in rows]
+    (tmp_path / "s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with open(tmp_path / "s.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("image", "text", "task", "split"), *rows])
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "000.tar", "w") as tar:
+        for name, caption, task, split in rows:
+            meta = json.dumps({"caption": caption, "task": task, "split": split}).encode()
+            for member, content in ((name, (tmp_path / name).read_bytes()), (name[:-3] + "json", meta)):
+                entry = tarfile.TarInfo(member)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    return tmp_path
+
+
+def sources(folder):
+    yield {"name": "jsonl", "path": str(folder / "s.jsonl")}
+    fields = {**settings()["fields"], "caption": "text"}
+    yield {"name": "table", "path": str(folder / "s.csv"), "fields": fields}
+    yield {"name": "webdataset", "path": str(folder / "shards")}
+
+
+def test_one_data_set_is_the_same_stream_from_every_source(folder):
+    for given in sources(folder):
+        stream = made(**given)
+        assert [task.name for task in stream.tasks] == ["b", "a"], given["name"]
+        for task in stream.tasks:
+            assert task.val.captions == ((f"a {task.name} thing",),)
+            np.testing.assert_array_equal(
+                task.val.load(0)[0, 0], np.asarray(Image.open(folder / f"{task.name}val.png"))[0, 0]
+            )
+
+
+def test_scenes_are_drawn_at_the_backbones_size_and_ordered_by_name():
+    stream = made(name="scenes", domains=("fax", "comic"), train=2, val=1, task_order=("comic", "fax"))
+    assert [task.name for task in stream.tasks] == ["comic", "fax"]
+    assert stream.tasks[0].train.load(0).shape == (32, 32, 3)
+
+
+def test_any_stream_can_be_shuffled_and_thinned_out():
+    usual = made(name="scenes", train=6, val=1)
+    orders = {tuple(t.name for t in made(name="scenes", train=6, val=1, order_seed=s).tasks) for s in range(4)}
+    assert len(orders) == 4 and all(sorted(order) == sorted(t.name for t in usual.tasks) for order in orders)
+    few = made(name="scenes", train=6, val=1, shots=2)
+    for task, whole in zip(few.tasks, usual.tasks, strict=True):
+        assert len(task.train) == 2 and len(task.val) == 1
+        assert set(task.train.keys) < set(whole.train.keys)
+    assert len({usual.fingerprint, few.fingerprint, made(name="scenes", train=6, val=1, shots=3).fingerprint}) == 3
+
+
+def test_several_streams_come_domain_after_domain_each_with_its_own_settings(folder):
+    parts = (
+        {"name": "jsonl", "path": str(folder / "s.jsonl"), "task_order": ("a", "b")},
+        {"name": "scenes", "domains": ("fax",), "train": 3},
+        {"name": "jsonl", "path": str(folder / "s.jsonl"), "shots": 1},
+    )
+    stream = made(name="multi", streams=parts, val=2)
+    assert [t.name for t in stream.tasks] == ["jsonl/a", "jsonl/b", "fax", "jsonl 2/b", "jsonl 2/a"]
+    assert (len(stream.tasks[2].train), len(stream.tasks[2].val)) == (3, 2)
+    order = ("fax", "jsonl 2/a", "jsonl 2/b", "jsonl/a", "jsonl/b")
+    again = made(name="multi", streams=parts, val=2, task_order=order)
+    assert tuple(t.name for t in again.tasks) == order and again.fingerprint != stream.fingerprint
+
+
+def test_pictures_come_from_the_cache_where_one_is_set(folder, tmp_path):
+    given = {"name": "jsonl", "path": str(folder / "s.jsonl")}
+    plain, kept = made(**given), made(**given, cache_dir=str(tmp_path / "cache"), cache_side=32)
+    assert kept.fingerprint == plain.fingerprint
+    assert plain.tasks[0].val.load(0).shape == (50, 40, 3)
+    assert kept.tasks[0].val.load(0).shape == (40, 32, 3)
+    assert list((tmp_path / "cache").rglob("*.array_record"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "cocoa"}, "config.data.name is 'cocoa', expected one of scenes, jsonl, coco, flickr30k, tfds"),
+        ({"name": "jsonl"}, "config.data.path is empty, expected the path of a JSON Lines file"),
+        ({"name": "coco"}, "config.data.path is empty, expected the folder of COCO 2014"),
+        ({"name": "tfds"}, "config.data.builder is empty, expected a TFDS data set"),
+        ({"name": "multi"}, "config.data.streams is empty"),
+        ({"name": "multi", "streams": ("scenes",)}, "config.data.streams[0] is 'scenes', expected a dictionary"),
+        ({"name": "multi", "streams": ({"name": "multi"},)}, "config.data.streams[0] is {'name': 'multi'}"),
+        (
+            {"name": "multi", "streams": ({"name": "scenes", "trian": 3},)},
+            "key 'trian', which config.data has not; the",
+        ),
+        ({"name": "multi", "streams": ({"name": "scenes", "train": "3"},)}, "streams[0]: train is '3', expected some"),
+        ({"task_order": ("fax",), "domains": ("fax", "comic")}, "task_order is 'fax'; expected each of"),
+        ({"cache_dir": "x", "cache_side": 16}, "config.data.cache_side is 16, expected at least 32"),
+    ],
+)
+def test_what_fits_no_source_is_one_sentence(changes, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        made(**{"name": "scenes", "train": 2, "val": 1, **changes})
+    assert not list(tmp_path.iterdir())
