@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lpi_jax.data.arrange import combined, shots, shuffled
+from lpi_jax.data.arrange import combined, ordered, shots, shuffled
 from lpi_jax.data.stream import Split, Stream, Task
 from lpi_jax.errors import UserError
 
@@ -102,6 +102,18 @@ def test_shuffled_tasks_follow_names_and_seed_but_not_the_order_before():
     moved = shuffled(stream(names), seed=5)
     assert all(task == whole for task in moved.tasks for whole in stream(names).tasks if task.name == whole.name)
     assert moved.notes["arranged"] == [{"shuffled": order, "seed": 5}]
+
+
+def test_tasks_in_an_order_of_ones_own():
+    moved = ordered(stream(), ["birds", "cats", "dogs"])
+    assert [task.name for task in moved.tasks] == ["birds", "cats", "dogs"] and moved.tasks[1] == stream().tasks[0]
+    assert moved.notes["arranged"] == [{"ordered": ["birds", "cats", "dogs"]}]
+    assert moved.fingerprint not in (stream().fingerprint, ordered(stream(), ["birds", "dogs", "cats"]).fingerprint)
+    for names in (["birds", "cats"], ["birds", "cats", "dogs", "dogs"], ["birds", "cats", "cows"]):
+        with pytest.raises(
+            UserError, match=r"task_order is 'birds', 'cats'.*; expected each of 'cats', 'dogs', 'birds'"
+        ):
+            ordered(stream(), names)
 
 
 def test_combined_streams_follow_each_other_and_share_no_name():

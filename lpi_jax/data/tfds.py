@@ -1,0 +1,357 @@
+"""A stream from any data set that TensorFlow Datasets has prepared with a picture and a text (array_record files).
+
+Reading needs no TensorFlow, and nothing is downloaded or built. Pictures stay encoded until they are asked for, and are
+then read like any other.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from lpi_jax.data.examples import SPLITS, BadExample, Example, Fail, assemble, checked_captions, failing_at, shown
+from lpi_jax.data.json_file import load
+from lpi_jax.data.pictures import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    TOO_LARGE,
+    UNREADABLE,
+    BadImage,
+    check_image,
+    read_image,
+)
+from lpi_jax.data.stream import Stream
+from lpi_jax.data.table import no_such_name
+from lpi_jax.errors import UserError
+
+_PROGRESS_FROM = 500  # records: fewer are read in a moment
+
+
+def tfds(
+    builder: str,
+    *,
+    data_dir: str | os.PathLike = "",
+    image: str = "image",
+    caption: str = "caption",
+    task: str = "",
+    train: str = "train",
+    val: str = "validation",
+    task_order: Sequence[str] = (),
+    on_bad_example: str = "error",
+    max_pixels: int = MAX_PIXELS,
+) -> Stream:
+    """Reads what is known of every picture; that means reading every record once.
+
+    Args:
+      builder: the data set as TFDS names it: "coco_captions/2014", "flickr30k:1.0.0"; without a version the highest
+        that is prepared, without a configuration the only one. Or the folder of a prepared version.
+      data_dir: where data sets are prepared; '': where TFDS keeps them.
+      image: the feature with the picture. Features are named by their path ("objects/label").
+      caption: the feature with the captions: text or class labels, one or a sequence ("captions/text").
+      task: the feature that names the task: text or a class label; in a sequence, all must be the same. '': all of it
+        is one task, named after the data set.
+      train, val: splits as TFDS writes them ("train[:80%]", "train+restval").
+      task_order, on_bad_example, max_pixels: see `examples.assemble`.
+
+    Returns:
+      The stream. Its fingerprint covers name and version of the data set, captions and tasks of all records, the sizes
+      of the pictures used and the order of the tasks.
+
+    Raises:
+      UserError: a bad record (unless skipped), a task without train or val pictures, no such data set, feature or
+        split, or a wrong argument.
+    """
+    folder = prepared(builder, os.fspath(data_dir))
+    info = opened(folder).info
+    texts = _checked(folder, image, [caption, *filter(None, [task])])
+    digest = hashlib.sha256(json.dumps([info.full_name, image, caption, task, train, val]).encode())
+    found = (
+        example
+        for split, name in zip(SPLITS, (train, val), strict=True)
+        for example in _examples(folder, split, name, image, texts, digest.update)
+    )
+    stream = assemble(
+        folder,
+        found,
+        task_order=task_order,
+        on_bad_example=on_bad_example,
+        max_pixels=max_pixels,
+        digest=digest,
+        notes={"data_set": info.full_name, "path": folder, "train": train, "val": val},
+    )
+    return replace(stream, name=info.name)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPicture:
+    """The picture in feature `image` of record `index` of a split of the data set prepared in `folder`."""
+
+    folder: str
+    split: str
+    index: int
+    image: str
+
+    def read(self, max_pixels: int) -> np.ndarray:
+        return read_image(self._bytes(), max_pixels, self._called)
+
+    def check(self, max_pixels: int) -> int:
+        return check_image(self._bytes(), max_pixels, self._called)
+
+    @property
+    def _called(self) -> str:
+        return f"{self.split}[{self.index}], feature {self.image!r}"
+
+    def _bytes(self) -> bytes:
+        try:
+            ((found,),) = _reader(self.folder, self.split, (self.image,))[self.index]
+        except Exception as error:  # the library raises nearly anything for a damaged file
+            raise BadImage(UNREADABLE, f"{self._called}: the record cannot be read ({_reason(error)})") from error
+        if not isinstance(found, bytes):
+            raise BadImage(UNREADABLE, f"{self._called}: the record holds a number, no picture")
+        if len(found) > MAX_BYTES:
+            raise BadImage(TOO_LARGE, f"{self._called}: {len(found)} bytes are more than the {MAX_BYTES} allowed")
+        return found
+
+
+def prepared(builder: str, data_dir: str = "") -> str:
+    """The folder of a prepared data set: the version that `builder` names, else the highest.
+
+    Nothing but folders is looked at: the code that TFDS has for a data set is not needed, and not imported.
+
+    Raises:
+      UserError: it is not there, or has several configurations and `builder` names none.
+    """
+    if not data_dir:
+        from tensorflow_datasets.core import constants
+
+        data_dir = os.path.expanduser(constants.DATA_DIR)
+    name, _, version = builder.partition(":")
+    folder = os.path.abspath(os.path.join(data_dir, name, version))
+    if found := _highest_version(folder):
+        return found
+    configs = {entry: _highest_version(os.path.join(folder, entry)) for entry in _entries(folder)}
+    configs = {entry: found for entry, found in configs.items() if found}
+    if len(configs) > 1:
+        listed = ", ".join(shown(f"{name}/{config}") for config in sorted(configs)[:20])
+        raise UserError(f"{folder}: this data set has several configurations; expected one of {listed}")
+    if not configs:
+        raise UserError(f"{folder}: no data set is prepared here; it is prepared by {_command(builder, data_dir)}")
+    return next(iter(configs.values()))
+
+
+def _command(builder: str, data_dir: str) -> str:
+    made = f"tfds.builder({builder!r}, data_dir={data_dir!r}, file_format='array_record')"
+    return f'python -c "import tensorflow_datasets as tfds; {made}.download_and_prepare()"'
+
+
+def _highest_version(folder: str) -> str | None:
+    """The folder itself if it holds a data set, else that of the highest version in it that does."""
+    versions = [entry for entry in _entries(folder) if re.fullmatch(r"\d{1,9}(\.\d{1,9}){2}", entry)]
+    versions.sort(key=lambda version: [int(number) for number in version.split(".")], reverse=True)
+    folders = [folder, *(os.path.join(folder, version) for version in versions)]
+    return next((found for found in folders if os.path.isfile(os.path.join(found, "features.json"))), None)
+
+
+def _entries(folder: str) -> list[str]:
+    return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+@functools.lru_cache(maxsize=8)
+def opened(folder: str) -> Any:
+    """TFDS's builder of the data set prepared in a folder. UserError if TFDS cannot open it."""
+    _refuse_foreign_classes(os.path.join(folder, "features.json"))
+    try:
+        import tensorflow_datasets
+
+        return tensorflow_datasets.builder_from_directory(folder)
+    except Exception as error:
+        raise UserError(f"{folder}: TFDS cannot open this data set ({_reason(error)})") from error
+
+
+def _refuse_foreign_classes(path: str) -> None:
+    """TFDS imports whatever class the description of the features names; a data set must not choose what is run."""
+    waiting: list[Any] = [load(path, "TFDS's description of the features")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+            for name in (value.get("pythonClassName"), value.get("type")):  # the second in files of early versions
+                if isinstance(name, str) and not name.startswith("tensorflow_datasets.core.features."):
+                    raise UserError(f"{path}: class {shown(name)} is none of TFDS's own features")
+
+
+class _Leaf(NamedTuple):
+    """A feature that holds no others, and whether it stands in a sequence."""
+
+    path: str
+    feature: Any
+    several: bool
+
+
+def _leaves(feature: Any, path: str = "", several: bool = False) -> Iterator[_Leaf]:
+    from tensorflow_datasets import features
+
+    if type(feature) is features.Sequence:
+        yield from _leaves(feature.feature, path, True)
+    elif type(feature) is features.FeaturesDict:
+        for key, inner in feature.items():
+            yield from _leaves(inner, f"{path}/{key}" if path else key, several)
+    else:
+        yield _Leaf(path, feature, several)
+
+
+def _checked(folder: str, image: str, texts: Sequence[str]) -> list[_Leaf]:
+    """The features with texts; refuses those that are not there or of the wrong kind, the picture's included."""
+    from tensorflow_datasets import features
+
+    known = {leaf.path: leaf for leaf in _leaves(opened(folder).info.features)}
+
+    def is_picture(leaf: _Leaf) -> bool:  # of other numbers than these, what is stored is another picture
+        kind = leaf.feature
+        return isinstance(kind, features.Image) and kind.np_dtype in (np.uint8, np.uint16) and not leaf.several
+
+    def is_text(leaf: _Leaf) -> bool:
+        return isinstance(leaf.feature, features.ClassLabel) or leaf.feature.np_dtype == np.object_
+
+    wanted = [(image, is_picture, "one picture of whole numbers")]
+    wanted += [(path, is_text, "text or class labels") for path in texts]
+    for path, is_right, expected in wanted:
+        if path not in known:
+            raise no_such_name(folder, "feature", path, sorted(known))
+        if not is_right(known[path]):
+            told = "a sequence of " * known[path].several + " ".join(repr(known[path].feature).split())
+            raise UserError(f"{folder}: feature {path!r} is {told}; expected {expected}")
+    return [known[path] for path in texts]
+
+
+class _Reader:
+    """Some features of the records of a split, read when they are asked for. Threads may share it.
+
+    Attributes:
+      places: (file, position in it) of each record.
+    """
+
+    def __init__(self, folder: str, split: str, paths: Sequence[str]) -> None:
+        from tensorflow_datasets import decode
+
+        info = opened(folder).info
+        if "array_record" not in [one.value for one in info.available_file_formats()]:
+            again = _command(":".join(info.full_name.rsplit("/", 1)), "ANOTHER_FOLDER")
+            raise UserError(f"{folder}: its files are not array_record; such files are prepared by {again}")
+        how = {"deserialize_method": decode.DeserializeMethod.RAW_BYTES, "file_format": "array_record"}
+        try:
+            files = info.splits[split].file_instructions
+            self._records = opened(folder).as_data_source(split, **how) if files else []
+        except Exception as error:
+            splits = ", ".join(map(shown, info.splits))
+            raise UserError(
+                f"{folder}: split {split!r} cannot be read ({_reason(error)}); its splits are {splits}"
+            ) from error
+        for file in files:
+            _refuse_what_cannot_hold(file.filename, file.take)
+        self.places = [(file.filename, file.skip + number) for file in files for number in range(file.take)]
+        self._paths = paths
+
+    def __getitem__(self, index: int) -> list[list[Any]]:
+        """The features' values as they are stored; raises nearly anything if the record is damaged.
+
+        TFDS's own decoding is not used: it looks at all features of a record, and for some it needs TensorFlow.
+        """
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        found = tf_example_pb2.Example.FromString(self._records[index]).features.feature
+        return [_stored(found, path) for path in self._paths]
+
+
+def _stored(found: Mapping[str, Any], path: str) -> list[Any]:
+    """The values of one feature, in the order of all sequences that it stands in."""
+    key = path if path in found else f"{path}/ragged_flat_values"  # the second in sequences of sequences
+    if key not in found:
+        raise ValueError(f"it has no feature {path!r}")
+    kind = found[key].WhichOneof("kind")
+    return list(getattr(found[key], kind).value) if kind else []
+
+
+def _refuse_what_cannot_hold(path: str, records: int) -> None:
+    """Before a list of all records is made: their number is only what the data set's description says."""
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: there is no such file, but the data set's description says that there is")
+    if records > (size := os.path.getsize(path)):
+        raise UserError(f"{path}: {records} records cannot be in the {size} bytes of this file")
+
+
+_reader = functools.lru_cache(maxsize=16)(_Reader)
+
+
+def _examples(
+    folder: str, split: str, name: str, image: str, texts: Sequence[_Leaf], update: Callable[[bytes], object]
+) -> Iterator[Example | BadExample]:
+    """All examples of the split that TFDS calls `name`; of `texts`, the first is the captions, the second the task."""
+    reader = _reader(folder, name, tuple(leaf.path for leaf in texts))
+    quiet = len(reader.places) <= _PROGRESS_FROM
+    for index, place in enumerate(tqdm(reader.places, desc=f"reading {name}", unit="record", disable=quiet)):
+        file, position = place
+        fail = failing_at(f"{file}, record {position}")
+        try:
+            try:
+                values = reader[index]
+            except Exception as error:
+                fail("damaged record", f"the record cannot be read ({_reason(error)})")
+            task = _task(folder, texts[1:], values[1:], fail)
+            fail = failing_at(f"{file}, record {position}", task)
+            captions = checked_captions(_texts(texts[0], values[0], fail), fail)
+        except BadExample as error:
+            yield error
+            continue
+        update(json.dumps([task, captions]).encode())
+        yield Example(
+            source=file,
+            place=f"record {position}",
+            key=f"{name}[{index}]",
+            picture=RecordPicture(folder, name, index, image),
+            captions=captions,
+            task=task,
+            split=split,
+            identity=place,
+        )
+
+
+def _task(folder: str, leaves: Sequence[_Leaf], values: Sequence[Any], fail: Fail) -> str:
+    """The task that the record names; without a feature for it, the data set's name and configuration."""
+    if not leaves:
+        return opened(folder).info.full_name.rpartition("/")[0]
+    names = list(dict.fromkeys(_texts(leaves[0], values[0], fail)))
+    if len(names) != 1:
+        said = ", ".join(map(shown, names[:20])) or "nothing"
+        fail("no single task", f"feature {leaves[0].path!r} says {said}; expected one task's name")
+    if not names[0].strip():
+        fail("no single task", f"feature {leaves[0].path!r} is empty; expected a task's name")
+    return names[0]
+
+
+def _texts(leaf: _Leaf, values: Sequence[Any], fail: Fail) -> list[str]:
+    """A feature's values as texts: class labels by their names."""
+    texts = []
+    for value in values:
+        try:
+            if not isinstance(value, bytes) and value < 0:
+                raise ValueError("a class below 0")  # or TFDS would count from the end
+            texts.append(value.decode() if isinstance(value, bytes) else leaf.feature.int2str(value))
+        except UnicodeDecodeError as error:
+            fail("not UTF-8", f"byte {error.start + 1} of feature {leaf.path!r} is not UTF-8")
+        except Exception:  # a label beyond the names, or in a damaged record no label at all
+            fail("unknown label", f"feature {leaf.path!r} is {value!r:.60}, which stands for no class")
+    return texts
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

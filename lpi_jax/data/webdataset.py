@@ -1,0 +1,335 @@
+"""A stream from tar shards in WebDataset's layout: what shares a name up to its first dot is one example.
+
+    path/TASK/train-000.tar     a folder per task: its name is the task's
+    path/TASK/val-000.tar       a shard's name begins with its split, train or val
+        0001.jpg                the picture: .jpg, .jpeg, .png or .webp
+        0001.txt                the caption: all of the text is one
+        0001.json               or {"captions": ["...", ...]} (or "caption": "..."); these win over the .txt
+
+The JSON may also name `task`, `split` and `description`. Shards directly in `path`, or `path` being one shard itself,
+need the task there; where a folder or a shard's name says it too, both must agree. Other members are ignored, and so
+are names that begin with a dot.
+
+Nothing is ever extracted: the headers are read once, and pictures later from where they lie in the shard.
+"""
+
+import hashlib
+import json
+import os
+import posixpath
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from lpi_jax.data.examples import (
+    SPLITS,
+    BadExample,
+    Example,
+    Fail,
+    assemble,
+    checked_captions,
+    failing_at,
+    kind_of,
+    refuse_half_characters,
+    shown,
+)
+from lpi_jax.data.json_file import text
+from lpi_jax.data.pictures import MAX_PIXELS, PictureInside
+from lpi_jax.data.stream import Stream
+from lpi_jax.errors import UserError
+
+MAX_TEXT_BYTES = 1_000_000  # of one caption or JSON member
+PICTURES = ("jpg", "jpeg", "png", "webp")
+TEXTS = ("txt", "json")
+
+_MAX_HEADER_BYTES = 1 << 14  # of one header that extends another (long names, times): they are held in memory
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_COMPRESSED_NAMES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+
+def webdataset(
+    path: str | os.PathLike,
+    *,
+    task_order: Sequence[str] = (),
+    on_bad_example: str = "error",
+    max_pixels: int = MAX_PIXELS,
+) -> Stream:
+    """Reads and checks all shards; pictures are decoded only when they are asked for.
+
+    An archive that is damaged counts once as a bad example, and so does each example that lost a part there; what
+    stands before the damage stays good.
+
+    Args:
+      path: a folder with shards (`*.tar`, uncompressed) or with folders of shards, in the order of their names; or
+        one shard.
+      task_order, on_bad_example, max_pixels: see `examples.assemble`.
+
+    Returns:
+      The stream. Its fingerprint covers names and sizes of shards and members, captions and JSON, and the order of
+      the tasks, not the bytes of the pictures.
+
+    Raises:
+      UserError: a bad example (unless skipped), a task without train or val pictures, no shards, a compressed shard,
+        or a wrong argument.
+    """
+    path = os.fspath(path)
+    digest = hashlib.sha256()
+    return assemble(
+        path,
+        _examples(path, digest.update),
+        task_order=task_order,
+        on_bad_example=on_bad_example,
+        max_pixels=max_pixels,
+        digest=digest,
+        notes={"path": os.path.abspath(path)},
+    )
+
+
+@dataclass
+class _Parts:
+    """The members of one example by their ending, in lower case; texts with what they hold (None: too long)."""
+
+    members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    texts: dict[str, bytes | None] = field(default_factory=dict)
+    repeated: str | None = None
+
+    def names(self) -> str:
+        return ", ".join(shown(member.name) for member in self.members.values())
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A tar file; `name` from the folder down; what its place says of task and split (None: nothing)."""
+
+    path: str
+    name: str
+    task: str | None
+    split: str | None
+
+
+def _examples(path: str, update: Callable[[bytes], object]) -> Iterator[Example | BadExample]:
+    for shard in _shards(path):
+        parts, damage = _scanned(shard, update)
+        if damage is not None:
+            yield damage
+        identity = os.path.realpath(shard.path)
+        for name, found in parts.items():
+            try:
+                if (example := _example(shard, name, found, identity, damage is not None)) is not None:
+                    yield example
+            except BadExample as error:
+                yield error
+
+
+def _shards(path: str) -> list[_Shard]:
+    """All shards, in the order of their names."""
+    if os.path.isfile(path):
+        return [_shard(path, os.path.basename(path))]
+    if not os.path.isdir(path):
+        raise UserError(f"{path}: there is no such folder or file; expected tar shards")
+    root = Path(path)
+    names = sorted(p.relative_to(root).as_posix() for pattern in ("*", "*/*") for p in root.glob(pattern))
+    if packed := next((name for name in names if name.lower().endswith(_COMPRESSED_NAMES)), None):
+        raise UserError(
+            f"{os.path.join(path, packed)}: this shard is compressed; expected a plain .tar, unpack it first"
+        )
+    found = [_shard(os.path.join(path, name), name) for name in names if name.endswith(".tar")]
+    if not found:
+        raise UserError(f"{path}: there are no shards; expected TASK/train-000.tar and the like")
+    return found
+
+
+def _shard(path: str, name: str) -> _Shard:
+    folder, base = posixpath.split(name)
+    return _Shard(path, name, folder or None, next((split for split in SPLITS if base.startswith(split)), None))
+
+
+def _scanned(shard: _Shard, update: Callable[[bytes], object]) -> tuple[dict[str, _Parts], BadExample | None]:
+    """Every example's parts by its name, and what ended the archive too early, if anything did."""
+    parts: dict[str, _Parts] = {}
+    if not os.path.isfile(shard.path):  # before opening: a pipe would block
+        raise UserError(f"{shard.path}: this is not a regular file; expected a tar shard")
+    try:
+        with open(shard.path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            update(json.dumps([shard.name, size]).encode())
+            try:
+                for member in _members(shard, file, size):
+                    _sort_in(member, file, parts, update)
+            except BadExample as error:
+                return parts, error
+    except OSError as error:
+        raise UserError(f"{shard.path}: the shard cannot be read ({error.strerror})") from error
+    return parts, None
+
+
+def _sort_in(member: tarfile.TarInfo, file: BinaryIO, parts: dict[str, _Parts], update: Callable) -> None:
+    """Puts a member to its example, with what it holds if that is text."""
+    folder, base = posixpath.split(member.name.removeprefix("./"))
+    stem, _, ending = base.partition(".")
+    if not (stem and ending):
+        return
+    update(json.dumps([member.name, member.size]).encode())
+    example, ending = parts.setdefault(posixpath.join(folder, stem), _Parts()), ending.lower()
+    if ending in example.members:
+        example.repeated = member.name
+        return
+    example.members[ending] = member
+    if ending in TEXTS:
+        raw = None
+        if member.size <= MAX_TEXT_BYTES:
+            file.seek(member.offset_data)
+            raw = file.read(member.size)
+            update(raw)
+        example.texts[ending] = raw
+
+
+class _HeadersOnly:
+    """A file of which only little can be read at once: a header that claims to be huge is an error."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        if not 0 <= count <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {count} bytes")
+        return self._file.read(count)
+
+
+def _members(shard: _Shard, file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
+    """The regular members of a tar file of `size` bytes that lie in it whole.
+
+    Raises:
+      BadExample: where the archive is damaged: `tarfile` itself takes a damaged header for the end.
+      UserError: it is compressed.
+    """
+    start = file.read(8)
+    if packer := next((packer for magic, packer in _COMPRESSED.items() if start.startswith(magic)), None):
+        raise UserError(f"{shard.path}: this shard is compressed ({packer}); expected a plain .tar, unpack it first")
+    file.seek(0)
+    fail = failing_at(shard.path, shard.task)
+    last, position = "at its start", -1
+    try:
+        with tarfile.open(fileobj=_HeadersOnly(file), mode="r:", encoding="utf-8") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # tarfile keeps them all
+                end = member.offset_data + member.size
+                if member.size < 0 or member.offset_data <= position:
+                    fail("damaged archive", f"the header of member {shown(member.name)} makes no sense")
+                if member.isreg() and not member.issparse():
+                    if end > size:
+                        fail("damaged archive", f"the file ends inside member {shown(member.name)}")
+                    yield member
+                last, position = f"after member {shown(member.name)}", member.offset_data
+            end = archive.offset
+    except UserError:
+        raise
+    except Exception as error:  # damaged headers raise nearly anything: TarError, ValueError, RecursionError, ...
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        fail("damaged archive", f"the tar archive is damaged {last} ({reason})")
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        fail("damaged archive", f"the tar archive is damaged or cut off {last} (no header and no end mark)")
+    while rest := file.read(1 << 20):
+        if rest.strip(b"\0"):
+            fail("damaged archive", f"there is more {last}, behind the archive's end mark (two archives in one file?)")
+
+
+def _example(shard: _Shard, name: str, parts: _Parts, identity: str, damaged: bool) -> Example | None:
+    """The example of one name; None if none of its members is meant to be one."""
+    fail = failing_at(f"{shard.path}, {shown(name)}", shard.task)
+    refuse_half_characters("the name", name, fail)
+    pictures = [member for ending, member in parts.members.items() if ending in PICTURES]
+    if not pictures and not parts.texts:
+        if any(ending.rpartition(".")[2] in PICTURES + TEXTS for ending in parts.members):
+            fail(
+                "unknown ending", f"{parts.names()}: an ending begins at the first dot; expected {_expected(PICTURES)}"
+            )
+        return None
+    if parts.repeated is not None:
+        fail("repeated member", f"there are two members {shown(parts.repeated)}")
+    if len(pictures) > 1:
+        fail("repeated member", f"there are two pictures, {parts.names()}; expected one")
+    if damaged and not (pictures and parts.texts):
+        fail("damaged archive", f"of this example the damaged archive holds only {parts.names()}")
+    if not pictures:
+        fail("caption without image", f"there is only {parts.names()}; expected {_expected(PICTURES)} beside it")
+    if not parts.texts:
+        fail("no captions", f"there is only {parts.names()}; expected {_expected(TEXTS)} beside it")
+    record = _record(parts.texts, fail)
+    task = _agreed("task", shard.task, record, fail)
+    fail = failing_at(f"{shard.path}, {shown(name)}", task)
+    split = _agreed("split", shard.split, record, fail)
+    if split not in SPLITS:
+        fail("unknown split", f"split is {shown(split)}; expected 'train' or 'val'")
+    captions = _captions(record, parts.texts, fail)
+    picture = pictures[0]
+    return Example(
+        source=shard.path,
+        place=shown(name),
+        key=f"{shard.name}/{name}",
+        picture=PictureInside(shard.path, picture.offset_data, picture.size, f"member {shown(picture.name)}"),
+        captions=captions,
+        task=task,
+        split=split,
+        identity=(identity, name),
+        description=_optional_text("description", record, fail),
+    )
+
+
+def _record(texts: dict[str, bytes | None], fail: Fail) -> dict:
+    """What the JSON member says; nothing if there is none."""
+    if "json" not in texts:
+        return {}
+    try:
+        record = json.loads(_decoded("json", texts["json"], fail))
+    except (ValueError, RecursionError) as error:  # too deep, or a number of thousands of digits
+        if isinstance(error, BadExample):
+            raise
+        fail("not JSON", f"its .json is not JSON ({' '.join(str(error).split())[:100]})")
+    if not isinstance(record, dict):
+        fail("not an object", f'its .json is {kind_of(record)}; expected an object like {{"captions": [...]}}')
+    return record
+
+
+def _captions(record: dict, texts: dict[str, bytes | None], fail: Fail) -> tuple[str, ...]:
+    captions = record.get("captions")
+    if captions is None and (caption := record.get("caption")) is not None:
+        captions = [caption]
+    if captions is None and "txt" in texts:
+        captions = [" ".join(_decoded("txt", texts["txt"], fail).split())]
+    if captions is None:
+        fail("no captions", "its .json has neither captions nor caption, and there is no .txt")
+    if not isinstance(captions, list):
+        fail("wrong type", f"captions is {kind_of(captions)}; expected a list of strings")
+    return checked_captions(captions, fail)
+
+
+def _decoded(ending: str, raw: bytes | None, fail: Fail) -> str:
+    if raw is None:
+        fail("text too long", f"its .{ending} has more than {MAX_TEXT_BYTES} bytes")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        fail("not UTF-8", f"byte {error.start + 1} of its .{ending} is not UTF-8")
+
+
+def _agreed(key: str, placed: str | None, record: dict, fail: Fail) -> str:
+    """Task or split, as the shard's place and the JSON say; at least one of them must, and both the same."""
+    said = _optional_text(key, record, fail)
+    if said is None and placed is None:
+        where = "the folder of the shard" if key == "task" else "the beginning of the shard's name"
+        fail("missing key", f"there is no {key}; expected it in a .json or as {where}")
+    if said is not None and placed is not None and said != placed:
+        fail("contradiction", f"{key} is {shown(said)} in its .json but {shown(placed)} by the shard's name")
+    return said if placed is None else placed
+
+
+def _optional_text(key: str, record: dict, fail: Fail) -> str | None:
+    return None if record.get(key) is None else text(record, key, fail)
+
+
+def _expected(endings: Sequence[str]) -> str:
+    return ", ".join(f".{ending}" for ending in endings)
