@@ -39,17 +39,20 @@ def make_optimizer(name: str, arguments: Mapping[str, Any]) -> optax.GradientTra
     Raises:
       UserError: no such optimiser, or it does not take these arguments.
     """
+    build = _pytorch_sgd if name == "sgd" else getattr(optax, name, None)
+    if not callable(build):
+        raise UserError(f"config.train.optimizer is {name!r}, expected 'sgd' or the name of an optax optimiser")
     try:
-        if name == "sgd":
-            return _pytorch_sgd(**arguments)
-        build = getattr(optax, name, None)
-        if not callable(build):
-            raise UserError(f"config.train.optimizer is {name!r}, expected 'sgd' or the name of an optax optimiser")
-        optimizer = build(learning_rate=1.0, **arguments)
-    except TypeError as error:
-        raise UserError(f"config.train.optimizer_args do not fit optimiser {name!r}: {error}") from error
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise UserError(f"config.train.optimizer is {name!r}, which is not an optimiser of optax")
+        optimizer = build(**({} if name == "sgd" else {"learning_rate": 1.0}), **arguments)
+        if not isinstance(optimizer, optax.GradientTransformation):
+            raise UserError(f"config.train.optimizer is {name!r}, which is not an optimiser of optax")
+        # Most optimisers look at their arguments only when they are used: tried here, on one number, without computing.
+        jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(()))
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"config.train.optimizer_args do not fit optimiser {name!r}: {reason}") from error
     return optimizer
 
 

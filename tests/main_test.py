@@ -266,6 +266,7 @@ def test_loading_a_configuration_file_leaves_no_trace(config_file, tmp_path):
         ("train.optimizer=sdg", "config.train.optimizer is 'sdg', expected 'sgd' or the name of an optax optimiser"),
         ("train.optimizer_args={'momentun': 0.9}", "config.train.optimizer_args do not fit optimiser 'sgd': "),
         ("train.optimizer=adamw", "config.train.optimizer_args do not fit optimiser 'adamw': "),
+        ("train.optimizer_args={'momentum': 'x'}", "config.train.optimizer_args do not fit optimiser 'sgd': "),
         ("loss.similarity={coco}", "similarity table {coco} has no entry for task 'comic'"),
         ("loss.similarity=nosuch.csv", "similarity table nosuch.csv cannot be read: No such file or directory"),
         ("train.optimizer=chain", "config.train.optimizer_args do not fit optimiser 'chain': "),
