@@ -4,6 +4,7 @@ import json
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 
 import jax
 import ml_dtypes
@@ -13,8 +14,9 @@ from flax import traverse_util
 from safetensors.numpy import load_file, save_file
 
 from lpi_jax.errors import UserError
-from lpi_jax.models import weights
+from lpi_jax.models import tensor_files, weights
 from lpi_jax.models.clip import CLIP, CLIPConfig, TowerConfig
+from lpi_jax.models.tokenizer import Tokenizer
 from tests.record_activations import inputs, seeded_params
 
 CONFIG = CLIPConfig(16, 8, 24, TowerConfig(64, 2, 1, 48), TowerConfig(128, 1, 2, 40), 30, 10)
@@ -311,6 +313,56 @@ def test_openai_tensors_that_do_not_fit_are_named(params):
     refused({"visual.positional_embedding": np.zeros((6, 64))}, "has 6 rows, expected 1 \\+ a square number")
     refused({"visual.conv1.weight": np.zeros((96, 3, 8, 8))}, "is 96, expected a multiple of 64")
     refused({"visual.layer1.0.conv1.weight": np.zeros(1)}, "is a ResNet CLIP")
+    refused({"vision_model.post_layernorm.bias": np.zeros(1)}, "has Hugging Face's key names")
+
+
+# ---- the configuration alone -----------------------------------------------------------------------------------------
+
+
+def test_the_configuration_of_a_directory_needs_its_config_only(saved):
+    directory, _ = saved
+    assert weights.config(directory) == weights.load(directory)[0] == CONFIG
+    (directory / "model.safetensors").write_bytes(b"damaged")
+    assert weights.config(str(directory)) == CONFIG
+    (directory / "model.safetensors").unlink()
+    assert weights.config(directory) == CONFIG
+    (directory / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json is not readable JSON"):
+        weights.config(directory)
+    (directory / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json does not exist"):
+        weights.config(directory)
+
+
+def test_the_configuration_of_one_file_follows_from_its_shapes(tmp_path, params, monkeypatch):
+    state = openai_state(params)
+    del state["logit_scale"]  # only `load` finds out
+    np.savez(tmp_path / "model.npz", **state)
+    save_file({key: np.array(value, order="C") for key, value in state.items()}, tmp_path / "model.safetensors")
+    for name in ("model.npz", "model.safetensors"):
+        with pytest.raises(UserError, match="missing: logit_scale"):
+            weights.load(tmp_path / name)
+    monkeypatch.setattr(tensor_files, "tensors", lambda path: pytest.fail(f"the tensors of {path} were read"))
+    for name in ("model.npz", "model.safetensors"):
+        assert weights.config(tmp_path / name) == CONFIG
+
+
+def test_a_file_without_a_configuration_is_refused_as_it_is_by_load(tmp_path, saved, params):
+    directory, _ = saved
+    (tmp_path / "damaged.safetensors").write_bytes(b"\x01")
+    (tmp_path / "damaged.npz").write_bytes(b"PK")
+    (tmp_path / "clip.pt").write_bytes(pickle.dumps(Trap()))
+    odd = openai_state(params) | {"visual.positional_embedding": np.zeros((6, 64), np.float32)}
+    save_file({key: np.array(value, order="C") for key, value in odd.items()}, tmp_path / "odd.safetensors")
+    save_file({"visual.layer1.0.conv1.weight": np.zeros(1)}, tmp_path / "resnet.safetensors")
+    names = ("damaged.safetensors", "damaged.npz", "clip.pt", "odd.safetensors", "resnet.safetensors", "gone.npz")
+    for path in (directory / "model.safetensors", *(tmp_path / name for name in names)):
+        said = []
+        for read in (weights.load, weights.config):
+            with pytest.raises(UserError) as error:
+                read(path)
+            said.append(str(error.value))
+        assert said[0] == said[1] and str(path) in said[0]
 
 
 # ---- files that cannot be read ---------------------------------------------------------------------------------------
@@ -392,6 +444,28 @@ def test_wrong_paths_are_named(tmp_path, saved):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"config\.json does not exist"):
         weights.load(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("read", [weights.local_path, weights.load, weights.config, Tokenizer.load])
+@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("~nobody-here/clip", "Could not determine home directory"),
+        ("x" * 9999, "File name too long"),
+        ("a/" * 4999 + "clip", "File name too long"),
+        ("~\0/clip", "embedded null byte"),
+    ],
+    ids=["home", "name", "path", "null"],
+)
+def test_impossible_paths_are_told_in_one_short_sentence(monkeypatch, name, reason, kind, read):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    with pytest.raises(UserError) as error:
+        read(kind(name))
+    sentence = str(error.value)
+    assert f"{name[:100]!r}"[:-1] in sentence and reason in sentence
+    assert sentence.endswith("expected a checkpoint directory, a checkpoint file or a hub id")
+    assert len(sentence) < 600 and "\n" not in sentence
 
 
 def test_hub_ids_fetch_only_what_is_needed(monkeypatch, saved, params):

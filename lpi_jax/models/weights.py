@@ -5,30 +5,29 @@ sha256), so a checkpoint either fills the whole tree and is used up by it, or th
 """
 
 import hashlib
-import json
 import math
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically, write_json
+from lpi_jax.models import tensor_files
 from lpi_jax.models.clip import ACTIVATIONS, CLIPConfig, TowerConfig, param_shapes
+from lpi_jax.models.tensor_files import brief, listed
 
 Leaf = tuple[str, ...]  # the path of a leaf in the tree
 Params = dict[str, Any]  # nested dicts of float32 arrays
 
 HF_BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
-MAX_LAYERS, MAX_SIZE, MAX_JSON_BYTES, MAX_LISTED = 512, 2**20, 2**25, 20
+MAX_LAYERS, MAX_SIZE = 512, 2**20
 
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
@@ -47,17 +46,23 @@ def load(path_or_hub_id: str | Path) -> tuple[CLIPConfig, Params]:
     """
     path = local_path(path_or_hub_id)
     if path.is_dir():
-        config = _config_from_hf(_read_json(path / "config.json"), path / "config.json")
-        return config, _fill(config, _read_directory(path), _hf_source, HF_BUFFERS, str(path))
-    if path.suffix == ".safetensors":
-        state = _read_safetensors(path)
-    elif path.suffix == ".npz":
-        state = _read_npz(path)
-    else:
-        raise UserError(f"{path} is no checkpoint: expected a directory, a .safetensors or a .npz file")
-    if any(key.startswith("vision_model.") for key in state):
-        raise UserError(f"{path} has Hugging Face's key names: give the directory that holds it and its config.json")
-    return _from_openai(state, str(path))
+        config = _config_of_directory(path)
+        return config, _fill(config, tensor_files.directory_tensors(path), _hf_source, HF_BUFFERS, str(path))
+    return _from_openai(tensor_files.tensors(path), str(path))
+
+
+def config(path_or_hub_id: str | Path) -> CLIPConfig:
+    """The configuration that `load` returns, without the tensors.
+
+    Args:
+      path_or_hub_id: as for `load`. Of a directory only config.json is read, of a .safetensors file only the shapes; a
+        .npz file is read whole. A hub id is downloaded as for `load`.
+
+    Raises: UserError where what is read is missing, unreadable or unusable. Only `load` finds out whether all tensors
+      fit.
+    """
+    path = local_path(path_or_hub_id)
+    return _config_of_directory(path) if path.is_dir() else _config_from_openai(tensor_files.shapes(path), str(path))
 
 
 def from_openai(state: Mapping[str, np.ndarray]) -> tuple[CLIPConfig, Params]:
@@ -69,20 +74,26 @@ def from_openai(state: Mapping[str, np.ndarray]) -> tuple[CLIPConfig, Params]:
 
 
 def local_path(path_or_hub_id: str | Path) -> Path:
-    """A local file or directory as it is; the files (json, safetensors, txt) of a hub id from the hub's cache."""
-    name = str(path_or_hub_id)
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
+    """A local file or directory as it is; the files (json, safetensors, txt) of a hub id from the hub's cache.
+
+    Raises: UserError for what is not here and cannot be fetched, or is no possible path.
+    """
+    name, expected = str(path_or_hub_id), "expected a checkpoint directory, a checkpoint file or a hub id"
+    try:
+        path = Path(name).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:  # too long, not allowed, the home of nobody
+        raise UserError(f"{brief(name)} cannot be looked up ({brief(error)}); {expected}") from error
     hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and not name.endswith((".safetensors", ".npz"))
     if isinstance(path_or_hub_id, Path) or not hub_id:
-        raise UserError(f"{name} does not exist; expected a checkpoint directory, a checkpoint file or a hub id")
+        raise UserError(f"{name} does not exist; {expected}")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
     except Exception as error:  # many kinds: offline, unknown name, forbidden, disk full
-        raise UserError(f"{name} is neither a local path nor a hub id that can be fetched ({_brief(error)})") from error
+        raise UserError(f"{name} is neither a local path nor a hub id that can be fetched ({brief(error)})") from error
 
 
 # ---- saving ----------------------------------------------------------------------------------------------------------
@@ -106,7 +117,7 @@ def save(path: str | Path, config: CLIPConfig, params: Params, dtype: Any = np.f
     wrong = [f"{'/'.join(leaf)}" for leaf in shapes.keys() ^ leaves.keys()]
     wrong += [f"{'/'.join(leaf)}" for leaf in shapes.keys() & leaves.keys() if np.shape(leaves[leaf]) != shapes[leaf]]
     if wrong:
-        raise UserError(f"the parameters do not fit the configuration: {_listed(wrong)}")
+        raise UserError(f"the parameters do not fit the configuration: {listed(wrong)}")
     state = {}
     for leaf, value in leaves.items():
         key, _, convert = _hf_source(leaf, shapes[leaf])
@@ -214,7 +225,7 @@ def _fill(
         else:
             leaves[leaf] = np.array(convert(_as_float32(state[key], key, name)), np.float32, order="C")
     problems = [
-        f"{what}: {_listed(keys)}"
+        f"{what}: {listed(keys)}"
         for what, keys in (
             ("missing", missing),
             ("not used by the model", [key for key in state if key not in used]),
@@ -242,6 +253,11 @@ _HF_TEXT = {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 
 _HF_VISION = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 
 
+def _config_of_directory(directory: Path) -> CLIPConfig:
+    path = directory / "config.json"
+    return _config_from_hf(tensor_files.json_object(path), path)
+
+
 def _config_from_hf(fields: dict[str, Any], path: Path) -> CLIPConfig:
     """config.json -> CLIPConfig; a missing field has the default of transformers' CLIP classes."""
 
@@ -249,14 +265,14 @@ def _config_from_hf(fields: dict[str, Any], path: Path) -> CLIPConfig:
         merged = {}
         for part in (fields.get(name), fields.get(f"{name}_dict")):  # the second is an older spelling and wins
             if not isinstance(part, dict | None):
-                raise UserError(f"{path}: {name} must be an object, not {_brief(part)}")
+                raise UserError(f"{path}: {name} must be an object, not {brief(part)}")
             merged |= part or {}
         return merged
 
     def size(part: dict[str, Any], name: str, default: int, largest: int = MAX_SIZE) -> int:
         value = part.get(name, default)
         if type(value) is not int or not 1 <= value <= largest:
-            raise UserError(f"{path}: {name} must be a whole number from 1 to {largest}, not {_brief(value)}")
+            raise UserError(f"{path}: {name} must be a whole number from 1 to {largest}, not {brief(value)}")
         return value
 
     def tower(part: dict[str, Any], default: dict[str, int]) -> TowerConfig:
@@ -271,22 +287,22 @@ def _config_from_hf(fields: dict[str, Any], path: Path) -> CLIPConfig:
         return values[0]
 
     if fields.get("model_type", "clip") != "clip":
-        raise UserError(f"{path}: model_type must be 'clip', not {_brief(fields['model_type'])}")
+        raise UserError(f"{path}: model_type must be 'clip', not {brief(fields['model_type'])}")
     text, vision = section("text_config"), section("vision_config")
     if vision.get("num_channels", 3) != 3:
-        raise UserError(f"{path}: num_channels must be 3, not {_brief(vision['num_channels'])}")
+        raise UserError(f"{path}: num_channels must be 3, not {brief(vision['num_channels'])}")
     vocab_size = size(text, "vocab_size", 49408)
     # 2 is what the first converted checkpoints say; they too pool at the highest id.
     if text.get("eos_token_id", 2) not in (2, vocab_size - 1):
         raise UserError(
             f"{path}: eos_token_id must be {vocab_size - 1}, the highest id (or 2 in old files), where captions are "
-            f"pooled; not {_brief(text['eos_token_id'])}"
+            f"pooled; not {brief(text['eos_token_id'])}"
         )
     activation, epsilon = common("hidden_act", "quick_gelu"), common("layer_norm_eps", 1e-5)
     if activation not in list(ACTIVATIONS):
-        raise UserError(f"{path}: hidden_act must be one of {sorted(ACTIVATIONS)}, not {_brief(activation)}")
+        raise UserError(f"{path}: hidden_act must be one of {sorted(ACTIVATIONS)}, not {brief(activation)}")
     if not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
-        raise UserError(f"{path}: layer_norm_eps must be between 0 and 1, not {_brief(epsilon)}")
+        raise UserError(f"{path}: layer_norm_eps must be between 0 and 1, not {brief(epsilon)}")
     try:
         return CLIPConfig(
             image_size=size(vision, "image_size", 224, 2**14),
@@ -336,19 +352,27 @@ def _config_to_hf(config: CLIPConfig, dtype: np.dtype) -> dict[str, Any]:
 
 
 def _from_openai(state: Mapping[str, np.ndarray], name: str) -> tuple[CLIPConfig, Params]:
-    if "visual.layer1.0.conv1.weight" in state:
+    config = _config_from_openai({key: np.shape(value) for key, value in state.items()}, name)
+    return config, _fill(config, state, _openai_source, OPENAI_SCALARS, name)
+
+
+def _config_from_openai(shapes: Mapping[str, tuple[int, ...]], name: str) -> CLIPConfig:
+    """Shapes of tensors under OpenAI's key names -> CLIPConfig."""
+    if any(key.startswith("vision_model.") for key in shapes):
+        raise UserError(f"{name} has Hugging Face's key names: give the directory that holds it and its config.json")
+    if "visual.layer1.0.conv1.weight" in shapes:
         raise UserError(f"{name} is a ResNet CLIP; only the ViT models are supported")
 
     def shape(key: str, rank: int) -> tuple[int, ...]:
-        if key not in state:
+        if key not in shapes:
             raise UserError(f"{name} does not fit a CLIP ViT; tensors missing: {key}")
-        found = np.shape(state[key])
+        found = shapes[key]
         if len(found) != rank or 0 in found:
             raise UserError(f"{name}: {key} is {list(found)}, expected {rank} dimensions, none of them 0")
         return found
 
     def tower(width: int, prefix: str) -> TowerConfig:
-        blocks = {key.removeprefix(prefix).split(".")[0] for key in state if key.startswith(prefix)}
+        blocks = {key.removeprefix(prefix).split(".")[0] for key in shapes if key.startswith(prefix)}
         if width % 64:
             raise UserError(f"{name}: the width below {prefix} is {width}, expected a multiple of 64 (64 per head)")
         if not 1 <= len(blocks) <= MAX_LAYERS:
@@ -360,7 +384,7 @@ def _from_openai(state: Mapping[str, np.ndarray], name: str) -> tuple[CLIPConfig
     patches = shape("visual.positional_embedding", 2)[0] - 1
     if patches < 1 or math.isqrt(patches) ** 2 != patches:
         raise UserError(f"{name}: visual.positional_embedding has {patches + 1} rows, expected 1 + a square number")
-    config = CLIPConfig(
+    return CLIPConfig(
         image_size=math.isqrt(patches) * patch,
         patch_size=patch,
         embed_dim=shape("text_projection", 2)[1],
@@ -369,80 +393,3 @@ def _from_openai(state: Mapping[str, np.ndarray], name: str) -> tuple[CLIPConfig
         vocab_size=vocab_size,
         context_length=shape("positional_embedding", 2)[0],
     )
-    return config, _fill(config, state, _openai_source, OPENAI_SCALARS, name)
-
-
-# ---- files: written by others, so not trusted ------------------------------------------------------------------------
-
-
-def _read_directory(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a Hugging Face directory: model.safetensors, or the shards that its index names."""
-    index = path / "model.safetensors.index.json"
-    if (path / "model.safetensors").is_file() or not index.is_file():
-        return _read_safetensors(path / "model.safetensors")
-    where = _read_json(index).get("weight_map")
-    if not isinstance(where, dict) or not where:
-        raise UserError(f"{index}: weight_map must map tensor names to file names")
-    for name in where.values():
-        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
-            raise UserError(f"{index}: {_brief(name)} is not the name of a .safetensors file beside it")
-    state = {}
-    for name in sorted(set(where.values())):
-        shard = _read_safetensors(path / name)
-        if twice := sorted(state.keys() & shard.keys()):
-            raise UserError(f"{path / name} repeats tensors of another shard: {_listed(twice)}")
-        if absent := [key for key in where if where[key] == name and key not in shard]:
-            raise UserError(f"{path / name} lacks tensors that {index.name} promises: {_listed(absent)}")
-        state |= shard
-    return state
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; expected the weights as safetensors")
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
-    except Exception as error:  # whatever a damaged header makes the reader raise
-        raise UserError(f"{path} is not a readable safetensors file ({_brief(error)})") from error
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-        if unpacked > 2**26 + 100 * path.stat().st_size:
-            raise ValueError(f"it would unpack to {unpacked} bytes")
-        with np.load(path, allow_pickle=False) as file:
-            state = {key: file[key] for key in file.files}
-        if stray := [key for key, value in state.items() if not isinstance(value, np.ndarray)]:
-            raise ValueError(f"{stray[0]} is no array")
-        return state
-    except Exception as error:  # whatever a damaged archive or a refused pickle makes the reader raise
-        raise UserError(f"{path} is not a readable .npz file of plain arrays ({_brief(error)})") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; expected a Hugging Face CLIP directory with it")
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"larger than {MAX_JSON_BYTES} bytes")
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not readable JSON ({_brief(error)})") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path} must hold a JSON object, not {_brief(fields)}")
-    return fields
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
-
-
-def _brief(value: Any) -> str:
-    """A value or an error as one short line."""
-    text = " ".join((str(value) or type(value).__name__).split()) if isinstance(value, Exception) else repr(value)
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,67 @@
+"""Small streams for the tests of the survey and of the check: smooth pictures, a few captions, some of them damaged."""
+
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lpi_jax.data.pictures import BadImage
+from lpi_jax.data.stream import Split, Stream, Task
+
+
+def photo(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
+    """A smooth picture unlike those of other seeds."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def split(pictures: Sequence[np.ndarray], captions: Sequence[Sequence[str]] | None = None) -> Split:
+    """A split of pictures at hand."""
+    captions = captions or [[f"picture {i}"] for i in range(len(pictures))]
+    return loaded(pictures.__getitem__, captions)
+
+
+def loaded(load: Callable[[int], np.ndarray], captions: Sequence[Sequence[str]]) -> Split:
+    """A split whose pictures come from a function."""
+    return Split(tuple(map(str, range(len(captions)))), tuple(map(tuple, captions)), load)
+
+
+def gone(index: int) -> np.ndarray:
+    """Fails to load a picture: the first twenty are missing, the others unreadable."""
+    raise BadImage("missing file" if index < 20 else "unreadable picture", f"stream, line {index}:\nnot there")
+
+
+def half_gone() -> Stream:
+    """A stream of 71 pictures, 35 of which cannot be read."""
+    train = loaded(lambda index: gone(index) if index % 2 else photo(index), [["a cat"]] * 70)
+    return stream(("pets", train, split([photo(99)])))
+
+
+def stream(*tasks: tuple[str, Split, Split]) -> Stream:
+    """Tasks are (name, train, val)."""
+    return Stream("toys", tuple(Task(name, name, train, val) for name, train, val in tasks), "f" * 64)
+
+
+def manifest(folder: Path, rows: Iterable[tuple[np.ndarray | bytes, list[str], str, str]]) -> Path:
+    """Writes rows of (picture or bytes, captions, task, split) as a manifest with its pictures beside it."""
+    lines = []
+    for number, (picture, captions, task, part) in enumerate(rows):
+        name = f"{number}.png"
+        if isinstance(picture, bytes):
+            (folder / name).write_bytes(picture)
+        else:
+            Image.fromarray(picture).save(folder / name)
+        lines.append({"image": name, "captions": captions, "task": task, "split": part})
+    path = folder / "stream.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def damaged() -> bytes:
+    """A JPEG whose header is sound: only decoding finds out."""
+    data = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(data, "JPEG")
+    return data.getvalue()[:1500]
