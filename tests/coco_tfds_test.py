@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lpi_jax.data import coco_tfds
+from lpi_jax.data import tfds
 from lpi_jax.data.coco import coco
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.errors import UserError
-from tests.coco_trees import NAMES, numbers, write_coco, write_tfds
+from tests.coco_trees import NAMES, edit_records, numbers, write_coco, write_tfds
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,12 @@ def built(tmp_path_factory, published) -> Path:
 def built_copy(tmp_path, built) -> Path:
     """A data_dir of TFDS to break."""
     return Path(shutil.copytree(built, tmp_path / "tfds"))
+
+
+def forget() -> None:
+    """As in a new process, nothing is open."""
+    tfds.opened.cache_clear()
+    tfds.records.cache_clear()
 
 
 @pytest.mark.parametrize("split", ["published", "karpathy"])
@@ -52,8 +58,7 @@ def test_both_sources_make_the_same_stream(published, built, rule, split):
 
 def test_tfds_is_read_without_tensorflow(built, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # an import of it fails
-    coco_tfds._records.cache_clear()
-    coco_tfds._builder.cache_clear()
+    forget()
     assert coco(built).tasks[0].train.load(0).shape == (10, 9, 3)
 
 
@@ -65,13 +70,17 @@ def test_the_newest_built_version_is_read_and_unfinished_ones_are_not(built_copy
     assert coco(built_copy).notes["source"] == "TFDS coco_captions/2014/1.10.0"
 
 
-def test_a_folder_without_a_built_data_set_names_the_one_expected(tmp_path):
+def test_a_folder_without_a_built_data_set_names_the_command_that_builds_it(tmp_path):
     (tmp_path / "coco_captions").mkdir()
-    expected = tmp_path / "coco_captions" / "2014" / "1.1.0"
-    with pytest.raises(
-        UserError, match=f"no version of this data set is built here; expected .* as {expected}, made by"
-    ):
+    command = rf"python -c .*tfds.builder\('coco_captions/2014', data_dir='{tmp_path}', file_format='array_record'\)"
+    with pytest.raises(UserError, match=f"coco_captions/2014: no data set is prepared here; .* by {command}"):
         coco(tmp_path)
+
+
+def test_a_folder_may_be_given_from_where_one_is(built, monkeypatch):
+    monkeypatch.chdir(built)
+    stream = coco("")
+    assert stream.notes["path"] == str(built) and stream.tasks[0].train.load(0).shape == (10, 9, 3)
 
 
 def test_a_data_set_that_is_not_what_tfds_builds_is_an_error(built_copy):
@@ -81,15 +90,24 @@ def test_a_data_set_that_is_not_what_tfds_builds_is_an_error(built_copy):
     def says(name: str, old: str, new: str, message: str) -> None:
         assert old in good[name]
         (folder / name).write_text(good[name].replace(old, new))
-        coco_tfds._builder.cache_clear()
-        coco_tfds._records.cache_clear()
+        forget()
         with pytest.raises(UserError, match=message) as caught:
             coco(built_copy)
         assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
         (folder / name).write_text(good[name])
 
-    says("dataset_info.json", '"array_record"', '"tfrecord"', "split 'train' cannot be read .*array_record format$")
-    says("dataset_info.json", '"restval"', '"rest"', "no split 'restval'; expected train, restval, val, test")
+    says(
+        "dataset_info.json",
+        '"array_record"',
+        '"tfrecord"',
+        "its files are not array_record; .* file_format='array_record'",
+    )
+    says(
+        "dataset_info.json",
+        '"restval"',
+        '"rest"',
+        "split 'restval' cannot be read .*; its splits are 'train', 'val', 'test'",
+    )
     says("dataset_info.json", "{", "{{", "TFDS cannot open this data set")
     own = "tensorflow_datasets.core.features.image_feature.Image"
     says("features.json", own, "antigravity.Image", "class 'antigravity.Image' is none of TFDS's own")
@@ -117,29 +135,33 @@ def test_a_damaged_record_is_an_error_or_is_counted(built_copy):
 def test_a_record_that_is_lost_later_is_a_bad_picture(built_copy):
     stream = coco(built_copy)
     shutil.rmtree(built_copy)
-    coco_tfds._builder.cache_clear()
-    coco_tfds._records.cache_clear()
-    with pytest.raises(BadImage, match=r"split train, record \d.*COCO_train2014_.*the record cannot be read"):
+    forget()
+    with pytest.raises(BadImage, match=r"split train, record (\d): train\[\1\], feature 'image': the record cannot"):
         stream.tasks[0].train.load(0)
 
 
-def test_a_record_without_objects_is_described_as_bad(built_copy, monkeypatch):
-    record = {"image/filename": b"a.jpg", "image/id": 1, "captions": {"id": [], "text": []}}
-    objects = {"id": [1], "area": [1], "bbox": [[0, 0, 1, 1]], "is_crowd": [False], "label": [-1]}
-    for broken, message in (
-        (record, "'objects'"),
-        (record | {"objects": objects}, "label -1 stands for no category"),
-        (record | {"objects": objects | {"id": []}}, "zip"),
-        (record | {"image/filename": "text"}, "decode"),
-    ):
-        monkeypatch.setattr(coco_tfds, "_records", lambda *_, broken=broken: [broken])
-        with pytest.raises(UserError, match=f"split train, record 0: the record cannot be read .*{message}"):
-            coco(built_copy)
-    picture = coco_tfds.RecordPicture(str(built_copy), "train", 0, "a.jpg")
-    monkeypatch.setattr(coco_tfds, "_records", lambda *_: [{"image": 10**12}])
-    with pytest.raises(BadImage, match=r"a\.jpg: the record holds no encoded picture"):
-        picture.check(100)
-    monkeypatch.setattr(coco_tfds, "_records", lambda *_: [{"image": b"four"}])
-    monkeypatch.setattr(coco_tfds, "MAX_BYTES", 3)
-    with pytest.raises(BadImage, match=r"a\.jpg: 4 bytes are more than the 3 allowed"):
-        picture.check(100)
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda features: features.pop("objects/label"), "it has no feature 'objects/label'"),
+        (
+            lambda features: features["objects/label"].int64_list.value.__setitem__(0, -1),
+            "label -1 stands for no category",
+        ),
+        (lambda features: features["objects/label"].int64_list.value.__setitem__(0, 80), "label 80 stands for no"),
+        (lambda features: features["objects/id"].Clear(), "zip"),
+        (lambda features: features["objects/bbox"].float_list.value.pop(), "unpack"),
+        (lambda features: features["objects/area"].float_list.value.append(0.5), "integer"),
+        (lambda features: features["captions/id"].int64_list.value.append(1), "zip"),
+        (lambda features: features["captions/text"].int64_list.value.extend([1, 2]), "decode"),
+        (lambda features: features["image/id"].bytes_list.value.append(b"1"), "integer"),
+        (lambda features: features["image/filename"].bytes_list.value.append(b"b.jpg"), "unpack"),
+        (lambda features: features["image/filename"].int64_list.value.append(1), "decode"),
+    ],
+)
+def test_a_record_of_another_kind_is_described_as_bad(built_copy, change, message):
+    edit_records(next((built_copy / "coco_captions" / "2014" / "1.1.0").glob("*-restval.array_record*")), change)
+    with pytest.raises(UserError, match=f"split restval, record 0: the record cannot be read .*({message})") as caught:
+        coco(built_copy)
+    assert "\n" not in str(caught.value)
+    assert coco(built_copy, on_bad_example="skip").skipped == {"unreadable record": 1}

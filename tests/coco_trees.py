@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
 
 from lpi_jax.data.coco_tasks import CATEGORIES
 
@@ -182,6 +185,16 @@ def edit(path: Path, change: Callable[[Any], Any]) -> None:
     record = json.loads(path.read_text())
     change(record)
     path.write_text(json.dumps(record))
+
+
+def edit_records(shard: Path, change: Callable[[Any], Any]) -> None:
+    """Lets `change` edit the features of each record, as they are stored."""
+    with closing(ArrayRecordReader(str(shard))) as reader:
+        examples = [tf_example_pb2.Example.FromString(raw) for raw in reader.read_all()]
+    with closing(ArrayRecordWriter(str(shard), "group_size:1")) as writer:
+        for example in examples:
+            change(example.features.feature)
+            writer.write(example.SerializeToString())
 
 
 def manifest(folder: Path, *rows: str, header: str = "image_id,task,split") -> str:

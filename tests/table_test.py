@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lpi_jax.data import table as module
+from lpi_jax.data import parquet
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.table import MAX_LINE, table
 from lpi_jax.errors import UserError
@@ -238,7 +238,7 @@ def test_equal_pictures_inside_a_table_are_found_across_splits(folder):
 
 
 def test_a_table_with_too_many_pictures_inside_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(module, "MAX_TABLE_BYTES", 1000)
+    monkeypatch.setattr(parquet, "MAX_TABLE_BYTES", 1000)
     columns = columns_of(image=[os.urandom(101) for _ in range(4)])
     path = parquet_of(folder, columns, row_group_size=1)
     with pytest.raises(

@@ -6,21 +6,19 @@ import pickle
 import shutil
 import subprocess
 import sys
-from contextlib import closing
 
 import numpy as np
 import pytest
 import tensorflow_datasets
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tensorflow_datasets.proto import tf_example_pb2
 
 from lpi_jax.data import tfds as module
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.tfds import prepared, tfds
 from lpi_jax.errors import UserError
+from tests.coco_trees import edit_records
 
 ANIMALS = ["cat", "dog"]
 
@@ -139,17 +137,14 @@ def test_captions_in_sequences_of_sequences(copied):
     kinds = {"image": features.Image(), "deep": features.Sequence({"said": features.Sequence(features.Text())})}
     folder = copied / "tiny_pairs/1.0.0"
     features.FeaturesDict(kinds).save_config(folder)
+
+    def add(features):
+        said = [b"a", b"b", *features["one"].bytes_list.value]
+        features["deep/said/ragged_flat_values"].bytes_list.value.extend(said)
+        features["deep/said/ragged_row_lengths_0"].int64_list.value.extend([2, 0, 1])
+
     for path in folder.glob("*.array_record-*"):
-        with closing(ArrayRecordReader(str(path))) as reader:
-            examples = [tf_example_pb2.Example.FromString(raw) for raw in reader.read_all()]
-        with closing(ArrayRecordWriter(str(path), "group_size:1")) as writer:
-            for example in examples:
-                added = example.features.feature
-                added["deep/said/ragged_flat_values"].bytes_list.value.extend(
-                    [b"a", b"b", *added["one"].bytes_list.value]
-                )
-                added["deep/said/ragged_row_lengths_0"].int64_list.value.extend([2, 0, 1])
-                writer.write(example.SerializeToString())
+        edit_records(path, add)
     train = read(copied, caption="deep/said").tasks[0].train
     assert train.captions == tuple(("a", "b", f"number {shade}") for shade in shades(train))
 
@@ -361,10 +356,25 @@ def test_a_missing_shard_and_one_that_claims_too_many_records(copied):
 
 def test_records_that_vanish_later_are_bad_images(copied):
     train = read(copied).tasks[0].train
-    module._reader.cache_clear()
+    module.records.cache_clear()
     shard_of(copied).unlink()
     with pytest.raises(BadImage, match=r"record 1: train\[1\], feature 'image': the record cannot be read"):
         train.load(1)
+
+
+def test_a_record_without_a_picture_or_with_one_too_large_is_a_bad_image(copied, monkeypatch):
+    train = read(copied).tasks[0].train
+    monkeypatch.setattr(module, "MAX_BYTES", 3)
+    with pytest.raises(BadImage, match=r"train\[0\], feature 'image': \d+ bytes are more than the 3 allowed"):
+        train.load(0)
+    edit_records(shard_of(copied), lambda features: features["image"].int64_list.value.append(7))
+    module.records.cache_clear()
+    with pytest.raises(BadImage, match=r"train\[0\], feature 'image': the record holds a number, no picture"):
+        train.load(0)
+    edit_records(shard_of(copied), lambda features: features["image"].Clear())
+    module.records.cache_clear()
+    with pytest.raises(BadImage, match=r"train\[0\], feature 'image': the record cannot be read"):
+        train.load(0)
 
 
 def test_other_files_than_array_record_are_refused_with_the_command_that_prepares_them(copied):
@@ -405,7 +415,7 @@ def test_damaged_bytes_end_in_a_user_error_or_a_sound_stream(copied, data):
     try:
         for mode in ("error", "skip"):
             module.opened.cache_clear()
-            module._reader.cache_clear()
+            module.records.cache_clear()
             try:
                 stream = read(copied, caption="one", on_bad_example=mode)
             except UserError as error:

@@ -4,12 +4,14 @@ A source yields one `Example` per picture, or a `BadExample` for what cannot be 
 bad ones, checks every picture, and puts the good ones into tasks.
 """
 
+import difflib
+import functools
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -63,6 +65,21 @@ class Example:
     @property
     def where(self) -> str:
         return f"{self.source}, {self.place}"
+
+
+@dataclass
+class Identity:
+    """One name per picture file, whatever the paths that lead to it."""
+
+    # Folders repeat, so that only they are resolved in full, once each.
+    _real_folder: Callable[[str], str] = field(default_factory=lambda: functools.cache(os.path.realpath))
+
+    def __call__(self, path: str) -> str:
+        try:
+            folder, name = os.path.split(path)
+            return os.path.realpath(path) if os.path.islink(path) else os.path.join(self._real_folder(folder), name)
+        except (OSError, ValueError):  # no such path: found again, and reported, when the picture is checked
+            return path
 
 
 class Digest(Protocol):
@@ -243,9 +260,9 @@ def _ordered_tasks(source: str, seen: Sequence[str], order: Sequence[str]) -> li
         if count > 1:
             raise UserError(f"task_order names {name!r} {count} times; expected every task once")
     if unknown := [name for name in order if name not in seen]:
-        raise UserError(f"task_order names {_listed(unknown)}, not in {source}; its tasks are {_listed(seen)}")
+        raise UserError(f"task_order names {listed(unknown)}, not in {source}; its tasks are {listed(seen)}")
     if missing := [name for name in seen if name not in order]:
-        raise UserError(f"task_order leaves out {_listed(missing)}, a task of {source}; expected every task once")
+        raise UserError(f"task_order leaves out {listed(missing)}, a task of {source}; expected every task once")
     return list(order)
 
 
@@ -287,6 +304,14 @@ def shown(text: str) -> str:
     return repr(text) if len(text) <= 80 else repr(text[:77] + "...")
 
 
-def _listed(names: Sequence[str]) -> str:
-    listed = ", ".join(shown(name) for name in names[:20])
-    return listed if len(names) <= 20 else f"{listed} and {len(names) - 20} more"
+def listed(names: Sequence[str]) -> str:
+    """Names in quotes, only the first where there are many."""
+    first = ", ".join(map(shown, names[:20]))
+    return first if len(names) <= 20 else f"{first} and {len(names) - 20} more"
+
+
+def no_such_name(where: str, kind: str, name: str, known: Sequence[str]) -> UserError:
+    """The error for a column or the like that does not exist: it names the closest one and lists what there is."""
+    close = difflib.get_close_matches(name, known, 1, 0.0)
+    hint = f"the closest is {shown(close[0])}, of {listed(known)}" if close else "there is none at all"
+    return UserError(f"{where}: there is no {kind} {name!r}; {hint}")

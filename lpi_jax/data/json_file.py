@@ -49,6 +49,34 @@ def load(path: str, expected: str, without: Sequence[str] = ()) -> dict[str, Any
     return record
 
 
+def parse(raw: bytes, what: str, example: str, fail: Fail) -> dict[str, Any]:
+    """The object that a short JSON document holds.
+
+    Args:
+      raw: the document, UTF-8.
+      what: its name in messages, as in "the line".
+      example: what such an object looks like, for messages.
+    """
+    content = decoded(raw, what, fail)
+    try:
+        record = json.loads(content)
+    except json.JSONDecodeError as error:
+        fail("not JSON", f"{what} is not JSON ({error.msg} at character {error.pos + 1})")
+    except (ValueError, RecursionError):  # a number of thousands of digits, brackets nested thousands deep
+        fail("not JSON", f"{what} is JSON of an absurd kind (too deep, or a number too long)")
+    if not isinstance(record, dict):
+        fail("not an object", f"{what} is {kind_of(record)}; expected an object like {example}")
+    return record
+
+
+def decoded(raw: bytes, what: str, fail: Fail) -> str:
+    """UTF-8 as text; `what`: its name in messages."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        fail("not UTF-8", f"byte {error.start + 1} of {what} is not UTF-8")
+
+
 def entries(path: str, record: dict[str, Any], key: str) -> Iterator[tuple[str, Any]]:
     """(place, entry) of the list `record[key]`; the place is written images[3]. UserError if there is no such list."""
     found = record.get(key)

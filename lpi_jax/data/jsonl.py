@@ -9,18 +9,17 @@ task is about (the first one of a task counts; without one it is the task's name
 blank lines.
 """
 
-import functools
+import codecs
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from lpi_jax.data.examples import (
     SPLITS,
     BadExample,
     Example,
     Fail,
+    Identity,
     assemble,
     checked_captions,
     failing_at,
@@ -28,6 +27,7 @@ from lpi_jax.data.examples import (
     refuse_half_characters,
     shown,
 )
+from lpi_jax.data.json_file import parse
 from lpi_jax.data.pictures import MAX_PIXELS, PictureFile
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
@@ -75,27 +75,12 @@ def _examples(path: str, update: Callable[[bytes], object]) -> Iterator[Example 
             yield error
 
 
-@dataclass
-class Identity:
-    """One name per picture file, whatever the paths that lead to it."""
-
-    # Folders repeat, so that only they are resolved in full, once each.
-    _real_folder: Callable[[str], str] = field(default_factory=lambda: functools.cache(os.path.realpath))
-
-    def __call__(self, path: str) -> str:
-        try:
-            folder, name = os.path.split(path)
-            return os.path.realpath(path) if os.path.islink(path) else os.path.join(self._real_folder(folder), name)
-        except (OSError, ValueError):  # no such path: found again, and reported, when the picture is checked
-            return path
-
-
 def _example(path: str, number: int, raw: bytes | None, identity: Identity) -> Example:
     """The example of one line (None: it was too long)."""
     fail = failing_at(f"{path}, line {number}")
     if raw is None:
         fail("line too long", f"the line has more than {MAX_LINE_BYTES} bytes")
-    record = _parse(raw, fail)
+    record = parse(raw, "the line", '{"image": ..., ...}', fail)
     task = _text(record, "task", fail)
     fail = failing_at(f"{path}, line {number}", task)
     split = _text(record, "split", fail)
@@ -132,27 +117,13 @@ def _numbered_lines(path: str, update: Callable[[bytes], object]) -> Iterator[tu
                 while not piece.endswith(b"\n") and (piece := file.readline(MAX_LINE_BYTES)):
                     update(piece)
                 if number == 1 and line is not None:
-                    line = line.removeprefix(b"\xef\xbb\xbf")  # the mark some editors put at the start of UTF-8
+                    line = line.removeprefix(codecs.BOM_UTF8)  # the mark some editors put at the start of UTF-8
                 if line is None or line.strip():
                     yield number, line
             if number == 0:
                 raise UserError(f"{path}: the file is empty; expected one line per picture")
     except OSError as error:
         raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
-
-
-def _parse(raw: bytes, fail: Fail) -> dict:
-    try:
-        record = json.loads(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        fail("not UTF-8", f"byte {error.start + 1} of the line is not UTF-8")
-    except json.JSONDecodeError as error:
-        fail("not JSON", f"the line is not JSON ({error.msg} at character {error.pos + 1})")
-    except (ValueError, RecursionError):  # a number of thousands of digits, brackets nested thousands deep
-        fail("not JSON", "the line is JSON of an absurd kind (too deep, or a number too long)")
-    if not isinstance(record, dict):
-        fail("not an object", f'the line is {kind_of(record)}; expected an object like {{"image": ..., ...}}')
-    return record
 
 
 def _text(record: dict, key: str, fail: Fail) -> str:

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from lpi_jax.errors import UserError
+from lpi_jax.errors import UserError, reason
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 1 << 28  # of one encoded picture inside an archive
@@ -128,7 +128,7 @@ def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, 
             image.load()
             pixels = from_pillow(image)
         except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, ...
-            raise BadImage(UNREADABLE, f"{name}: the picture cannot be decoded ({_reason(error)})") from error
+            raise BadImage(UNREADABLE, f"{name}: the picture cannot be decoded ({reason(error)})") from error
     height, width = pixels.shape[:2]
     _check_size(name, width, height, max_pixels)  # icons may hold another picture than their header says
     return pixels
@@ -150,7 +150,7 @@ def check_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS,
         try:
             image.verify()
         except Exception as error:
-            raise BadImage(UNREADABLE, f"{name}: the picture is damaged ({_reason(error)})") from error
+            raise BadImage(UNREADABLE, f"{name}: the picture is damaged ({reason(error)})") from error
     return len(source) if isinstance(source, bytes) else os.stat(source).st_size
 
 
@@ -168,7 +168,7 @@ def _opened(source: str | os.PathLike | bytes, name: str | os.PathLike, max_pixe
         except Image.UnidentifiedImageError as error:
             raise BadImage(UNREADABLE, f"{name}: this is not a picture in a known format") from error
         except Exception as error:
-            raise BadImage(UNREADABLE, f"{name}: the picture cannot be opened ({_reason(error)})") from error
+            raise BadImage(UNREADABLE, f"{name}: the picture cannot be opened ({reason(error)})") from error
         if image.format == "EPS":
             raise BadImage(UNREADABLE, f"{name}: EPS pictures are programs and are not run; convert it to PNG")
         _check_size(name, *image.size, max_pixels)
@@ -193,10 +193,6 @@ def _check_size(name, width: int, height: int, max_pixels: int) -> None:
         )
     if min(width, height) < 1:
         raise BadImage(UNREADABLE, f"{name}: the picture has no pixels ({width} x {height})")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -10,53 +10,33 @@ a struct of `bytes` and `path`, as the Hugging Face hub keeps it.
 """
 
 import csv
-import difflib
-import functools
 import hashlib
 import math
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-import numpy as np
-
+from lpi_jax.data import parquet
 from lpi_jax.data.examples import (
     SPLITS,
     BadExample,
     Example,
     Fail,
+    Identity,
     assemble,
     checked_captions,
     failing_at,
     kind_of,
     shown,
 )
-from lpi_jax.data.jsonl import Identity
-from lpi_jax.data.pictures import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    MISSING,
-    UNREADABLE,
-    BadImage,
-    Picture,
-    PictureFile,
-    check_image,
-    read_image,
-)
+from lpi_jax.data.parquet import Row, refuse_unless_once
+from lpi_jax.data.pictures import MAX_PIXELS, Picture, PictureFile
 from lpi_jax.data.stream import Stream
-from lpi_jax.errors import UserError
+from lpi_jax.errors import UserError, reason
 
 MAX_LINE = 1_000_000  # characters of a line of CSV; of one value, the csv module allows 131,072
-MAX_TEXT_BYTES = 1 << 17  # of one value in a Parquet table
-MAX_TABLE_BYTES = 1 << 30  # of a Parquet table with pictures in it, which stay in memory; of a row group without
-
-_BATCH = 256  # rows of a Parquet table that are in memory at a time
-_ROWS_PER_BYTE = 16  # more, and nearly all rows of a Parquet table must be the same
-_TEXT, _TEXTS, _BYTES, _STRUCT = "text", "lists of text", "bytes", "structs of bytes and path"
-_NUMBER, _TIME, _NOTHING = "numbers", "times", "nothing"
 
 
 @dataclass(frozen=True)
@@ -72,19 +52,10 @@ class _Columns:
 
     def allowed(self) -> dict[str, tuple[str, ...]]:
         """What each column that is used may hold in a Parquet table."""
-        found = {self.image: (_TEXT, _BYTES, _STRUCT), self.caption: (_TEXT, _TEXTS)}
-        found |= {self.task: (_TEXT,), self.split: (_TEXT,)}
-        found |= {self.time: (_TEXT, _NUMBER, _TIME)} if self.time else {}
-        return found | ({self.description: (_TEXT, _NOTHING)} if self.description else {})
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row: where it stands, its value by column, and the picture inside it if the table holds pictures."""
-
-    place: str
-    cell: Callable[[str], Any]
-    picture: Picture | None = None
+        found = {self.image: (parquet.TEXT, parquet.BYTES, parquet.STRUCT), self.caption: (parquet.TEXT, parquet.TEXTS)}
+        found |= {self.task: (parquet.TEXT,), self.split: (parquet.TEXT,)}
+        found |= {self.time: (parquet.TEXT, parquet.NUMBER, parquet.TIME)} if self.time else {}
+        return found | ({self.description: (parquet.TEXT, parquet.NOTHING)} if self.description else {})
 
 
 def table(
@@ -105,7 +76,7 @@ def table(
     Args:
       path: the table: Parquet if it is called .parquet or begins like one, else CSV (UTF-8, commas, a header).
       image, caption, task, split: names of columns. Pictures are files, relative to the table, or (Parquet) stand in
-        the table, `MAX_TABLE_BYTES` at most. Split is train or val.
+        the table, `parquet.MAX_TABLE_BYTES` at most. Split is train or val.
       time: a column with numbers or ISO dates and times (UTC where they name no zone); unless `task_order` is given,
         tasks then arrive in the order of their earliest one.
       description: a column that says what the task is about; the first one of a task counts.
@@ -124,7 +95,10 @@ def table(
         raise UserError(f"{path}: there is no such file; expected a table, CSV or Parquet")
     columns = _Columns(image, caption, task, split, time, description)
     digest = hashlib.sha256()
-    rows = _parquet_rows(path, columns) if _is_parquet(path) else _csv_rows(path, columns)
+    if parquet.is_parquet(path):
+        rows = parquet.rows(path, columns.allowed(), image)
+    else:
+        rows = _csv_rows(path, columns.allowed())
     found, earliest = _gathered(path, rows, columns, digest.update)
     if earliest and not task_order:
         names = dict.fromkeys(example.task for example in found if example.task is not None)
@@ -140,16 +114,8 @@ def table(
     )
 
 
-def no_such_name(where: str, kind: str, name: str, known: Sequence[str]) -> UserError:
-    """The error for a column or the like that does not exist: it names the closest one and lists what there is."""
-    close = difflib.get_close_matches(name, known, 1, 0.0)
-    listed = ", ".join(map(shown, known[:20])) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
-    hint = f"the closest is {shown(close[0])}, of {listed}" if close else "there is none at all"
-    return UserError(f"{where}: there is no {kind} {name!r}; {hint}")
-
-
 def _gathered(
-    path: str, rows: Iterator[_Row | BadExample], columns: _Columns, update: Callable[[bytes], object]
+    path: str, rows: Iterator[Row | BadExample], columns: _Columns, update: Callable[[bytes], object]
 ) -> tuple[list[Example | BadExample], dict[str, float]]:
     """Examples, each with the captions of all its rows, where its first row stands; each task's earliest time."""
     identity, clock = Identity(), _Clock()
@@ -184,7 +150,7 @@ def _gathered(
     return found, earliest
 
 
-def _example(path: str, row: _Row, columns: _Columns, identity: Identity) -> Example:
+def _example(path: str, row: Row, columns: _Columns, identity: Identity) -> Example:
     """The example of one row alone."""
     fail = failing_at(f"{path}, {row.place}")
     task = _text(row, columns.task, fail)
@@ -212,7 +178,7 @@ def _example(path: str, row: _Row, columns: _Columns, identity: Identity) -> Exa
     )
 
 
-def _picture(path: str, row: _Row, column: str, identity: Identity, fail: Fail) -> tuple[str, Picture, str | bytes]:
+def _picture(path: str, row: Row, column: str, identity: Identity, fail: Fail) -> tuple[str, Picture, str | bytes]:
     """(key, picture, what equal pictures have in common) of a row."""
     value = _value(row, column, fail)
     if isinstance(value, dict):
@@ -224,7 +190,7 @@ def _picture(path: str, row: _Row, column: str, identity: Identity, fail: Fail) 
     return name, PictureFile(file), identity(file)
 
 
-def _value(row: _Row, column: str, fail: Fail) -> Any:
+def _value(row: Row, column: str, fail: Fail) -> Any:
     try:
         value = row.cell(column)
         if isinstance(value, str):
@@ -232,11 +198,11 @@ def _value(row: _Row, column: str, fail: Fail) -> Any:
     except UnicodeError:
         fail("not UTF-8", f"{column} holds bytes that are not UTF-8")
     except Exception as error:  # damaged Parquet
-        fail("damaged value", f"{column} cannot be read ({_reason(error)})")
+        fail("damaged value", f"{column} cannot be read ({reason(error)})")
     return value
 
 
-def _text(row: _Row, column: str, fail: Fail) -> str:
+def _text(row: Row, column: str, fail: Fail) -> str:
     return _checked_text(_value(row, column, fail), column, fail)
 
 
@@ -283,8 +249,8 @@ def _seconds(text: str) -> float:
         return math.nan
 
 
-def _csv_rows(path: str, columns: _Columns) -> Iterator[_Row | BadExample]:
-    """The rows of a CSV file that are not blank.
+def _csv_rows(path: str, names: Iterable[str]) -> Iterator[Row | BadExample]:
+    """The rows of a CSV file that are not blank; its header must have the columns `names`.
 
     A mistake in the quoting is no bad row but the end: from there on nobody can tell which value belongs to which row.
     """
@@ -293,15 +259,15 @@ def _csv_rows(path: str, columns: _Columns) -> Iterator[_Row | BadExample]:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(_lines(path, file), strict=True)
             header = next(reader, [])
-            for name in columns.allowed():
-                _refuse_unless_once(f"{path}, line 1", name, header)
+            for name in names:
+                refuse_unless_once(f"{path}, line 1", name, header)
             line = reader.line_num + 1
             for row in reader:
                 place, line = f"line {line}", reader.line_num + 1
                 if not any(map(str.strip, row)):
                     continue
                 if len(row) == len(header):
-                    yield _Row(place, dict(zip(header, row, strict=True)).__getitem__)
+                    yield Row(place, dict(zip(header, row, strict=True)).__getitem__)
                 else:
                     message = f"the row has {len(row)} values; expected {len(header)}, as in the header"
                     yield BadExample("wrong number of values", f"{path}, {place}: {message}")
@@ -318,181 +284,3 @@ def _lines(path: str, file: TextIO) -> Iterator[str]:
         if len(line) > MAX_LINE:
             raise UserError(f"{path}, line {number}: the line has more than {MAX_LINE} characters")
         yield line
-
-
-def _refuse_unless_once(where: str, name: str, names: Sequence[str]) -> None:
-    if name not in names:
-        raise no_such_name(where, "column", name, names)
-    if names.count(name) > 1:
-        raise UserError(f"{where}: column {name!r} stands {names.count(name)} times; expected it once")
-
-
-def _is_parquet(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return path.lower().endswith(".parquet") or file.read(4) == b"PAR1"
-    except OSError as error:
-        raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
-
-
-def _parquet_rows(path: str, columns: _Columns) -> Iterator[_Row]:
-    """The rows of a Parquet table, read a few at a time; of its columns only those that are used."""
-    number, names = 0, list(columns.allowed())
-    try:
-        import pyarrow.parquet as pq
-
-        with pq.ParquetFile(path) as file:
-            metadata, inside = file.metadata, _checked_schema(path, file.schema_arrow, columns)
-        leaves = _checked_leaves(path, metadata, names, inside is not None)
-        # As dictionaries: a value that is repeated, in a file of a few bytes, does not fill the memory.
-        with pq.ParquetFile(path, read_dictionary=leaves, page_checksum_verification=True) as file:
-            for group in range(metadata.num_row_groups):
-                first = number
-                for batch in file.iter_batches(_BATCH, row_groups=[group], columns=names):
-                    batch.validate()
-                    _refuse_long_values(f"{path}, from row {number + 1} on", batch, columns.image if inside else None)
-                    for index in range(batch.num_rows):
-                        place, own, number = f"row {number + 1}", number - first, number + 1
-                        picture = PictureInTable(path, inside, group, own, place) if inside else None
-                        yield _Row(place, functools.partial(_cell, batch, index), picture)
-    except UserError:
-        raise
-    except Exception as error:  # damaged files raise nearly anything
-        raise UserError(f"{path}, after row {number}: the file cannot be read as Parquet ({_reason(error)})") from error
-
-
-def _checked_schema(path: str, schema: Any, columns: _Columns) -> str | None:
-    """Refuses columns that are missing or of the wrong type; where pictures stand in the table, their leaf column."""
-    for name in columns.allowed():
-        _refuse_unless_once(path, name, schema.names)
-    kinds = {name: _kind(schema.field(name).type) for name in columns.allowed()}
-    for name, allowed in columns.allowed().items():
-        if kinds[name] not in allowed:
-            raise UserError(f"{path}: column {name!r} holds {kinds[name]}; expected {' or '.join(allowed)}")
-    return {_BYTES: columns.image, _STRUCT: f"{columns.image}.bytes"}.get(kinds[columns.image])
-
-
-def _kind(found: Any) -> str:
-    """In words, what a column of an Arrow type holds."""
-    from pyarrow import types
-
-    if types.is_dictionary(found):
-        return _kind(found.value_type)
-    if types.is_struct(found):
-        named = {field.name: _kind(field.type) for field in found}
-        inside = named.get("bytes") in (_BYTES, _NOTHING) and named.get("path") in (None, _TEXT, _NOTHING)
-        return _STRUCT if inside else str(found)
-    if types.is_list(found) or types.is_large_list(found):
-        return _TEXTS if _kind(found.value_type) == _TEXT else str(found)
-    known = {
-        _TEXT: (types.is_string, types.is_large_string),
-        _BYTES: (types.is_binary, types.is_large_binary),
-        _NUMBER: (types.is_integer, types.is_floating, types.is_decimal),
-        _TIME: (types.is_timestamp, types.is_date),
-        _NOTHING: (types.is_null,),
-    }
-    return next((kind for kind, tests in known.items() if any(test(found) for test in tests)), str(found))
-
-
-def _checked_leaves(path: str, metadata: Any, names: Sequence[str], inside: bool) -> list[str]:
-    """Paths of the columns, down in lists and structs, that hold texts or bytes; refuses what is too large.
-
-    Only row groups are asked for their size: pyarrow aborts the process if a single column's description is damaged.
-    """
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    rows, file_size = sum(group.num_rows for group in groups), os.path.getsize(path)
-    if rows > _ROWS_PER_BYTE * file_size:
-        raise UserError(f"{path}: the table says that it has {rows} rows, in {file_size} bytes")
-    sizes = [group.total_byte_size for group in groups]
-    if (size := sum(sizes) if inside else max(sizes, default=0)) > MAX_TABLE_BYTES:
-        what = "with its pictures the table" if inside else "a row group of the table"
-        raise UserError(
-            f"{path}: {what} has {size} bytes, more than the {MAX_TABLE_BYTES} that may be kept in memory; expected"
-            f" {'paths of picture files, or tar shards' if inside else 'smaller row groups'}"
-        )
-    leaves = [metadata.schema.column(index) for index in range(metadata.num_columns)]
-    used = [leaf for leaf in leaves if any(leaf.path == name or leaf.path.startswith(f"{name}.") for name in names)]
-    return [leaf.path for leaf in used if leaf.physical_type == "BYTE_ARRAY"]
-
-
-def _refuse_long_values(where: str, batch: Any, pictures: str | None) -> None:
-    """Before a single one is copied: each row would get a copy of its own. `pictures`: the column that holds them."""
-    for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        longest, most = _longest(array), MAX_BYTES if name == pictures else MAX_TEXT_BYTES
-        if longest > most:
-            raise UserError(f"{where}: column {name!r} has a value of {longest} bytes; at most {most}")
-
-
-def _longest(array: Any) -> int:
-    """Bytes of the longest text or bytes in an Arrow array, down in its lists and structs."""
-    import pyarrow.compute as pc
-    from pyarrow import types
-
-    if types.is_dictionary(array.type):
-        return _longest(array.dictionary)
-    if types.is_struct(array.type):
-        return max(map(_longest, array.flatten()), default=0)
-    if types.is_list(array.type) or types.is_large_list(array.type):
-        return _longest(array.values)
-    return (pc.max(pc.binary_length(array)).as_py() or 0) if _kind(array.type) in (_TEXT, _BYTES) else 0
-
-
-def _cell(batch: Any, index: int, name: str) -> Any:
-    from pyarrow import types
-
-    value = batch.column(name)[index]
-    # Times as numbers: Python's have no nanoseconds, and end in the year 9999.
-    return value.value if types.is_temporal(value.type) else value.as_py()
-
-
-@dataclass(frozen=True, slots=True)
-class PictureInTable:
-    """A picture inside a Parquet table: the leaf column it is in, its row group and its row there, its name."""
-
-    path: str
-    column: str
-    group: int
-    row: int
-    name: str
-
-    def read(self, max_pixels: int) -> np.ndarray:
-        return read_image(self._bytes(), max_pixels, self._called)
-
-    def check(self, max_pixels: int) -> int:
-        return check_image(self._bytes(), max_pixels, self._called)
-
-    @property
-    def _called(self) -> str:
-        return f"{self.path}, {self.name}"
-
-    def _bytes(self) -> bytes:
-        try:
-            changed = os.stat(self.path).st_mtime_ns
-            with _reading:
-                values = _row_group(self.path, changed, self.column, self.group)
-            value = values[self.row].as_py()
-        except OSError as error:
-            raise BadImage(MISSING, f"{self._called}: the file cannot be read ({error.strerror})") from error
-        except Exception as error:  # damaged files raise nearly anything
-            raise BadImage(UNREADABLE, f"{self._called}: the row cannot be read ({_reason(error)})") from error
-        if isinstance(value, dict):
-            value = value["bytes"]
-        if value is None:
-            raise BadImage(MISSING, f"{self._called}: the row holds no picture")
-        return value
-
-
-_reading = threading.Lock()  # or all threads would read the same row group at the same time
-
-
-@functools.lru_cache(maxsize=1 << 12)  # a whole table of the largest size allowed
-def _row_group(path: str, changed: int, column: str, group: int) -> Any:
-    """The values of one column in one row group, encoded as they are. `changed` tells files of one name apart."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, read_dictionary=[column]) as file:
-        return file.read_row_group(group, columns=[column]).column(0)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

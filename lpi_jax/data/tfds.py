@@ -16,7 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from lpi_jax.data.examples import SPLITS, BadExample, Example, Fail, assemble, checked_captions, failing_at, shown
+from lpi_jax.data.examples import (
+    SPLITS,
+    BadExample,
+    Example,
+    Fail,
+    assemble,
+    checked_captions,
+    failing_at,
+    listed,
+    no_such_name,
+    shown,
+)
 from lpi_jax.data.json_file import load
 from lpi_jax.data.pictures import (
     MAX_BYTES,
@@ -28,8 +39,7 @@ from lpi_jax.data.pictures import (
     read_image,
 )
 from lpi_jax.data.stream import Stream
-from lpi_jax.data.table import no_such_name
-from lpi_jax.errors import UserError
+from lpi_jax.errors import UserError, reason
 
 _PROGRESS_FROM = 500  # records: fewer are read in a moment
 
@@ -110,9 +120,9 @@ class RecordPicture:
 
     def _bytes(self) -> bytes:
         try:
-            ((found,),) = _reader(self.folder, self.split, (self.image,))[self.index]
+            ((found,),) = records(self.folder, self.split, (self.image,))[self.index]
         except Exception as error:  # the library raises nearly anything for a damaged file
-            raise BadImage(UNREADABLE, f"{self._called}: the record cannot be read ({_reason(error)})") from error
+            raise BadImage(UNREADABLE, f"{self._called}: the record cannot be read ({reason(error)})") from error
         if not isinstance(found, bytes):
             raise BadImage(UNREADABLE, f"{self._called}: the record holds a number, no picture")
         if len(found) > MAX_BYTES:
@@ -139,8 +149,8 @@ def prepared(builder: str, data_dir: str = "") -> str:
     configs = {entry: _highest_version(os.path.join(folder, entry)) for entry in _entries(folder)}
     configs = {entry: found for entry, found in configs.items() if found}
     if len(configs) > 1:
-        listed = ", ".join(shown(f"{name}/{config}") for config in sorted(configs)[:20])
-        raise UserError(f"{folder}: this data set has several configurations; expected one of {listed}")
+        known = listed([f"{name}/{config}" for config in sorted(configs)])
+        raise UserError(f"{folder}: this data set has several configurations; expected one of {known}")
     if not configs:
         raise UserError(f"{folder}: no data set is prepared here; it is prepared by {_command(builder, data_dir)}")
     return next(iter(configs.values()))
@@ -172,7 +182,7 @@ def opened(folder: str) -> Any:
 
         return tensorflow_datasets.builder_from_directory(folder)
     except Exception as error:
-        raise UserError(f"{folder}: TFDS cannot open this data set ({_reason(error)})") from error
+        raise UserError(f"{folder}: TFDS cannot open this data set ({reason(error)})") from error
 
 
 def _refuse_foreign_classes(path: str) -> None:
@@ -233,8 +243,8 @@ def _checked(folder: str, image: str, texts: Sequence[str]) -> list[_Leaf]:
     return [known[path] for path in texts]
 
 
-class _Reader:
-    """Some features of the records of a split, read when they are asked for. Threads may share it.
+class Records:
+    """Some features of the records of a split, read when they are asked for (see `records`). Threads may share it.
 
     Attributes:
       places: (file, position in it) of each record.
@@ -252,14 +262,14 @@ class _Reader:
             files = info.splits[split].file_instructions
             self._records = opened(folder).as_data_source(split, **how) if files else []
         except Exception as error:
-            splits = ", ".join(map(shown, info.splits))
+            known = listed(list(info.splits))
             raise UserError(
-                f"{folder}: split {split!r} cannot be read ({_reason(error)}); its splits are {splits}"
+                f"{folder}: split {split!r} cannot be read ({reason(error)}); its splits are {known}"
             ) from error
         for file in files:
             _refuse_what_cannot_hold(file.filename, file.take)
         self.places = [(file.filename, file.skip + number) for file in files for number in range(file.take)]
-        self._paths = paths
+        self._split, self._paths = split, paths
 
     def __getitem__(self, index: int) -> list[list[Any]]:
         """The features' values as they are stored; raises nearly anything if the record is damaged.
@@ -271,6 +281,21 @@ class _Reader:
         found = tf_example_pb2.Example.FromString(self._records[index]).features.feature
         return [_stored(found, path) for path in self._paths]
 
+    def numbered_places(self) -> Iterator[tuple[int, tuple[str, int]]]:
+        """(index, place) of each record, with a bar on the terminal where there are many."""
+        quiet = len(self.places) <= _PROGRESS_FROM
+        return enumerate(tqdm(self.places, desc=f"reading {self._split}", unit="record", disable=quiet))
+
+
+@functools.lru_cache(maxsize=16)
+def records(folder: str, split: str, paths: tuple[str, ...]) -> Records:
+    """The records of a split of the data set prepared in a folder, of each the features at `paths`, in that order.
+
+    Raises:
+      UserError: no such split, other files than array_record, one that is missing, or more records than fit in one.
+    """
+    return Records(folder, split, paths)
+
 
 def _stored(found: Mapping[str, Any], path: str) -> list[Any]:
     """The values of one feature, in the order of all sequences that it stands in."""
@@ -281,31 +306,27 @@ def _stored(found: Mapping[str, Any], path: str) -> list[Any]:
     return list(getattr(found[key], kind).value) if kind else []
 
 
-def _refuse_what_cannot_hold(path: str, records: int) -> None:
+def _refuse_what_cannot_hold(path: str, count: int) -> None:
     """Before a list of all records is made: their number is only what the data set's description says."""
     if not os.path.isfile(path):
         raise UserError(f"{path}: there is no such file, but the data set's description says that there is")
-    if records > (size := os.path.getsize(path)):
-        raise UserError(f"{path}: {records} records cannot be in the {size} bytes of this file")
-
-
-_reader = functools.lru_cache(maxsize=16)(_Reader)
+    if count > (size := os.path.getsize(path)):
+        raise UserError(f"{path}: {count} records cannot be in the {size} bytes of this file")
 
 
 def _examples(
     folder: str, split: str, name: str, image: str, texts: Sequence[_Leaf], update: Callable[[bytes], object]
 ) -> Iterator[Example | BadExample]:
     """All examples of the split that TFDS calls `name`; of `texts`, the first is the captions, the second the task."""
-    reader = _reader(folder, name, tuple(leaf.path for leaf in texts))
-    quiet = len(reader.places) <= _PROGRESS_FROM
-    for index, place in enumerate(tqdm(reader.places, desc=f"reading {name}", unit="record", disable=quiet)):
+    found = records(folder, name, tuple(leaf.path for leaf in texts))
+    for index, place in found.numbered_places():
         file, position = place
         fail = failing_at(f"{file}, record {position}")
         try:
             try:
-                values = reader[index]
+                values = found[index]
             except Exception as error:
-                fail("damaged record", f"the record cannot be read ({_reason(error)})")
+                fail("damaged record", f"the record cannot be read ({reason(error)})")
             task = _task(folder, texts[1:], values[1:], fail)
             fail = failing_at(f"{file}, record {position}", task)
             captions = checked_captions(_texts(texts[0], values[0], fail), fail)
@@ -351,7 +372,3 @@ def _texts(leaf: _Leaf, values: Sequence[Any], fail: Fail) -> list[str]:
         except Exception:  # a label beyond the names, or in a damaged record no label at all
             fail("unknown label", f"feature {leaf.path!r} is {value!r:.60}, which stands for no class")
     return texts
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -13,6 +13,7 @@ are names that begin with a dot.
 Nothing is ever extracted: the headers are read once, and pictures later from where they lie in the shard.
 """
 
+import codecs
 import hashlib
 import json
 import os
@@ -35,10 +36,10 @@ from lpi_jax.data.examples import (
     refuse_half_characters,
     shown,
 )
-from lpi_jax.data.json_file import text
+from lpi_jax.data.json_file import decoded, parse, text
 from lpi_jax.data.pictures import MAX_PIXELS, PictureInside
 from lpi_jax.data.stream import Stream
-from lpi_jax.errors import UserError
+from lpi_jax.errors import UserError, reason
 
 MAX_TEXT_BYTES = 1_000_000  # of one caption or JSON member
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -227,8 +228,7 @@ def _members(shard: _Shard, file: BinaryIO, size: int) -> Iterator[tarfile.TarIn
     except UserError:
         raise
     except Exception as error:  # damaged headers raise nearly anything: TarError, ValueError, RecursionError, ...
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        fail("damaged archive", f"the tar archive is damaged {last} ({reason})")
+        fail("damaged archive", f"the tar archive is damaged {last} ({reason(error)})")
     file.seek(end)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         fail("damaged archive", f"the tar archive is damaged or cut off {last} (no header and no end mark)")
@@ -283,15 +283,7 @@ def _record(texts: dict[str, bytes | None], fail: Fail) -> dict:
     """What the JSON member says; nothing if there is none."""
     if "json" not in texts:
         return {}
-    try:
-        record = json.loads(_decoded("json", texts["json"], fail))
-    except (ValueError, RecursionError) as error:  # too deep, or a number of thousands of digits
-        if isinstance(error, BadExample):
-            raise
-        fail("not JSON", f"its .json is not JSON ({' '.join(str(error).split())[:100]})")
-    if not isinstance(record, dict):
-        fail("not an object", f'its .json is {kind_of(record)}; expected an object like {{"captions": [...]}}')
-    return record
+    return parse(_raw("json", texts, fail), "its .json", '{"captions": [...]}', fail)
 
 
 def _captions(record: dict, texts: dict[str, bytes | None], fail: Fail) -> tuple[str, ...]:
@@ -299,7 +291,7 @@ def _captions(record: dict, texts: dict[str, bytes | None], fail: Fail) -> tuple
     if captions is None and (caption := record.get("caption")) is not None:
         captions = [caption]
     if captions is None and "txt" in texts:
-        captions = [" ".join(_decoded("txt", texts["txt"], fail).split())]
+        captions = [" ".join(decoded(_raw("txt", texts, fail), "its .txt", fail).split())]
     if captions is None:
         fail("no captions", "its .json has neither captions nor caption, and there is no .txt")
     if not isinstance(captions, list):
@@ -307,13 +299,12 @@ def _captions(record: dict, texts: dict[str, bytes | None], fail: Fail) -> tuple
     return checked_captions(captions, fail)
 
 
-def _decoded(ending: str, raw: bytes | None, fail: Fail) -> str:
+def _raw(ending: str, texts: dict[str, bytes | None], fail: Fail) -> bytes:
+    """What the text member holds, without the mark that some editors put at the start of UTF-8."""
+    raw = texts[ending]
     if raw is None:
         fail("text too long", f"its .{ending} has more than {MAX_TEXT_BYTES} bytes")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        fail("not UTF-8", f"byte {error.start + 1} of its .{ending} is not UTF-8")
+    return raw.removeprefix(codecs.BOM_UTF8)
 
 
 def _agreed(key: str, placed: str | None, record: dict, fail: Fail) -> str:
