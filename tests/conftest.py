@@ -58,7 +58,7 @@ def small_settings(tiny_clip) -> dict[str, Any]:
         "data.domains": ("comic", "fax", "aerial"),
         "data.train": 16,
         "data.val": 8,
-        "data.max_words": 6,  # captions of like length: one compiled step
+        "data.max_words": 10,  # captions of like length: one compiled step
         "prompt.length": 4,
         "prompt.layers": 2,
         "prompt.depth": 2,
