@@ -2,7 +2,7 @@
 
 Command:  python experiments/choose_lr.py scenes  --out runs/choose_lr
           python experiments/choose_lr.py clipart --out runs/choose_lr --clipart runs/clipart
-Hardware: two CPU cores; about a minute a line for scenes, three for clip-art
+Hardware: two CPU cores; about a minute a line for scenes, two and a half for clip-art
 
 Scenes: the four development domains, which are not among the twelve, and a seed of their own. Clip-art: a stream made
 of the reported stream's *training* drawings alone; held out are 40 % of those that the backbone has not seen either.
