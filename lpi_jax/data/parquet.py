@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from lpi_jax.data.examples import no_such_name
-from lpi_jax.data.pictures import MAX_BYTES, MISSING, UNREADABLE, BadImage, Picture, check_image, read_image
+from lpi_jax.data.pictures import MAX_BYTES, MISSING, UNREADABLE, BadImage, Picture, StoredPicture
 from lpi_jax.errors import UserError, reason
 
 MAX_TEXT_BYTES = 1 << 17  # of one value
@@ -174,7 +172,7 @@ def _cell(batch: Any, index: int, name: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureInTable:
+class PictureInTable(StoredPicture):
     """A picture inside a Parquet table: the leaf column it is in, its row group and its row there, its name."""
 
     path: str
@@ -182,12 +180,6 @@ class PictureInTable:
     group: int
     row: int
     name: str
-
-    def read(self, max_pixels: int) -> np.ndarray:
-        return read_image(self._bytes(), max_pixels, self._called)
-
-    def check(self, max_pixels: int) -> int:
-        return check_image(self._bytes(), max_pixels, self._called)
 
     @property
     def _called(self) -> str:

@@ -10,6 +10,7 @@ import os
 import stat
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -72,20 +73,35 @@ class PictureFile:
         return check_image(self.path, max_pixels)
 
 
-@dataclass(frozen=True, slots=True)
-class PictureInside:
-    """A picture stored uncompressed inside a larger file: `size` bytes from `offset`, called `name` in messages."""
+class StoredPicture(ABC):
+    """A picture that is stored in some larger thing: its kinds say what they are called and get their encoded bytes."""
 
-    path: str
-    offset: int
-    size: int
-    name: str
+    __slots__ = ()
 
     def read(self, max_pixels: int) -> np.ndarray:
         return read_image(self._bytes(), max_pixels, self._called)
 
     def check(self, max_pixels: int) -> int:
         return check_image(self._bytes(), max_pixels, self._called)
+
+    @property
+    @abstractmethod
+    def _called(self) -> str:
+        """What messages call the picture."""
+
+    @abstractmethod
+    def _bytes(self) -> bytes:
+        """The encoded picture; raises `BadImage`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureInside(StoredPicture):
+    """A picture stored uncompressed inside a larger file: `size` bytes from `offset`, called `name` in messages."""
+
+    path: str
+    offset: int
+    size: int
+    name: str
 
     @property
     def _called(self) -> str:

@@ -35,8 +35,7 @@ from lpi_jax.data.pictures import (
     TOO_LARGE,
     UNREADABLE,
     BadImage,
-    check_image,
-    read_image,
+    StoredPicture,
 )
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
@@ -100,19 +99,13 @@ def tfds(
 
 
 @dataclass(frozen=True, slots=True)
-class RecordPicture:
+class RecordPicture(StoredPicture):
     """The picture in feature `image` of record `index` of a split of the data set prepared in `folder`."""
 
     folder: str
     split: str
     index: int
     image: str
-
-    def read(self, max_pixels: int) -> np.ndarray:
-        return read_image(self._bytes(), max_pixels, self._called)
-
-    def check(self, max_pixels: int) -> int:
-        return check_image(self._bytes(), max_pixels, self._called)
 
     @property
     def _called(self) -> str:
