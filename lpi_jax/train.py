@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from lpi_jax import mesh as meshes
 from lpi_jax.data.loader import Batch
 from lpi_jax.data.preprocess import normalise
-from lpi_jax.errors import UserError
+from lpi_jax.errors import UserError, reason
 from lpi_jax.methods.base import Features, Method, Tree
 from lpi_jax.models.clip import CLIP
 
@@ -51,8 +51,7 @@ def make_optimizer(name: str, arguments: Mapping[str, Any]) -> optax.GradientTra
     except UserError:
         raise
     except (TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"config.train.optimizer_args do not fit optimiser {name!r}: {reason}") from error
+        raise UserError(f"config.train.optimizer_args do not fit optimiser {name!r}: {reason(error)}") from error
     return optimizer
 
 

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from coco_trees import Photo, write_coco
 
 from lpi_jax import main
 from lpi_jax.data import coco
+from tests.coco_trees import Photo, write_coco
 
 ROOT = Path(__file__).parents[1]
 TASKS = {"vehicle": "bus", "food": "pizza", "person": "person"}

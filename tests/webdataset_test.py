@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import tarfile
-import zlib
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from PIL import Image
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.webdataset import MAX_TEXT_BYTES, webdataset
 from lpi_jax.errors import UserError
+from tests.sealed import nothing_is_paired_wrongly, sealed
 
 
 def picture(shade, kind="png", side=4):
@@ -440,23 +440,9 @@ def test_sparse_members_are_not_pictures(folder):
         webdataset(folder)
 
 
-def sealed(number):
-    """A caption that tells when it is damaged."""
-    return f"number {number} seal {zlib.crc32(str(number).encode())}"
-
-
 FUZZED = [
     tarred([m for i in range(4) for m in pair(i, sealed(i))], form) for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 ]
-
-
-def nothing_is_paired_wrongly(stream):
-    for split in (split for task in stream.tasks for split in (task.train, task.val)):
-        for index, (caption,) in enumerate(split.captions):
-            shade = int(split.load(index)[0, 0, 0])
-            words = caption.split()
-            undamaged = len(words) == 4 and words[1].isdigit() and sealed(int(words[1])) == caption
-            assert not undamaged or int(words[1]) == shade
 
 
 def outcome(folder):
