@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
+from PIL import Image
 
 from lpi_jax import build, checkpoint, continual, routing, workdir
 from lpi_jax.data import pictures, preprocess
 from lpi_jax.errors import UserError
 from lpi_jax.memory import Memory
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 class Retriever:
@@ -33,7 +31,7 @@ class Retriever:
         self._prompts = [system.method.prompts(memory.trained_of(task)) for task in range(memory.count)]
         self.tasks = memory.names
 
-    def encode_image(self, images: "np.ndarray | Image | Iterable[np.ndarray | Image]") -> np.ndarray:
+    def encode_image(self, images: np.ndarray | Image.Image | Iterable[np.ndarray | Image.Image]) -> np.ndarray:
         """Features of pictures.
 
         Args:
@@ -124,7 +122,7 @@ def load(directory: str | Path) -> Retriever:
 
 
 def _several(images: Any) -> list[Any]:
-    if hasattr(images, "convert") or getattr(images, "ndim", 4) != 4:  # one PIL image, one array
+    if isinstance(images, Image.Image) or getattr(images, "ndim", 4) != 4:  # one PIL image, one array
         return [images]
     try:
         return list(images)
@@ -132,9 +130,13 @@ def _several(images: Any) -> list[Any]:
         raise UserError(f"images is a {type(images).__name__}, expected arrays or PIL images") from error
 
 
-def _rgb(image: Any) -> np.ndarray:
-    """[H, W, 3] uint8 of an array or a PIL image."""
-    array = pictures.from_pillow(image) if hasattr(image, "convert") else np.asarray(image)
+def _rgb(image: Any) -> Image.Image:
+    """A picture in mode RGB, from an array or a PIL image."""
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise UserError(f"a picture is {image.width} x {image.height} pixels, expected at least one")
+        return pictures.as_seen(image)
+    array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
         raise UserError(f"a picture is {array.dtype} {array.shape}, expected uint8 (height, width, 3)")
-    return array
+    return Image.fromarray(array)

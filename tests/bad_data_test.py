@@ -28,6 +28,7 @@ from lpi_jax.data.preprocess import clean_caption
 from lpi_jax.errors import UserError
 from lpi_jax.main import main
 from lpi_jax.models.tokenizer import Tokenizer, trim
+from tests.pixels import pixels
 
 CONTEXT = 77
 FUZZ = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
@@ -90,7 +91,7 @@ def assert_paired(stream):
             record, number = by_image[key], int(Path(key).stem)
             assert (record["task"], record["split"], tuple(record["captions"])) == (task.name, name, captions)
             assert str(number) in captions[0]
-            assert tuple(split.load(index)[12, 12]) == colour(number)
+            assert tuple(pixels(split.load(index))[12, 12]) == colour(number)
             numbers.append(number)
     assert len(set(numbers)) == len(numbers) == stream.notes["pictures"]
     return sorted(numbers)
@@ -155,7 +156,7 @@ def test_pictures_of_unusual_kinds_are_read_as_what_they_are(tmp_path, mode):
 
 def test_a_transparent_corner_is_white(tmp_path):
     split = jsonl(write(tmp_path, ROWS, {2: palette(2)})).tasks[0].train
-    assert split.load(split.keys.index("2.png"))[0, 0].tolist() == [255, 255, 255]
+    assert pixels(split.load(split.keys.index("2.png")))[0, 0].tolist() == [255, 255, 255]
 
 
 # ---- bad pictures ----------------------------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ def test_a_damaged_manifest_never_mixes_up_lines(tmp_path, data):
             assert (key, list(captions), task.name, name) in lines
             number = int(Path(key).stem)  # a damaged name still leads to the file of that name, or to none
             assert (tmp_path / key).samefile(tmp_path / f"{number}.png")
-            assert tuple(split.load(index)[12, 12]) == colour(number)
+            assert tuple(pixels(split.load(index))[12, 12]) == colour(number)
 
 
 def told(line):
@@ -338,7 +339,7 @@ def test_damaged_files_are_named_or_skipped_and_the_others_stay_as_they_are(tmp_
         for index, (key, captions) in enumerate(zip(split.keys, split.captions, strict=True)):
             number = int(Path(key).stem)
             assert captions[0] == f"picture number {number}"
-            assert number == 7 or tuple(split.load(index)[12, 12]) == colour(number)
+            assert number == 7 or tuple(pixels(split.load(index))[12, 12]) == colour(number)
     try:
         for _, _, split in splits(jsonl(path, max_pixels=1_000_000)):
             for index in range(len(split)):

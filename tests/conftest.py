@@ -18,6 +18,7 @@ from lpi_jax.data.stream import Split, Stream, Task
 from lpi_jax.memory import Memory
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIPConfig, TowerConfig, init_params
+from tests.pixels import loading
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
@@ -147,7 +148,7 @@ def toy_stream() -> Callable[..., Stream]:
             pictures = np.random.default_rng([task, first]).integers(0, 256, (count, 32, 32, 3), np.uint8)
             numbers = range(first, first + count)
             spoken = tuple(tuple(words.format(task, i, j) for j in range(captions)) for i in numbers)
-            return Split(tuple(f"{task}/{i}" for i in numbers), spoken, pictures.__getitem__)
+            return Split(tuple(f"{task}/{i}" for i in numbers), spoken, loading(pictures))
 
         return Stream(
             "toys",

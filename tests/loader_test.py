@@ -19,20 +19,20 @@ from lpi_jax.data.loader import (
     dropped_per_epoch,
     host_rows,
     order,
-    remembered,
     steps_per_epoch,
     training_batches,
 )
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.stream import Split
 from lpi_jax.models.tokenizer import trim
+from tests.pixels import loading
 
 CAPTIONS = (2, 1, 3, 2, 1, 4)  # per picture
 PICTURES = np.random.default_rng(0).integers(0, 256, (len(CAPTIONS), 12, 16, 3), np.uint8)
 SPLIT = Split(
     tuple(f"picture {i}" for i in range(len(CAPTIONS))),
     tuple(tuple(f"caption {i} {j}" for j in range(count)) for i, count in enumerate(CAPTIONS)),
-    PICTURES.__getitem__,
+    loading(PICTURES),
 )
 PAIRS = sum(CAPTIONS)
 EOT = 999
@@ -141,7 +141,7 @@ def test_a_pair_comes_at_most_once_an_epoch_and_brings_its_own_caption():
     assert len(left_out) > 1  # not always the same pair
     for batch in found:
         for image, (picture, _) in zip(batch.images, pairs_of(batch), strict=True):
-            np.testing.assert_array_equal(image, Transform(8)(PICTURES[picture], ()))
+            np.testing.assert_array_equal(image, Transform(8)(SPLIT.load(picture), ()))
 
 
 def test_batches_have_the_promised_shapes():
@@ -214,7 +214,8 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_on_another_number_of_hosts(firs
 
 
 def test_a_host_loads_only_the_pictures_of_its_rows():
-    split, loaded = counted()
+    loaded = []
+    split = Split(SPLIT.keys, SPLIT.captions, lambda index: (loaded.append(int(index)), SPLIT.load(index))[1])
     (batch,) = batches(0, 1, batch=8, host=1, hosts=4, split=split)
     assert len(loaded) == 2
     assert sorted(loaded) == sorted(picture for picture, _ in pairs_of(batch))
@@ -244,9 +245,10 @@ def crops_by_pair(epoch, **settings):
 
 def test_a_crop_is_a_function_of_seed_task_epoch_and_pair():
     transform = Transform(8, "random", scale=(0.1, 0.9), flip=True)
-    np.testing.assert_array_equal(transform(PICTURES[0], (1, 2, 3, 4)), transform(PICTURES[0], (1, 2, 3, 4)))
+    picture = SPLIT.load(0)
+    np.testing.assert_array_equal(transform(picture, (1, 2, 3, 4)), transform(picture, (1, 2, 3, 4)))
     seeds = [(1, 2, 3, 4), (0, 2, 3, 4), (1, 0, 3, 4), (1, 2, 0, 4), (1, 2, 3, 0)]
-    assert len({transform(PICTURES[0], seed).tobytes() for seed in seeds}) == 5
+    assert len({transform(picture, seed).tobytes() for seed in seeds}) == 5
     first = crops_by_pair(1)
     for pair, crop in crops_by_pair(1).items():
         np.testing.assert_array_equal(crop, first[pair])
@@ -267,11 +269,11 @@ def test_a_crop_does_not_depend_on_the_batch_it_is_in():
 
 def test_the_centre_view_is_the_same_whatever_the_seed():
     transform = Transform(8, "centre")
-    np.testing.assert_array_equal(transform(PICTURES[1], (0, 1)), transform(PICTURES[1], (5, 6)))
+    np.testing.assert_array_equal(transform(SPLIT.load(1), (0, 1)), transform(SPLIT.load(1), (5, 6)))
 
 
 def test_the_random_view_obeys_scale_and_flip():
-    ramp = np.repeat(np.arange(16, dtype=np.uint8)[None, :, None], 16, 0).repeat(3, 2) * 15
+    ramp = Image.fromarray(np.repeat(np.arange(16, dtype=np.uint8)[None, :, None], 16, 0).repeat(3, 2) * 15)
     for number in range(20):
         whole = Transform(16, "random", scale=(1.0, 1.0), flip=False)(ramp, (number,))
         assert (np.diff(whole[8, :, 0].astype(int)) >= 0).all()  # never mirrored
@@ -329,7 +331,7 @@ def test_a_damaged_picture_ends_the_epoch_at_its_batch():
     def load(index):
         if index == 5:
             raise OSError("picture 5 is gone")
-        return PICTURES[index]
+        return SPLIT.load(index)
 
     split = Split(SPLIT.keys, SPLIT.captions, load)
     found = []
@@ -345,7 +347,7 @@ def test_a_damaged_file_is_named_with_its_line_at_its_batch(tmp_path):
         for i, split in enumerate(["train"] * 8 + ["val"])
     ]
     for i in range(9):
-        Image.fromarray(PICTURES[i % len(PICTURES)]).save(tmp_path / f"{i}.png")
+        SPLIT.load(i % len(PICTURES)).save(tmp_path / f"{i}.png")
     (tmp_path / "toys.jsonl").write_text("\n".join(lines))
     split = jsonl(tmp_path / "toys.jsonl").tasks[0].train
     damaged = int(order(0, 0, 0, 8)[5])  # the sixth to come: in the third batch of two
@@ -394,60 +396,3 @@ def test_threads_end_when_the_rest_is_not_wanted(how):
     gc.collect()
     assert_ended(before)
     assert len(made) <= 1 + loader.AHEAD
-
-
-# ---- remembered ------------------------------------------------------------------------------------------------------
-
-
-def counted():
-    """SPLIT with a record of what was loaded."""
-    loaded = []
-    return Split(SPLIT.keys, SPLIT.captions, lambda index: (loaded.append(int(index)), PICTURES[index])[1]), loaded
-
-
-def test_remembered_pictures_are_equal_and_made_once():
-    split, loaded = counted()
-    kept = remembered(split, PICTURES.nbytes)
-    for _ in range(3):
-        for index in range(len(SPLIT)):
-            np.testing.assert_array_equal(kept.load(index), PICTURES[index])
-    assert loaded == list(range(len(SPLIT)))
-    assert (kept.keys, kept.captions) == (SPLIT.keys, SPLIT.captions)
-    assert kept.load(np.int32(2)) is kept.load(2)  # whatever kind of number asks
-
-
-@pytest.mark.parametrize("room", [0, 1, 3, 3.5])
-def test_no_more_is_remembered_than_allowed(room):
-    split, loaded = counted()
-    kept = remembered(split, int(room * PICTURES[0].nbytes))
-    for _ in range(2):
-        for index in range(len(SPLIT)):
-            np.testing.assert_array_equal(kept.load(index), PICTURES[index])
-    again = loaded[len(SPLIT) :]
-    assert again == list(range(int(room), len(SPLIT)))
-
-
-def test_a_picture_loaded_by_two_threads_at_once_counts_once():
-    barrier, loaded = threading.Barrier(2), []
-
-    def load(index):
-        loaded.append(index)
-        if len(loaded) <= 2:
-            barrier.wait(5)  # both threads are in here before either goes on
-        return PICTURES[index]
-
-    kept = remembered(Split(SPLIT.keys, SPLIT.captions, load), 2 * PICTURES[0].nbytes)
-    both = [threading.Thread(target=kept.load, args=(0,)) for _ in range(2)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join()
-    kept.load(1)
-    kept.load(1)
-    kept.load(0)
-    assert loaded == [0, 0, 1]  # there was room for the second picture
-
-
-def test_annotations_are_passed_on():
-    split = Split(SPLIT.keys, SPLIT.captions, SPLIT.load, annotate=lambda index: f"box of {index}")
-    assert remembered(split, 0).annotate(3) == "box of 3"

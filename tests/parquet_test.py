@@ -13,8 +13,9 @@ from lpi_jax.data import parquet
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.table import table
 from lpi_jax.errors import UserError
+from tests.pixels import shades
 from tests.sealed import nothing_is_paired_wrongly, sealed
-from tests.tables import SPREAD, columns_of, damaged, encoded, outcome, parquet_of, shades, write_folder
+from tests.tables import SPREAD, columns_of, damaged, encoded, outcome, parquet_of, write_folder
 
 
 @pytest.fixture

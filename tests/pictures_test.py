@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from lpi_jax.data import pictures
-from lpi_jax.data.pictures import BadImage, PictureFile, PictureInside, check_image, read_image
+from lpi_jax.data.pictures import BadImage, PictureFile, PictureInside, as_seen, check_image, read_image
+from tests.pixels import pixels
 
 
 def noise(height, width, seed=0):
@@ -33,6 +34,11 @@ def saved(tmp_path, image, name, **options):
     return path
 
 
+def seen(source, **options):
+    """The pixels of a picture as it is read."""
+    return pixels(read_image(source, **options))
+
+
 def png_declaring(width, height):
     """A few bytes that claim to be a huge picture."""
 
@@ -46,17 +52,16 @@ def png_declaring(width, height):
 
 
 def test_rgb_png_comes_back_exactly(tmp_path):
-    pixels = noise(7, 11)
-    read = read_image(saved(tmp_path, Image.fromarray(pixels), "a.png"))
-    assert read.dtype == np.uint8 and read.flags.writeable
-    np.testing.assert_array_equal(read, pixels)
+    expected = noise(7, 11)
+    read = seen(saved(tmp_path, Image.fromarray(expected), "a.png"))
+    np.testing.assert_array_equal(read, expected, strict=True)
 
 
 def test_transparency_is_laid_on_white(tmp_path):
     rgba = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
     rgba.putpixel((1, 2), (200, 0, 0, 255))
     rgba.putpixel((2, 2), (0, 0, 0, 127))
-    read = read_image(saved(tmp_path, rgba, "a.png"))
+    read = seen(saved(tmp_path, rgba, "a.png"))
     assert tuple(read[0, 0]) == (255, 255, 255)
     assert tuple(read[2, 1]) == (200, 0, 0)
     assert tuple(read[2, 2]) == (128, 128, 128)
@@ -67,7 +72,7 @@ def test_palette_with_transparency_is_laid_on_white(tmp_path, alpha):
     image = Image.new("P", (4, 4), 0)
     image.putpalette([10, 20, 30, 90, 80, 70] + [0] * 762)
     image.putpixel((3, 1), 1)
-    read = read_image(saved(tmp_path, image, "a.png", transparency=alpha))
+    read = seen(saved(tmp_path, image, "a.png", transparency=alpha))
     assert tuple(read[0, 0]) == (255, 255, 255)
     assert tuple(read[1, 3]) == (90, 80, 70)
 
@@ -75,35 +80,35 @@ def test_palette_with_transparency_is_laid_on_white(tmp_path, alpha):
 def test_grey_with_alpha_and_bilevel(tmp_path):
     grey = Image.new("LA", (2, 1), (40, 255))
     grey.putpixel((1, 0), (40, 0))
-    assert read_image(saved(tmp_path, grey, "a.png"))[0].tolist() == [[40] * 3, [255] * 3]
+    assert seen(saved(tmp_path, grey, "a.png"))[0].tolist() == [[40] * 3, [255] * 3]
     bilevel = Image.new("1", (2, 1), 0)
     bilevel.putpixel((1, 0), 1)
-    assert read_image(saved(tmp_path, bilevel, "b.png"))[0].tolist() == [[0] * 3, [255] * 3]
+    assert seen(saved(tmp_path, bilevel, "b.png"))[0].tolist() == [[0] * 3, [255] * 3]
 
 
 def test_cmyk_jpeg_becomes_rgb(tmp_path):
     path = saved(tmp_path, Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "a.jpg", quality=95)
-    np.testing.assert_allclose(read_image(path)[8, 8], (255, 0, 0), atol=4)
+    np.testing.assert_allclose(seen(path)[8, 8], (255, 0, 0), atol=4)
 
 
 def test_16_bit_grey_is_scaled_to_8(tmp_path):
     values = np.array([[0, 257, 32896, 65535]], np.uint16)
     for name in ("a.png", "a.tif"):
-        read = read_image(saved(tmp_path, Image.fromarray(values), name))
+        read = seen(saved(tmp_path, Image.fromarray(values), name))
         assert read[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
 
 
 def test_float_grey_is_scaled_by_its_range(tmp_path):
     unit = Image.fromarray(np.array([[0.0, 0.5, 1.0]], np.float32))
-    assert read_image(saved(tmp_path, unit, "a.tif"))[0, :, 0].tolist() == [0, 128, 255]
+    assert seen(saved(tmp_path, unit, "a.tif"))[0, :, 0].tolist() == [0, 128, 255]
     bytes_ = Image.fromarray(np.array([[0.0, 100.4, 300.0]], np.float32))
-    assert read_image(saved(tmp_path, bytes_, "b.tif"))[0, :, 0].tolist() == [0, 100, 255]
+    assert seen(saved(tmp_path, bytes_, "b.tif"))[0, :, 0].tolist() == [0, 100, 255]
 
 
 def test_first_frame_of_an_animation(tmp_path):
     red, blue = Image.new("RGB", (5, 3), "red"), Image.new("RGB", (5, 3), "blue")
     path = saved(tmp_path, red, "a.gif", save_all=True, append_images=[blue])
-    read = read_image(path)
+    read = seen(path)
     assert read.shape == (3, 5, 3) and tuple(read[1, 1]) == (255, 0, 0)
 
 
@@ -124,15 +129,117 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
         7: a[::-1, ::-1].swapaxes(0, 1),
         8: np.rot90(a, 1),
     }
-    np.testing.assert_array_equal(read_image(path), upright[orientation])
+    np.testing.assert_array_equal(seen(path), upright[orientation])
 
 
 @pytest.mark.parametrize("ending", ["bmp", "gif", "jpg", "png", "ppm", "tga", "tif", "webp", "ico", "jp2"])
 def test_formats_pillow_reads(tmp_path, ending):
     image = Image.new("RGB", (32, 32), (255, 0, 0))
-    read = read_image(saved(tmp_path, image, f"a.{ending}"))
+    read = seen(saved(tmp_path, image, f"a.{ending}"))
     assert read.shape == (32, 32, 3)
     np.testing.assert_allclose(read[16, 16], (255, 0, 0), atol=4)
+
+
+PLAIN = [("1", "png"), ("L", "jpg"), ("P", "gif"), ("P", "png"), ("CMYK", "jpg"), ("CMYK", "tif"), ("RGBX", "tif")]
+
+
+@pytest.mark.parametrize(("mode", "ending"), [*PLAIN, ("YCbCr", "jpg")])
+def test_modes_without_alpha_become_rgb_as_pillow_makes_them(tmp_path, mode, ending):
+    path = saved(tmp_path, Image.fromarray(noise(5, 7)).convert(mode), f"a.{ending}")
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(seen(path), np.asarray(image.convert("RGB")), strict=True)
+
+
+ALPHA_OR_DEPTH = [("LA", "png"), ("RGBA", "png"), ("RGBA", "webp"), ("RGBA", "tif"), ("LAB", "tif"), ("I;16", "png")]
+ALPHA_OR_DEPTH += [("I;16", "tif"), ("I;16B", "tif"), ("I", "tif"), ("F", "tif")]
+
+
+@pytest.mark.parametrize(("mode", "ending"), [*PLAIN, *ALPHA_OR_DEPTH])
+def test_whatever_the_mode_the_picture_is_rgb_and_seeing_it_once_more_changes_nothing(tmp_path, mode, ending):
+    picture = read_image(saved(tmp_path, Image.new(mode, (7, 5), 1), f"a.{ending}"))
+    assert pixels(picture).shape == (5, 7, 3)
+    np.testing.assert_array_equal(pixels(as_seen(picture)), pixels(picture), strict=True)
+
+
+# what is done with a picture later
+
+LATER = {
+    "JPEG": {},
+    "JPEG, progressive": {"progressive": True},
+    "PNG": {},
+    "WebP": {},
+    "WebP, lossless": {"lossless": True},
+    "TIFF": {},
+    "TIFF, compressed": {"compression": "tiff_lzw"},
+    "TIFF of JPEG": {"compression": "jpeg"},
+    "TIFF of two pages": {"save_all": True},
+    "GIF": {},
+    "GIF, animated": {"save_all": True},
+    "BMP": {},
+    "PNG, animated": {"save_all": True},
+    "WebP, animated": {"save_all": True},
+    "MPO": {"save_all": True},
+    "JPEG2000": {},
+    "ICO": {},
+    "TGA": {},
+    "PPM": {},
+}
+
+
+CHANGES = [
+    lambda image: image.crop((5, 3, 30, 20)),
+    lambda image: image.resize((9, 21), Image.Resampling.BICUBIC),
+    lambda image: image.resize((9, 21), Image.Resampling.BICUBIC, (5, 3, 30, 20), reducing_gap=2.0),
+    lambda image: image.transpose(Image.Transpose.ROTATE_90),
+    lambda image: image.convert("L").convert("RGB"),
+    lambda image: image.copy(),
+    lambda image: pickle.loads(pickle.dumps(image)),
+    as_seen,
+]
+
+
+@pytest.mark.parametrize("kind", LATER)
+def test_a_picture_is_there_whole_after_its_file_is_gone(tmp_path, kind):
+    frames = [Image.fromarray(smooth(32, 48)), Image.fromarray(255 - smooth(32, 48))]
+    options = LATER[kind] | ({"append_images": frames[1:]} if "save_all" in LATER[kind] else {})
+    form = kind.split(",")[0].split(" ")[0]
+    path = saved(tmp_path, frames[0], "a.picture", format=form, **options)
+    with Image.open(path) as image:
+        expected = Image.fromarray(np.asarray(image.convert("RGB")))
+    found, data = read_image(path), path.read_bytes()
+    path.unlink()
+    for picture in (found, read_image(data)):
+        before = pixels(picture).copy()
+        np.testing.assert_array_equal(before, pixels(expected))
+        for change in CHANGES:
+            np.testing.assert_array_equal(pixels(change(picture)), pixels(change(expected)), strict=True)
+        np.testing.assert_array_equal(pixels(picture), before)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_that_was_read_is_not_turned_again(tmp_path, form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(noise(3, 5)), "a.picture", format=form, exif=exif)
+    picture = read_image(path)
+    assert picture.size == ((5, 3) if orientation < 5 else (3, 5))
+    np.testing.assert_array_equal(pixels(as_seen(picture)), pixels(picture), strict=True)
+
+
+def test_an_orientation_in_other_metadata_is_applied_once_too(tmp_path):
+    words = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    path = saved(tmp_path, Image.fromarray(noise(3, 5)), "a.jpg", xmp=words, quality=95)
+    assert read_image(path).size == as_seen(read_image(path)).size == (3, 5)
+
+
+def test_the_opened_picture_itself_is_not_changed(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path, Image.fromarray(noise(3, 5)), "a.png", exif=exif)
+    with Image.open(path) as image:
+        for _ in range(2):
+            np.testing.assert_array_equal(pixels(as_seen(image)), np.rot90(noise(3, 5), -1))
 
 
 # bad pictures
@@ -189,14 +296,14 @@ def test_huge_pictures_are_refused_from_the_header(tmp_path):
     assert bad_kind(path) == "picture too large"
     path = saved(tmp_path, Image.new("RGB", (10, 10)), "b.png")
     assert bad_kind(path, max_pixels=99) == "picture too large"
-    assert read_image(path, max_pixels=100).shape == (10, 10, 3)
+    assert seen(path, max_pixels=100).shape == (10, 10, 3)
 
 
 def test_large_picture_within_the_limit_gives_no_warning_and_no_global_is_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     path = saved(tmp_path, Image.new("RGB", (40, 30)), "a.png")  # more than 1,000: Pillow would warn
     filters = list(warnings.filters)
-    assert read_image(path).shape == (30, 40, 3)
+    assert seen(path).shape == (30, 40, 3)
     assert warnings.filters == filters
     assert Image.MAX_IMAGE_PIXELS == 1000 and ImageFile.LOAD_TRUNCATED_IMAGES is False
 
@@ -254,16 +361,17 @@ def test_damaged_files_give_a_picture_or_bad_image_and_nothing_else(tmp_path_fac
     except BadImage as error:
         assert error.kind in ("unreadable picture", "picture too large")
     else:
-        assert picture.dtype == np.uint8 and picture.shape[2] == 3
+        assert 0 < picture.width * picture.height <= 1_000_000
+        assert pixels(picture.resize((3, 3))).shape == (3, 3, 3)  # nothing is left to be decoded that could yet fail
 
 
 def test_a_picture_inside_a_file_is_read_like_one_of_its_own(tmp_path):
-    pixels = noise(7, 9)
-    own = saved(tmp_path, Image.fromarray(pixels), "a.png")
+    own = saved(tmp_path, Image.fromarray(noise(7, 9)), "a.png")
     data = own.read_bytes()
     (tmp_path / "all.bin").write_bytes(b"x" * 100 + data + b"y" * 10)
     inside = PictureInside(str(tmp_path / "all.bin"), 100, len(data), "member a.png")
-    np.testing.assert_array_equal(inside.read(1000), PictureFile(str(own)).read(1000))
+    np.testing.assert_array_equal(pixels(inside.read(1000)), noise(7, 9))
+    np.testing.assert_array_equal(pixels(PictureFile(str(own)).read(1000)), noise(7, 9))
     assert inside.check(1000) == PictureFile(str(own)).check(1000) == len(data)
     with pytest.raises(BadImage, match=r"all.bin, member a.png: the picture has 9 x 7 pixels, more than the 62"):
         inside.read(62)

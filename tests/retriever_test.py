@@ -14,6 +14,7 @@ from lpi_jax.data.pictures import read_image
 from lpi_jax.errors import UserError
 from lpi_jax.models import weights
 from lpi_jax.models.clip import init_params
+from tests.pixels import pixels
 
 EXACT = {"rtol": 0, "atol": 1e-6}
 
@@ -39,7 +40,7 @@ def own(finished_run):
 @pytest.fixture(scope="module")
 def pictures(stream):
     """[24, 32, 32, 3] uint8, the validation pictures of all tasks."""
-    return np.stack([task.val.load(i) for task in stream.tasks for i in range(len(task.val))])
+    return np.stack([pixels(task.val.load(i)) for task in stream.tasks for i in range(len(task.val))])
 
 
 def assert_features(found, count):
@@ -120,6 +121,7 @@ def test_a_pillow_picture_is_turned_upright(model, tmp_path, pictures):
     with Image.open(tmp_path / "turned.png") as image:
         found = model.encode_image(image)
     np.testing.assert_allclose(found, model.encode_image(np.rot90(pictures[0], -1)), **EXACT)
+    np.testing.assert_allclose(model.encode_image(read_image(tmp_path / "turned.png")), found, **EXACT)  # only once
 
 
 def test_nothing_in_nothing_out(model):
@@ -139,6 +141,7 @@ def test_nothing_in_nothing_out(model):
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.int64)], r"a picture is int64 \(8, 8, 3\)"),
         (["a.png"], r"a picture is <U5 \(\), expected uint8"),
         (7, "images is a int, expected arrays or PIL images"),
+        (Image.new("RGB", (0, 5)), "a picture is 0 x 5 pixels, expected at least one"),
     ],
 )
 def test_what_is_no_picture_is_refused(model, images, message):

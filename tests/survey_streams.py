@@ -12,24 +12,24 @@ from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.stream import Split, Stream, Task
 
 
-def photo(seed: int, height: int = 40, width: int = 60) -> np.ndarray:
+def photo(seed: int, height: int = 40, width: int = 60) -> Image.Image:
     """A smooth picture unlike those of other seeds."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
-    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def split(pictures: Sequence[np.ndarray], captions: Sequence[Sequence[str]] | None = None) -> Split:
+def split(pictures: Sequence[Image.Image], captions: Sequence[Sequence[str]] | None = None) -> Split:
     """A split of pictures at hand."""
     captions = captions or [[f"picture {i}"] for i in range(len(pictures))]
     return loaded(pictures.__getitem__, captions)
 
 
-def loaded(load: Callable[[int], np.ndarray], captions: Sequence[Sequence[str]]) -> Split:
+def loaded(load: Callable[[int], Image.Image], captions: Sequence[Sequence[str]]) -> Split:
     """A split whose pictures come from a function."""
     return Split(tuple(map(str, range(len(captions)))), tuple(map(tuple, captions)), load)
 
 
-def gone(index: int) -> np.ndarray:
+def gone(index: int) -> Image.Image:
     """Fails to load a picture: the first twenty are missing, the others unreadable."""
     raise BadImage("missing file" if index < 20 else "unreadable picture", f"stream, line {index}:\nnot there")
 
@@ -45,7 +45,7 @@ def stream(*tasks: tuple[str, Split, Split]) -> Stream:
     return Stream("toys", tuple(Task(name, name, train, val) for name, train, val in tasks), "f" * 64)
 
 
-def manifest(folder: Path, rows: Iterable[tuple[np.ndarray | bytes, list[str], str, str]]) -> Path:
+def manifest(folder: Path, rows: Iterable[tuple[Image.Image | bytes, list[str], str, str]]) -> Path:
     """Writes rows of (picture or bytes, captions, task, split) as a manifest with its pictures beside it."""
     lines = []
     for number, (picture, captions, task, part) in enumerate(rows):
@@ -53,7 +53,7 @@ def manifest(folder: Path, rows: Iterable[tuple[np.ndarray | bytes, list[str], s
         if isinstance(picture, bytes):
             (folder / name).write_bytes(picture)
         else:
-            Image.fromarray(picture).save(folder / name)
+            picture.save(folder / name)
         lines.append({"image": name, "captions": captions, "task": task, "split": part})
     path = folder / "stream.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")

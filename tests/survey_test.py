@@ -12,7 +12,9 @@ from PIL import Image, ImageFilter
 
 from lpi_jax.data.contact_sheet import SIDE, Tile
 from lpi_jax.data.jsonl import jsonl
+from lpi_jax.data.pictures import read_image
 from lpi_jax.data.survey import LISTED, TILES, Repeats, Sizes, Words, _first_alike, _Look, survey
+from tests.pixels import pixels
 from tests.survey_streams import damaged, gone, half_gone, loaded, manifest, photo, split, stream
 
 
@@ -22,15 +24,14 @@ def alike(train, val=None):
     return (found.train_same, found.train_alike), (found.val_same, found.val_alike)
 
 
-def recompressed(pixels):
+def recompressed(picture):
     data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "JPEG", quality=85)
-    return np.asarray(Image.open(data))
+    picture.save(data, "JPEG", quality=85)
+    return read_image(data.getvalue())
 
 
-def scaled(pixels):
-    height, width = pixels.shape[:2]
-    return np.asarray(Image.fromarray(pixels).resize((width * 2, height * 2), Image.Resampling.BICUBIC))
+def scaled(picture):
+    return picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.BICUBIC)
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -82,8 +83,8 @@ def test_every_picture_is_read_once():
 def test_equal_pixels_are_found_whatever_the_file(tmp_path):
     parts = ["train", "train", "val"]
     path = manifest(tmp_path, [(photo(i), [f"picture {i}"], "toys", part) for i, part in enumerate(parts)])
-    Image.fromarray(photo(0)).save(tmp_path / "1.png", compress_level=1)
-    Image.fromarray(photo(0)).save(tmp_path / "2.png", "BMP")
+    photo(0).save(tmp_path / "1.png", compress_level=1)
+    photo(0).save(tmp_path / "2.png", "BMP")
     repeats = survey(jsonl(path), 30).tasks[0].repeats
     assert (repeats.train_same, repeats.val_same) == (1, 1)
     assert (repeats.train_alike, repeats.val_alike) == (0, 0)
@@ -97,13 +98,13 @@ def test_a_recompressed_or_scaled_picture_looks_alike(change):
 
 
 def test_pictures_of_the_same_shape_in_other_colours_do_not_look_alike():
-    red, blue, dark = (np.full((20, 20, 3), colour, np.uint8) for colour in ([200, 0, 0], [0, 0, 200], [20, 20, 20]))
-    assert alike([red, blue, dark, 255 - dark]) == ((0, 0), (0, 0))
+    colours = ((200, 0, 0), (0, 0, 200), (20, 20, 20), (235, 235, 235))
+    assert alike([Image.new("RGB", (20, 20), colour) for colour in colours]) == ((0, 0), (0, 0))
     pictures = [photo(i) for i in range(60)]
-    wide = np.full((10, 40, 3), 90, np.uint8)
-    assert alike([wide, wide.swapaxes(0, 1)]) == ((0, 1), (0, 0))  # the same bytes in another shape
-    mirrored = [picture[:, ::-1] for picture in pictures]
-    blurred = [np.asarray(Image.fromarray(p).rotate(90, expand=True).filter(ImageFilter.BLUR)) for p in pictures]
+    wide, tall = (Image.new("RGB", size, (90, 90, 90)) for size in ((40, 10), (10, 40)))
+    assert alike([wide, tall]) == ((0, 1), (0, 0))  # the same bytes in another shape
+    mirrored = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
+    blurred = [picture.rotate(90, expand=True).filter(ImageFilter.BLUR) for picture in pictures]
     assert alike(pictures, [*mirrored, *blurred]) == ((0, 0), (0, 0))
 
 
@@ -191,11 +192,11 @@ def test_a_progress_bar_for_many_pictures_only(capfd):
 
 
 def test_pictures_for_the_sheet_are_chosen_evenly_and_kept_small():
-    pictures = [np.full((300, 200, 3), i, np.uint8) for i in range(121)]
+    pictures = [Image.new("RGB", (200, 300), (i, i, i)) for i in range(121)]
     found = survey(stream(("pets", split(pictures), split(pictures[:3]))), 30)
     tiles = found.tiles[0]
     assert len(tiles["train"]) == TILES and len(tiles["val"]) == 3
-    chosen = [int(tile.picture[0, 0, 0]) for tile in tiles["train"]]
+    chosen = [int(pixels(tile.picture)[0, 0, 0]) for tile in tiles["train"]]
     assert chosen[0] == 0 and set(np.diff(chosen)) <= {10, 11}
     assert [tile.caption for tile in tiles["train"]] == [f"picture {i}" for i in chosen]
-    assert all(tile.picture.shape == (SIDE, SIDE * 2 // 3, 3) for tile in tiles["train"])
+    assert all(pixels(tile.picture).shape == (SIDE, SIDE * 2 // 3, 3) for tile in tiles["train"])

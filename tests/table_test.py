@@ -1,6 +1,5 @@
 """Tables, CSV and Parquet: what is read, what each kind of bad row says, and that damage never mixes rows."""
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,6 +7,7 @@ from hypothesis import strategies as st
 
 from lpi_jax.data.table import MAX_LINE, table
 from lpi_jax.errors import UserError
+from tests.pixels import pixels, shades
 from tests.sealed import sealed
 from tests.tables import (
     GOOD,
@@ -19,7 +19,6 @@ from tests.tables import (
     encoded,
     outcome,
     parquet_of,
-    shades,
     write_folder,
 )
 
@@ -39,7 +38,7 @@ def test_tasks_splits_captions_and_pictures(folder, write):
     assert cats.train.keys == ("img/1.png",) and cats.train.captions == (("a cat",),)
     assert shades(cats.train) + shades(cats.val) + shades(dogs.train) + shades(dogs.val) == [1, 2, 3, 4]
     assert stream.skipped == {} and stream.notes == {"path": str(path), "pictures": 4}
-    assert cats.train.load(0).shape == (4, 6, 3) and cats.train.load(0).dtype == np.uint8
+    assert pixels(cats.train.load(0)).shape == (4, 6, 3)
 
 
 def test_both_kinds_of_table_give_equal_streams(folder):

@@ -49,10 +49,6 @@ def columns_of(count=4, **more):
     } | more
 
 
-def shades(split):
-    return [int(split.load(i)[0, 0, 0]) for i in range(len(split))]
-
-
 def outcome(path, **columns):
     for mode in ("error", "skip"):
         try:

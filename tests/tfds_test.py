@@ -19,6 +19,7 @@ from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.tfds import prepared, tfds
 from lpi_jax.errors import UserError
 from tests.coco_trees import edit_records
+from tests.pixels import pixels, shades
 
 ANIMALS = ["cat", "dog"]
 
@@ -95,10 +96,6 @@ def copied(sound, tmp_path):
     return tmp_path / "copy"
 
 
-def shades(split):
-    return [int(split.load(i)[0, 0, 0]) for i in range(len(split))]
-
-
 def numbers(split):
     return [int(captions[0].split()[1].strip(",")) for captions in split.captions]
 
@@ -116,7 +113,7 @@ def test_pictures_and_their_captions(sound):
     first = numbers(task.train)[0]
     assert task.train.captions[0] == (f"number {first}", f"number {first}, again")
     assert task.train.keys[:2] == ("train[0]", "train[1]") and task.val.keys[0] == "validation[0]"
-    assert task.train.load(0).dtype == np.uint8 and task.train.load(0).shape == (4, 6, 3)
+    assert pixels(task.train.load(0)).shape == (4, 6, 3)
     path = str(sound / "tiny_pairs" / "1.0.0")
     notes = {"data_set": "tiny_pairs/1.0.0", "path": path, "train": "train", "val": "validation", "pictures": 9}
     assert stream.notes == notes and stream.skipped == {}

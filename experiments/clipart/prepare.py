@@ -154,7 +154,7 @@ def pictured(root: Path, drawings: Sequence[Drawing], dropped: Counter) -> list[
 
     def picture(drawing: Drawing) -> Drawing | str:
         try:
-            pixels = frame(read_image(root / "png" / f"{drawing.key}.png", MAX_PIXELS))
+            pixels = frame(np.asarray(read_image(root / "png" / f"{drawing.key}.png", MAX_PIXELS)))
         except BadImage as error:
             return error.kind
         if pixels is None:

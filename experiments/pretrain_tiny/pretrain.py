@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 from tqdm import tqdm
 
 from lpi_jax.data.pictures import read_image
@@ -129,16 +130,16 @@ def main() -> None:
     print(json.dumps(report, indent=2))
 
 
-def scene_pictures() -> tuple[np.ndarray, list[list[str]], list[str]]:
-    """General scenes: [N, SIZE, SIZE, 3] uint8, their cleaned captions, what they stand on."""
+def scene_pictures() -> tuple[list[Image.Image], list[list[str]], list[str]]:
+    """General scenes: SIZE x SIZE pictures, their cleaned captions, what they stand on."""
     split = general(SEED, SCENES, SIZE)
     rows = tqdm(range(len(split)), desc="drawing scenes")
     images, grounds = zip(*((split.load(i), split.annotate(i).ground) for i in rows), strict=True)
-    return np.stack(images), [[clean_caption(c) for c in own] for own in split.captions], list(grounds)
+    return list(images), [[clean_caption(c) for c in own] for own in split.captions], list(grounds)
 
 
-def clipart_pictures(folder: Path) -> tuple[list[np.ndarray], list[list[str]]]:
-    """The drawings of background.jsonl in a fixed random order: uint8 pictures of any size, cleaned captions."""
+def clipart_pictures(folder: Path) -> tuple[list[Image.Image], list[list[str]]]:
+    """The drawings of background.jsonl in a fixed random order: pictures of any size, cleaned captions."""
     records = [json.loads(line) for line in (folder / "background.jsonl").read_text().splitlines()]
     order = np.random.default_rng(SEED).permutation(len(records))
     images = [read_image(folder / records[i]["image"]) for i in tqdm(order, desc="reading clip-art")]

@@ -55,7 +55,7 @@ def cached(stream: Stream, folder: str | Path, side: int) -> Stream:
         of a picture is over 32 times the other); random crops are cut from the smaller picture.
 
     Returns:
-      A stream whose splits load read-only [h, w, 3] uint8, in any thread; they can be pickled if the source's can.
+      A stream whose splits load in any thread; they can be pickled if the source's can.
 
     Raises:
       UserError: `folder` cannot be written to. What the source raises for a picture comes through unchanged.
@@ -80,18 +80,18 @@ def cached(stream: Stream, folder: str | Path, side: int) -> Stream:
     return replace(stream, tasks=tuple(tasks))
 
 
-def shrunk(image: np.ndarray, side: int) -> np.ndarray:
-    """A picture [H, W, 3] uint8 resized (bicubic, antialiased) until its shorter side is `side`; never enlarged.
+def shrunk(image: Image.Image, side: int) -> Image.Image:
+    """A picture resized (bicubic, antialiased) until its shorter side is `side`; never enlarged.
 
     The longer side becomes int(side * long / short), as in `preprocess.resize_and_crop`.
     """
-    height, width = image.shape[:2]
+    width, height = image.size
     short, long = min(height, width), max(height, width)
     if short <= side:
         return image
     long = int(side * long / short)
     size = (side, long) if width <= height else (long, side)
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 class _Kept:
@@ -101,7 +101,7 @@ class _Kept:
       load: index -> picture, the source. folder: of this split alone. count: pictures. side: see `cached`.
     """
 
-    def __init__(self, load: Callable[[int], np.ndarray], folder: Path, count: int, side: int) -> None:
+    def __init__(self, load: Callable[[int], Image.Image], folder: Path, count: int, side: int) -> None:
         self._load, self._folder, self._count, self._side = load, folder, count, side
         self.shards = -(-count // SHARD)
         self._seed = zlib.crc32(folder.name.encode())  # of checksums: those in another split's files are others
@@ -110,7 +110,7 @@ class _Kept:
     def __reduce__(self) -> tuple:  # a lock cannot be pickled
         return _Kept, (self._load, self._folder, self._count, self._side)
 
-    def __call__(self, index: int) -> np.ndarray:
+    def __call__(self, index: int) -> Image.Image:
         index = int(index)
         if not 0 <= index < self._count:
             raise IndexError(f"picture {index} of {self._count}")
@@ -133,7 +133,7 @@ class _Kept:
             else:
                 self._write(shard, advance)
 
-    def _mended(self, index: int) -> np.ndarray:
+    def _mended(self, index: int) -> Image.Image:
         """A picture that could not be read, after its shard was made again."""
         with self._mending, _locked(self._folder):
             image = self._read(index)  # another thread or process may have mended it
@@ -144,7 +144,7 @@ class _Kept:
             raise UserError(f"{self._path(index // SHARD)} cannot be read back although it was just written")
         return image
 
-    def _read(self, index: int) -> np.ndarray | None:
+    def _read(self, index: int) -> Image.Image | None:
         """A picture, or None where its record, its shard or the file is missing or damaged."""
         shard, place = divmod(index, SHARD)
         path = self._path(shard)
@@ -186,14 +186,14 @@ def _reader(path: str, inode: int, changed: int) -> Any:
     return ArrayRecordReader(path, _READ_OPTIONS, file_reader_buffer_size=_READ_BUFFER)
 
 
-def _packed(image: np.ndarray, index: int, seed: int) -> bytes:
+def _packed(image: Image.Image, index: int, seed: int) -> bytes:
     """A picture as a record."""
-    body = _HEAD.pack(0, index, *image.shape[:2])[_CHECKED_FROM:] + image.tobytes()
+    body = _HEAD.pack(0, index, image.height, image.width)[_CHECKED_FROM:] + image.tobytes()
     return zlib.crc32(body, seed).to_bytes(_CHECKED_FROM, "little") + body
 
 
-def _unpacked(record: bytes, index: int, seed: int) -> np.ndarray | None:
-    """The picture in a record (its memory, not a copy); None if it is not picture number `index`, whole and sound."""
+def _unpacked(record: bytes, index: int, seed: int) -> Image.Image | None:
+    """The picture in a record; None if it is not picture number `index`, whole and sound."""
     if len(record) < _HEAD.size:
         return None
     checksum, number, height, width = _HEAD.unpack_from(record)
@@ -203,7 +203,9 @@ def _unpacked(record: bytes, index: int, seed: int) -> np.ndarray | None:
         and len(record) == _HEAD.size + height * width * 3
         and zlib.crc32(memoryview(record)[_CHECKED_FROM:], seed) == checksum
     )
-    return np.frombuffer(record, np.uint8, offset=_HEAD.size).reshape(height, width, 3) if sound else None
+    if not sound:
+        return None
+    return Image.fromarray(np.frombuffer(record, np.uint8, offset=_HEAD.size).reshape(height, width, 3))
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS = 6
@@ -18,9 +17,9 @@ _BLACK, _GREY, _RED = "#111111", "#dddddd", "#b00000"
 
 
 class Tile(NamedTuple):
-    """picture: [h, w, 3] uint8, at most SIDE x SIDE, or None where it could not be read."""
+    """picture: a thumbnail, at most SIDE x SIDE, or None where it could not be read."""
 
-    picture: np.ndarray | None
+    picture: Image.Image | None
     caption: str
 
 
@@ -31,12 +30,12 @@ class Section(NamedTuple):
     tiles: Sequence[Tile]
 
 
-def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """[H, W, 3] uint8 -> [h, w, 3] uint8 of the same shape, whose longer side is SIDE."""
-    height, width = pixels.shape[:2]
+def thumbnail(picture: Image.Image) -> Image.Image:
+    """The picture enlarged or shrunk until its longer side is SIDE."""
+    width, height = picture.size
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0))
+    return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def contact_sheet(title: str, sections: Sequence[Section]) -> bytes:
@@ -74,8 +73,8 @@ def _drawn(tile: Tile) -> Image.Image:
         image.paste(_GREY, (0, 0, SIDE, SIDE))
         _write(image, (10, SIDE // 2 - 10), "cannot be read", 13, _RED)
     else:
-        height, width = tile.picture.shape[:2]
-        image.paste(Image.fromarray(tile.picture), ((SIDE - width) // 2, (SIDE - height) // 2))
+        width, height = tile.picture.size
+        image.paste(tile.picture, ((SIDE - width) // 2, (SIDE - height) // 2))
     lines = textwrap.wrap(tile.caption[:_LONGEST], _LETTERS, max_lines=_LINES, placeholder="…")
     for number, line in enumerate(lines):
         _write(image, (0, SIDE + number * _LINE), line, 11)

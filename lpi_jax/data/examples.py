@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, Protocol
 
-import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from lpi_jax.data.pictures import BadImage, Picture
@@ -200,7 +200,7 @@ class _Loader:
     places: tuple[str, ...]
     max_pixels: int
 
-    def __call__(self, index: int) -> np.ndarray:
+    def __call__(self, index: int) -> Image.Image:
         try:
             return self.pictures[index].read(self.max_pixels)
         except BadImage as error:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from lpi_jax.data.preprocess import random_crop_and_flip, resize_and_crop
 from lpi_jax.data.stream import Split
@@ -54,8 +55,8 @@ class Transform:
     scale: tuple[float, float] = (0.08, 1.0)
     flip: bool = True
 
-    def __call__(self, image: np.ndarray, seed: Sequence[int]) -> np.ndarray:
-        """uint8 [H, W, 3] -> uint8 [size, size, 3]; `seed` decides the random kind."""
+    def __call__(self, image: Image.Image, seed: Sequence[int]) -> np.ndarray:
+        """Pillow image in mode RGB -> uint8 [size, size, 3]; `seed` decides the random kind."""
         if self.kind == "centre":
             return resize_and_crop(image, self.size)
         rng = np.random.default_rng(list(seed))
@@ -176,15 +177,19 @@ def remembered(split: Split, max_bytes: int) -> Split:
     used = 0
     lock = threading.Lock()  # two threads may load the same picture at once: it counts once
 
-    def load(index: int) -> np.ndarray:
+    def load(index: int) -> Image.Image:
         nonlocal used
-        image = kept.get(int(index))
-        if image is None:
-            image = split.load(index)
+        pixels = kept.get(int(index))
+        if pixels is not None:
+            return Image.fromarray(pixels)
+        image = split.load(index)
+        size = 3 * image.width * image.height
+        if used + size <= max_bytes:
+            pixels = np.asarray(image)  # smaller than the image, and free of metadata
             with lock:
-                if int(index) not in kept and used + image.nbytes <= max_bytes:
-                    kept[int(index)] = image
-                    used += image.nbytes
+                if int(index) not in kept and used + size <= max_bytes:
+                    kept[int(index)] = pixels
+                    used += size
         return image
 
     return replace(split, load=load)

@@ -35,6 +35,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TELL_HOW_TO_TURN = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where Pillow finds that tag
 
 
 class BadImage(UserError):  # noqa: N818, it names the file, not a failure of ours
@@ -51,8 +52,8 @@ class BadImage(UserError):  # noqa: N818, it names the file, not a failure of ou
 class Picture(Protocol):
     """Where one encoded picture lies. Plain records, so that they cross process borders; none keeps a picture."""
 
-    def read(self, max_pixels: int) -> np.ndarray:
-        """[H, W, 3] uint8 RGB; raises `BadImage`."""
+    def read(self, max_pixels: int) -> Image.Image:
+        """The decoded picture, mode RGB; raises `BadImage`."""
         ...
 
     def check(self, max_pixels: int) -> int:
@@ -66,7 +67,7 @@ class PictureFile:
 
     path: str
 
-    def read(self, max_pixels: int) -> np.ndarray:
+    def read(self, max_pixels: int) -> Image.Image:
         return read_image(self.path, max_pixels)
 
     def check(self, max_pixels: int) -> int:
@@ -78,7 +79,7 @@ class StoredPicture(ABC):
 
     __slots__ = ()
 
-    def read(self, max_pixels: int) -> np.ndarray:
+    def read(self, max_pixels: int) -> Image.Image:
         return read_image(self._bytes(), max_pixels, self._called)
 
     def check(self, max_pixels: int) -> int:
@@ -121,7 +122,7 @@ class PictureInside(StoredPicture):
         return found
 
 
-def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, name: str = "picture") -> np.ndarray:
+def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, name: str = "picture") -> Image.Image:
     """Reads any picture Pillow reads (except EPS, which would run Ghostscript) as it is meant to be seen.
 
     Palettes, CMYK and the like become RGB, transparency is laid on white, 16-bit grey is scaled to 8 bits, EXIF
@@ -133,7 +134,8 @@ def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, 
       name: what messages call a picture given as bytes.
 
     Returns:
-      [H, W, 3] uint8 RGB.
+      The picture, decoded, mode RGB. It stays a Pillow image because whatever cuts or resizes it wants one:
+      `numpy.asarray` makes [H, W, 3] uint8 of it, at the price of a copy.
 
     Raises:
       BadImage: the file is missing, unreadable (truncated included) or too large.
@@ -142,16 +144,15 @@ def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, 
     with _quiet_pillow(), _opened(source, name, max_pixels) as image:
         try:
             image.load()
-            pixels = from_pillow(image)
+            picture = as_seen(image)
         except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, ...
             raise BadImage(UNREADABLE, f"{name}: the picture cannot be decoded ({reason(error)})") from error
-    height, width = pixels.shape[:2]
-    _check_size(name, width, height, max_pixels)  # icons may hold another picture than their header says
-    return pixels
+    _check_size(name, *picture.size, max_pixels)  # icons may hold another picture than their header says
+    return picture
 
 
-def from_pillow(image: Image.Image) -> np.ndarray:
-    """[H, W, 3] uint8 RGB of an opened picture as it is meant to be seen; `read_image` says what becomes of what."""
+def as_seen(image: Image.Image) -> Image.Image:
+    """An opened picture as it is meant to be seen, mode RGB; `read_image` says what becomes of what."""
     return _rgb(_upright(image))
 
 
@@ -216,21 +217,26 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG))
     except Exception:  # damaged metadata does not make a picture unreadable
         turn = None
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for name in _TELL_HOW_TO_TURN:  # or it would be turned again where a picture that was read is given as one
+        turned.info.pop(name, None)
+    return turned
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    """[H, W, 3] uint8 of a decoded picture of any mode."""
+def _rgb(image: Image.Image) -> Image.Image:
+    """A decoded picture of any mode in RGB."""
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image)
         grey = _grey_to_8_bits(values)
         if isinstance(transparent := image.info.get("transparency"), int):
             grey = np.where(values == transparent, np.uint8(255), grey)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        return Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _grey_to_8_bits(values: np.ndarray) -> np.ndarray:

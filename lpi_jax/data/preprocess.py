@@ -22,7 +22,7 @@ _LONGEST_RATIO = 32
 _DROPPED = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~") | dict.fromkeys("-/", " "))
 
 
-def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
+def resize_and_crop(image: Image.Image, size: int) -> np.ndarray:
     """CLIP's evaluation view: the shorter side is resized to `size` (bicubic, antialiased), then the centre is cut out.
 
     Equal to torchvision's Resize + CenterCrop on Pillow pictures, which the original CLIP uses: the longer side
@@ -30,27 +30,26 @@ def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:
     that start at the floor of it differ by one pixel for some odd differences.)
 
     Args:
-      image: [H, W, 3] uint8.
+      image: mode RGB, of any size.
       size: side of the result in pixels.
 
     Returns:
       [size, size, 3] uint8.
     """
-    _check_pixels(image)
+    _check_picture(image)
     image = _cut_extreme(image)
-    height, width = image.shape[:2]
+    width, height = image.size
     short, long = min(height, width), max(height, width)
     long = int(size * long / short)
     new_width, new_height = (size, long) if width <= height else (long, size)
-    picture = Image.fromarray(image)
     if (new_width, new_height) != (width, height):
-        picture = picture.resize((new_width, new_height), Image.Resampling.BICUBIC)
+        image = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
-    return np.array(picture.crop((left, top, left + size, top + size)))
+    return np.array(image.crop((left, top, left + size, top + size)))
 
 
 def random_crop_and_flip(
-    image: np.ndarray,
+    image: Image.Image,
     size: int,
     rng: np.random.Generator,
     scale: tuple[float, float] = (0.08, 1.0),
@@ -63,7 +62,7 @@ def random_crop_and_flip(
     drawn; the first crop that fits is used, else the largest centred crop whose ratio is allowed.
 
     Args:
-      image: [H, W, 3] uint8.
+      image: mode RGB, of any size.
       size: side of the result in pixels.
       rng: the only source of chance: the same state gives the same crop.
       scale: share of the area, dimensionless.
@@ -73,9 +72,9 @@ def random_crop_and_flip(
     Returns:
       [size, size, 3] uint8.
     """
-    _check_pixels(image)
-    top, left, height, width = random_box(*image.shape[:2], rng, scale, ratio)
-    crop = Image.fromarray(np.ascontiguousarray(image[top : top + height, left : left + width]))
+    _check_picture(image)
+    top, left, height, width = random_box(image.height, image.width, rng, scale, ratio)
+    crop = image.crop((left, top, left + width, top + height))
     crop = crop.resize((size, size), Image.Resampling.BICUBIC)
     if flip and rng.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -114,18 +113,20 @@ def clean_caption(text: str, max_words: int = 30) -> str:
     return " ".join(words) + "."
 
 
-def _check_pixels(image: np.ndarray) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise ValueError(f"a picture must be [H, W, 3] uint8, not {image.shape} {image.dtype}")
+def _check_picture(image: Image.Image) -> None:
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"a picture must be a Pillow image, not a {type(image).__name__}; Image.fromarray makes one")
+    if image.mode != "RGB" or 0 in image.size:
+        raise ValueError(f"a picture must be in mode RGB and have pixels, not {image.mode} {image.size}")
 
 
-def _cut_extreme(image: np.ndarray) -> np.ndarray:
-    limit = _LONGEST_RATIO * min(image.shape[:2])
-    for axis in (0, 1):
-        surplus = image.shape[axis] - limit
-        if surplus > 0:
-            image = image.take(range(surplus // 2, surplus // 2 + limit), axis=axis)
-    return image
+def _cut_extreme(image: Image.Image) -> Image.Image:
+    limit = _LONGEST_RATIO * min(image.size)
+    if max(image.size) <= limit:
+        return image
+    width, height = (min(side, limit) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def random_box(height: int, width: int, rng: np.random.Generator, scale, ratio) -> tuple[int, int, int, int]:

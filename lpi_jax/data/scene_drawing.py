@@ -166,8 +166,8 @@ def _paint(canvas: Image.Image, thing: Placed, look: Look, strength: float, unit
 
 def draw(
     things: Sequence[Placed], look: Look, strength: float, rng: np.random.Generator, image_size: int
-) -> np.ndarray:
-    """The picture, [image_size, image_size, 3] uint8 RGB."""
+) -> Image.Image:
+    """The picture, image_size x image_size, mode RGB."""
     # A canvas unit is a 64th of the canvas, so the canvas is a multiple of 64 and the last step resamples to any size.
     unit = OVERSAMPLING * max(1, -(-image_size // 64))
     canvas = BACKDROPS[look.backdrop](rng, unit, strength)
@@ -180,8 +180,8 @@ def draw(
         pen.line((xa, ya, xb, yb), fill=(tone, tone, tone), width=max(1, unit // 2))
     small = canvas.resize((image_size, image_size), Image.Resampling.BOX)
     if not look.finishes:
-        return np.array(small)
+        return small
     picture = np.asarray(small, np.float32)
     for finish in look.finishes:
         picture = FINISHES[finish](picture, rng, strength)
-    return picture.clip(0, 255).round().astype(np.uint8)
+    return Image.fromarray(picture.clip(0, 255).round().astype(np.uint8))

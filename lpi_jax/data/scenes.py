@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from lpi_jax.data.scene_domain import GENERAL, Domain
 from lpi_jax.data.scene_domains import DEVELOPMENT_DOMAINS, DOMAINS, TABLE
@@ -179,8 +180,8 @@ class _Maker:
         rng = _rng(_PLACES, self.seed, self.domain.name, self.split, index)
         return place(content.items, content.relations, self.looks[index], self.domain.strength, rng)
 
-    def picture(self, index: int, without: int | None = None) -> np.ndarray:
-        """[S, S, 3] uint8; `without` leaves one object out and changes nothing else."""
+    def picture(self, index: int, without: int | None = None) -> Image.Image:
+        """S x S, mode RGB; `without` leaves one object out and changes nothing else."""
         things = [thing for k, thing in enumerate(self.placed(index)) if k != without]
         rng = _rng(_PIXELS, self.seed, self.domain.name, self.split, index)
         return draw(things, self.looks[index], self.domain.strength, rng, self.image_size)

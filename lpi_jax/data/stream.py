@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,14 @@ class Split:
     Attributes:
       keys: one unique name per picture (a path, or a generator's coordinates).
       captions: per picture its one or more captions, as written by their author (not yet cleaned).
-      load: index -> picture, [H, W, 3] uint8 RGB of any size. Pure: the same index always gives the same picture.
+      load: index -> picture, a decoded Pillow image in mode RGB, of any size. Pure: the same index always gives the
+        same picture. (`Image.fromarray` makes one of [H, W, 3] uint8.)
       annotate: index -> what else is known of the picture (objects, boxes, relations); None where nothing is.
     """
 
     keys: tuple[str, ...]
     captions: tuple[tuple[str, ...], ...]
-    load: Callable[[int], np.ndarray]
+    load: Callable[[int], Image.Image]
     annotate: Callable[[int], Any] | None = None
 
     def __len__(self) -> int:

@@ -173,12 +173,12 @@ def _read(split: Split, max_words: int, bar: tqdm) -> _Part:
     most = min(TILES, len(split))
     chosen = {k * len(split) // most for k in range(most)}
 
-    def look(index: int) -> tuple[_Look | _Bad, np.ndarray | None]:
+    def look(index: int) -> tuple[_Look | _Bad, Image.Image | None]:
         try:
-            pixels = split.load(index)
+            picture = split.load(index)
         except BadImage as error:
             return _Bad(error.kind, " ".join(str(error).split())), None
-        return _look(pixels), thumbnail(pixels) if index in chosen else None
+        return _look(picture), thumbnail(picture) if index in chosen else None
 
     part = _Part([], [], [], [], [])
     for index, (found, small) in enumerate(ahead(look, range(len(split)))):
@@ -193,15 +193,13 @@ def _read(split: Split, max_words: int, bar: tqdm) -> _Part:
     return part
 
 
-def _look(pixels: np.ndarray) -> _Look:
-    height, width = pixels.shape[:2]
-    digest = hashlib.sha256(f"{width} {height} ".encode())
-    digest.update(np.ascontiguousarray(pixels))
-    picture = Image.fromarray(pixels)
+def _look(picture: Image.Image) -> _Look:
+    digest = hashlib.sha256("{} {} ".format(*picture.size).encode())
+    digest.update(picture.tobytes())
     grey = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX))
     signs = np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()
     colours = picture.resize((4, 4), Image.Resampling.BOX).tobytes()
-    return _Look((width, height), digest.digest(), int.from_bytes(signs), colours)
+    return _Look(picture.size, digest.digest(), int.from_bytes(signs), colours)
 
 
 def _captions(split: Split) -> list[str]:
