@@ -56,6 +56,7 @@ def intended() -> ConfigDict:
             "tokenizer": "",  # folder or hub id; "": where the backbone is
             "dtype": "float32",  # compute: float32 | bfloat16
             "devices": 0,  # 0: all
+            "distributed": False,  # True: one of several processes that were started with the same command
             "pixels": "clip",  # mean and std: clip | imagenet
             "data": {
                 "name": "scenes",  # scenes | jsonl | coco | flickr30k | tfds | webdataset | table | multi

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpi_jax import build, checkpoint, evaluate, learn, results, similarity, workdir
+from lpi_jax import build, checkpoint, evaluate, hosts, learn, results, similarity, workdir
 from lpi_jax import config as configs
 from lpi_jax import memory as memories
 from lpi_jax.data import loader
@@ -25,7 +25,7 @@ from lpi_jax.data.stream import Split, Stream
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_json
 from lpi_jax.gallery import Gallery
-from lpi_jax.log import Log
+from lpi_jax.log import Log, Silence
 from lpi_jax.memory import Memory
 from lpi_jax.methods.base import Tree
 from lpi_jax.results import Progress
@@ -46,13 +46,18 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
       SystemExit: after SIGTERM, once the state is saved.
     """
     configs.check(config)
+    if config.distributed:
+        hosts.start()
+    hosts.refuse_differences({"configuration": config.to_dict()})  # first, because what is asked of all follows from it
     directory = Path(directory)
-    workdir.refuse_foreign(directory)
+    hosts.agreed(lambda: workdir.refuse_foreign(directory))
     system = build.system(config)
     stream = build.stream(config, system.model.config.image_size)
     reused = _reused(config, system) if config.reuse else None
     steps = learn.steps_per_task(config, system, stream) if reused is None else [0] * len(stream.tasks)
-    workdir.claim(directory, config, made_from(config, system, stream))
+    sources = made_from(config, system, stream)
+    hosts.refuse_differences(sources)
+    hosts.agreed(lambda: workdir.claim(directory, config, sources))
 
     checkpoints = checkpoint.Checkpoints(directory)
     progress = restore(checkpoints, config, system)
@@ -64,7 +69,7 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
         refill(gallery, _features(directory, finished), vals[:finished], progress.memory)
 
     done = sum(steps[:finished]) + checkpoints.steps_inside(finished)
-    log = Log(directory, sum(steps), done, config.train.batch)
+    log = Log(directory, sum(steps), done, config.train.batch) if hosts.first() else Silence()
     try:
         with learn.terminated() as stop:
             learner = reused or learn.Learner(config, system, checkpoints, log, steps, stop)
@@ -82,19 +87,22 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
                 progress.seconds.append({"training": learnt - began, "evaluation": ended - learnt})
                 progress.cut += sum(captions_cut(system, split) for split in (task.train, task.val))
                 save(checkpoints, directory, gallery, progress)
-                found = results.summarise(config, system, stream, steps, progress)
-                write_json(directory / "results.json", found)
+                found = publish(directory, results.summarise(config, system, stream, steps, progress))
                 log.scalars(sum(steps[: number + 1]) or number + 1, results.scalars(found))
                 log.prints(results.line(found))
-                if stop.is_set() and progress.memory.count < len(stream.tasks):
+                if hosts.anywhere(stop.is_set()) and progress.memory.count < len(stream.tasks):
                     log.prints(f"terminated after task {task.name}; the same command goes on from there")
                     sys.exit(learn.TERMINATED)
     finally:
         log.close()
         checkpoints.close()
     # Written once more: a run killed between checkpoint and results finds them here.
-    found = results.summarise(config, system, stream, steps, progress)
-    write_json(directory / "results.json", found)
+    return publish(directory, results.summarise(config, system, stream, steps, progress))
+
+
+def publish(directory: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """Writes the results, and returns them."""
+    hosts.agreed(lambda: write_json(directory / "results.json", found))
     return found
 
 
@@ -116,7 +124,7 @@ def measure(config: ConfigDict, gallery: Gallery, before: Memory, after: Memory,
     """One stage's record: the new task as it was met before learning it, then everything seen, after."""
     gallery.add(val)
     gallery.follow(before)
-    arrival = evaluate.recall_row(gallery, after.count, config.eval.gallery)
+    arrival = evaluate.recall_row(gallery, after.count, config.eval.gallery, first=before.count)
     gallery.follow(after)
     return {"arrival": arrival, **evaluate.stage(gallery, after.count, config.eval.gallery)}
 
@@ -132,12 +140,12 @@ def save(checkpoints: checkpoint.Checkpoints, directory: Path, gallery: Gallery,
         "cut": progress.cut,
     }
     checkpoints.save_task(count, progress.memory.arrays(), meta)
-    _features(directory, count - 1).unlink(missing_ok=True)
+    hosts.agreed(lambda: _features(directory, count - 1).unlink(missing_ok=True))
 
 
 def refill(gallery: Gallery, path: Path, vals: list[Split], memory: Memory) -> None:
     """The gallery as it was after the last finished task; where its file was deleted, computed again."""
-    if path.exists():
+    if hosts.agreed(path.exists):
         gallery.restore(path, vals)
         return
     for val in vals:
@@ -166,7 +174,7 @@ def restore(checkpoints: checkpoint.Checkpoints, config: ConfigDict, system: bui
 
 def _reused(config: ConfigDict, system: build.System) -> learn.Reused:
     """What the run in the folder `config.reuse` has trained, if it was trained on this backbone."""
-    there = workdir.read(Path(config.reuse))
+    there = hosts.agreed(lambda: workdir.read(Path(config.reuse)))
     if there.get("backbone") != system.sha256:
         raise UserError(f"config.reuse is {config.reuse!r}, a run on another backbone than config.backbone")
     for key in ("method", "prompt"):

@@ -1,6 +1,8 @@
 """Pictures and captions to features through the frozen towers, in batches of fixed shapes.
 
-One pair of compiled functions serves evaluation, routing centres, task similarity and `lpi_jax.load`.
+One pair of compiled functions serves evaluation, routing centres, task similarity and `lpi_jax.load`. Where several
+processes run, each loads its own rows of a batch and all get the features of the whole; the last batch is filled up
+with repetitions that nobody sees, so that every process runs the same steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,14 +60,14 @@ class Encoder:
         Returns:
           [len(items), E] float32, L2-normalised.
         """
-        return self._encode(self._image, lambda chunk: np.stack([load(i) for i in chunk]), items, prompts)
+        return self._encode(self._image, lambda chunk, rows: np.stack([load(i) for i in chunk[rows]]), items, prompts)
 
     def texts(self, token_ids: np.ndarray, prompts: Array | None = None) -> np.ndarray:
         """Features of captions: token_ids [N, context] int32 -> [N, E] float32, L2-normalised."""
         # Captions of like length share a batch, so that short ones are not padded to the longest of all.
         lengths = token_ids.argmax(1) if len(token_ids) else np.zeros(0, int)
         by_length = np.argsort(lengths, kind="stable")
-        features = self._encode(self._text, lambda chunk: trim(token_ids[chunk]), by_length, prompts)
+        features = self._encode(self._text, lambda chunk, rows: trim(token_ids[chunk])[rows], by_length, prompts)
         unsorted = np.empty_like(features)
         unsorted[by_length] = features
         return unsorted
@@ -73,12 +75,20 @@ class Encoder:
     def _encode(
         self, compiled: Callable, make: Callable, items: Sequence[int] | np.ndarray, prompts: Array | None
     ) -> np.ndarray:
+        """make: (a batch's items, which of them) -> their inputs, [rows, ...]."""
+        share = loader.host_rows(self.batch, jax.process_index(), jax.process_count())
+
+        def own(chunk: Sequence[int]) -> np.ndarray:
+            # Behind the end of the items there is nothing to load: the last one is repeated.
+            rows = make(chunk, slice(min(share.start, len(chunk) - 1), share.stop))
+            missing = share.stop - share.start - len(rows)
+            return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1), mode="edge")
+
         chunks = [items[i : i + self.batch] for i in range(0, len(items), self.batch)]
         if prompts is not None:
             prompts = meshes.put_replicated(jnp.asarray(prompts), self.mesh)
         features = [np.zeros((0, self.embed_dim), np.float32)]
-        for rows in loader.ahead(make, chunks):
-            full = np.pad(rows, [(0, self.batch - len(rows))] + [(0, 0)] * (rows.ndim - 1), mode="edge")
-            encoded = compiled(self.backbone, meshes.put_split(full, self.mesh), prompts)
-            features.append(np.asarray(encoded)[: len(rows)])
+        for chunk, rows in zip(chunks, loader.ahead(own, chunks), strict=True):
+            encoded = compiled(self.backbone, meshes.put_rows(rows, self.mesh), prompts)
+            features.append(np.asarray(encoded)[: len(chunk)])
         return np.concatenate(features)

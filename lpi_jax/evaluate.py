@@ -14,8 +14,8 @@ DIRECTIONS = ("image_to_text", "text_to_image")
 Row = dict[str, dict[str, list[float]]]  # direction -> k -> recall per task, per cent
 
 
-def recall_row(gallery: Gallery, tasks: int, galleries: str, features: str = "features") -> Row:
-    """Recall on each of the first `tasks` tasks, all of which are in the gallery.
+def recall_row(gallery: Gallery, tasks: int, galleries: str, features: str = "features", first: int = 0) -> Row:
+    """Recall on each of the tasks `first` .. `tasks` - 1; all of the first `tasks` tasks are in the gallery.
 
     Args:
       galleries: `union` searches the items of all tasks seen so far; `task` only those of the query's own task.
@@ -24,18 +24,22 @@ def recall_row(gallery: Gallery, tasks: int, galleries: str, features: str = "fe
     sides = {"image_to_text": (gallery.images, gallery.captions), "text_to_image": (gallery.captions, gallery.images)}
     row: Row = {}
     for direction, (queries, items) in sides.items():
-        found = _ranks(queries, items, tasks, galleries, features)
-        per_task = [found[queries.task == task] for task in range(tasks)]
+        asked = range(first, tasks)
+        found = _ranks(queries, items, asked, galleries, features)
+        per_task = [found[queries.task == task] for task in asked]
         row[direction] = {str(k): [metrics.recall(own, k) for own in per_task] for k in KS}
     return row
 
 
-def _ranks(queries: Side, items: Side, tasks: int, galleries: str, features: str) -> np.ndarray:
+def _ranks(queries: Side, items: Side, asked: range, galleries: str, features: str) -> np.ndarray:
+    """[N] int32: the rank of every query; 0 for those of tasks that are not asked."""
     q, g = getattr(queries, features), getattr(items, features)
-    if galleries == "union":
-        return metrics.ranks(q, g, queries.owner, items.owner)
     found = np.zeros(len(q), np.int32)
-    for task in range(tasks):
+    if galleries == "union":
+        own = np.isin(queries.task, asked)
+        found[own] = metrics.ranks(q[own], g, queries.owner[own], items.owner)
+        return found
+    for task in asked:
         own, shown = queries.task == task, items.task == task
         found[own] = metrics.ranks(q[own], g[shown], queries.owner[own], items.owner[shown])
     return found
@@ -61,7 +65,7 @@ def stage(gallery: Gallery, tasks: int, galleries: str) -> dict[str, Any]:
 def report(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The raw matrices and every average, from what `stage` measured after each task.
 
-    Each stage also carries `arrival`: the recall row of the new task just before it was learnt.
+    Each stage also carries `arrival`: the recall row of the new task alone, just before it was learnt.
     """
     result: dict[str, Any] = {"recall": {}, "zero_shot": {}, "routing_accuracy": {}}
     last = len(stages) - 1

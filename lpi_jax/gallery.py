@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jax import Array
 
-from lpi_jax import routing
+from lpi_jax import hosts, routing
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.encode import Encoder
@@ -139,7 +139,8 @@ class Gallery:
     ) -> None:
         for task in range(len(prompts)):
             fresh = np.flatnonzero(side.compared == task)
-            found = routing.distances(side.asking[fresh], centres[task])
+            # The first process's: another processor may round otherwise, and all must encode the same items.
+            found = hosts.copied(routing.distances(side.asking[fresh], centres[task]))
             closer = found < side.nearest[fresh]  # strictly: of equally near tasks the earliest
             side.nearest[fresh] = np.where(closer, found, side.nearest[fresh])
             if not self._oracle:
@@ -174,17 +175,29 @@ class Gallery:
             for name, side in (("images", self.images), ("captions", self.captions))
             for f in fields(Side)
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, lambda file: np.savez(file, **arrays))
+
+        def write() -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda file: np.savez(file, **arrays))
+
+        hosts.agreed(write)
 
     def restore(self, path: Path, splits: list[Split]) -> None:
         """What `save` wrote, for the same splits. Raises UserError where the file is damaged."""
         for split in splits:
             self._enter(split)
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                self.images, self.captions = (
-                    Side(*(arrays[f"{name}.{f.name}"] for f in fields(Side))) for name in ("images", "captions")
-                )
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path} cannot be read ({error}); delete it to have it computed again") from error
+        names = [f"{name}.{f.name}" for name in ("images", "captions") for f in fields(Side)]
+        found: dict[str, np.ndarray] = {}
+
+        def read() -> list[tuple[list[int], str]]:
+            try:
+                with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                    found.update({name: arrays[name] for name in names})
+            except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+                raise UserError(f"{path} cannot be read ({error}); delete it to have it computed again") from error
+            return [(found[name].shape, str(found[name].dtype)) for name in names]
+
+        expected = hosts.agreed(read)
+        arrays = [found[name] for name in names] if found else [np.empty(shape, dtype) for shape, dtype in expected]
+        arrays = hosts.copied(arrays)
+        self.images, self.captions = Side(*arrays[: len(names) // 2]), Side(*arrays[len(names) // 2 :])

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpi_jax import build, checkpoint, mesh, routing, similarity, train
+from lpi_jax import build, checkpoint, hosts, mesh, routing, similarity, train
 from lpi_jax import memory as memories
 from lpi_jax.data import loader
 from lpi_jax.data.stream import Stream, Task
@@ -81,13 +81,15 @@ class Learner:
         Goes on from the newest state saved inside this task, if there is one.
         """
         config, system = self._config, self._system
-        finished = Finished(memory.trained, task_similarity(config, system, memory, task))
+        finished = Finished(memory.trained, hosts.copied(task_similarity(config, system, memory, task)))
         trainable = system.method.init(jax.random.fold_in(jax.random.key(config.seed), number), finished)
         steps = self._steps[number]
         if not steps:
             return jax.tree.map(np.asarray, trainable)
         state = train.start(trainable, self._optimizer, system.mesh)
-        state = self._checkpoints.load_inside(number, checkpoint.abstract(state)) or state
+        saved = self._checkpoints.load_inside(number, jax.tree.map(np.asarray, state))
+        if saved is not None:
+            state = mesh.put_replicated(saved, system.mesh)
         done = int(state.step)
         self._log.catch_up(sum(self._steps[:number]) + done)
         context = system.method.context(finished, memories.capacity(memory.count + 1))
@@ -138,7 +140,8 @@ class Learner:
         settings, steps = self._config.train, self._steps[number]
         total = sum(self._steps[:number]) + done
         self._log.advance(waited)
-        if done % settings.log_every == 0 or done == steps:
+        logged = done % settings.log_every == 0 or done == steps
+        if logged:
             epoch = (done - 1) // (steps // settings.epochs) + 1
             self._log.says(f"task {number + 1}/{len(self._steps)} {task.name}, epoch {epoch}/{settings.epochs}")
             values = {name: float(value) for name, value in terms.items()}
@@ -150,7 +153,8 @@ class Learner:
                 )
         if done == steps:
             return
-        stopping = self._stop.is_set()
+        # Several processes must agree when to stop, and wait for one another where they do: not after every step.
+        stopping = (logged or jax.process_count() == 1) and hosts.anywhere(self._stop.is_set())
         if stopping or done % settings.checkpoint_every == 0:
             self._checkpoints.save_inside(number, done, state)
         if stopping:
@@ -208,14 +212,9 @@ def remember(
     words = [caption for captions in split.captions for caption in captions]
     captions = system.encoder.texts(system.captions(words, placeholders))
     k, seed = config.routing.centres, config.seed
-    return memories.remember(
-        memory,
-        task.name,
-        trained,
-        routing.kmeans(pictures, k, seed),
-        routing.kmeans(captions, k, seed),
-        description(system, task),
-    )
+    # The first process's centres: another processor may round otherwise.
+    centres = hosts.copied([routing.kmeans(found, k, seed) for found in (pictures, captions)])
+    return memories.remember(memory, task.name, trained, *centres, description(system, task))
 
 
 @contextmanager

@@ -26,11 +26,13 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     try:
         config, workdir = command_line.parse(arguments[1:])
-        from lpi_jax import continual, report  # here, because JAX takes seconds to import and --help needs none of it
+        # Here, because JAX takes seconds to import and --help needs none of it.
+        from lpi_jax import continual, hosts, report
 
         continual.run(config, workdir)
-        print(report.table([workdir]))
-        print(f"Results: {workdir}/results.json")
+        if hosts.first():
+            print(report.table([workdir]))
+            print(f"Results: {workdir}/results.json")
     except UserError as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 2

@@ -1,4 +1,7 @@
-"""Devices: one mesh with a data axis; frozen weights and prompts on every device, batches split over them."""
+"""Devices: one mesh with a data axis; frozen weights and prompts on every device, batches split over them.
+
+The devices may belong to several processes (`hosts`), each of which makes its own rows of a batch.
+"""
 
 from typing import Any
 
@@ -14,7 +17,7 @@ def make_mesh(devices: int = 0) -> Mesh:
     """A mesh over the first `devices` devices (0: all of them), axis `data`.
 
     Raises:
-      UserError: more devices are asked for than there are.
+      UserError: more devices are asked for than there are, or some process would have fewer than others.
     """
     available = jax.devices()
     if not 0 <= devices <= len(available):
@@ -22,6 +25,12 @@ def make_mesh(devices: int = 0) -> Mesh:
     chosen = available[: devices or len(available)]
     # By process, so that each holds neighbouring rows of a batch: `jax.make_mesh` may order devices otherwise.
     chosen = sorted(chosen, key=lambda device: (device.process_index, device.id))
+    shares = np.bincount([device.process_index for device in chosen], minlength=jax.process_count())
+    if shares.min() != shares.max():
+        raise UserError(
+            f"config.devices is {devices}, which gives the {len(shares)} processes {shares.min()} to {shares.max()}"
+            " devices each; expected as many for each"
+        )
     # Auto axes: the compiler places what we do not annotate.
     return Mesh(np.asarray(chosen), ("data",), axis_types=(AxisType.Auto,))
 
@@ -43,18 +52,11 @@ def split(mesh: Mesh) -> NamedSharding:
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
-    """Places a tree of host arrays on every device."""
-    return jax.device_put(tree, replicated(mesh))
+    """Places a tree of host arrays, equal in every process, on every device."""
+    # Not `device_put`, which compares the whole tree between processes.
+    return jax.make_array_from_process_local_data(replicated(mesh), tree)
 
 
-def put_split(tree: Any, mesh: Mesh) -> Any:
-    """Places a tree of host arrays [B, ...], the same on every process, split over the devices.
-
-    On several processes each takes from the global batch the rows its own devices hold.
-    """
-    sharding = split(mesh)
-
-    def place(array: np.ndarray) -> jax.Array:
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return jax.tree.map(place, tree)
+def put_rows(tree: Any, mesh: Mesh) -> Any:
+    """Places a tree of host arrays, this process's rows of [B, ...], split over the devices of all processes."""
+    return jax.make_array_from_process_local_data(split(mesh), tree)

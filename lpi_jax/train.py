@@ -135,14 +135,14 @@ def fit(
         (reading them waits for it), and the seconds this host stood waiting for the batch. The device may have been
         busy with earlier steps meanwhile.
     """
-    done, rows, batches = int(state.step), meshes.split(mesh), iter(batches)
+    done, batches = int(state.step), iter(batches)
     while True:
         began = time.perf_counter()
         batch = next(batches, None)
         waited = time.perf_counter() - began
         if batch is None:
             return state
-        images, token_ids = jax.make_array_from_process_local_data(rows, tuple(batch))
+        images, token_ids = meshes.put_rows(tuple(batch), mesh)
         state, terms = step(state, backbone, context, images, token_ids, jnp.float32(rate(done)))
         done += 1
         after_step(state, done, terms, waited)

@@ -14,7 +14,7 @@ from lpi_jax.errors import UserError
 from lpi_jax.files import write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "ml_collections", "numpy", "pillow")
-FREE_KEYS = ("devices",)  # may differ between two starts of one run
+FREE_KEYS = ("devices", "distributed")  # may differ between two starts of one run
 
 
 def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> None:
@@ -74,6 +74,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         "commit": _commit(),
         "devices": [str(device.device_kind) for device in jax.devices()],
+        "processes": jax.process_count(),
     }
 
 

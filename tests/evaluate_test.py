@@ -56,6 +56,13 @@ def test_zero_shot_recall_is_of_the_plain_features(gallery):
     assert row == {direction: {"1": [100.0, 100.0], "2": [100.0, 100.0]} for direction in (IMAGES, TEXTS)}
 
 
+@pytest.mark.parametrize("galleries", ["union", "task"])
+def test_later_tasks_alone_have_the_recall_they_have_among_all(gallery, galleries):
+    row = evaluate.recall_row(gallery, 2, galleries)
+    last = {direction: {k: found[1:] for k, found in own.items()} for direction, own in row.items()}
+    assert evaluate.recall_row(gallery, 2, galleries, first=1) == last
+
+
 def test_routing_accuracy_is_per_task_and_an_item_routed_nowhere_is_wrong():
     items = side([0, 0, 0, 0, 1, 1], range(6), np.zeros((6, 2)), np.zeros((6, 2)))
     items.routed[:] = [0, 1, 0, 0, -1, 1]

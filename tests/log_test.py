@@ -2,6 +2,7 @@
 
 import json
 import time
+from inspect import signature
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from tensorboardX.record_writer import masked_crc32c
 
 from lpi_jax import train
 from lpi_jax.data.loader import Batch
-from lpi_jax.log import Log
+from lpi_jax.log import Log, Silence
 from lpi_jax.mesh import make_mesh
 
 PLACE = ("step", "task", "epoch")
@@ -24,7 +25,10 @@ def lines(workdir):
 
 def logged(workdir, first, last, value=1.0, total=8):
     """Logs the steps first + 1 .. last as the loop does."""
-    log = Log(workdir, total, first, batch=4)
+    logs(Log(workdir, total, first, batch=4), first, last, value)
+
+
+def logs(log, first, last, value=1.0):
     log.says("task 1/2 fax, epoch 1/1")
     log.catch_up(first)
     for step in range(first + 1, last + 1):
@@ -190,3 +194,17 @@ def test_progress_goes_to_stderr_and_not_to_stdout(tmp_path, capsys):
 def test_the_bar_counts_the_steps_of_this_start_only(tmp_path, capsys):
     logged(tmp_path, 3, 8)
     assert "8/8" in capsys.readouterr().err
+
+
+def test_silence_takes_all_that_a_log_takes_and_says_and_writes_nothing(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logs(Silence(), 0, 8)
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_silence_keeps_silent_wherever_a_log_speaks():
+    def public(kind):
+        return {name: signature(own) for name, own in vars(kind).items() if callable(own) and name[0] != "_"}
+
+    assert public(Silence) == public(Log)

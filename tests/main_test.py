@@ -392,3 +392,39 @@ def test_the_module_is_a_command(tmp_path):
     assert done.stdout == ""
     assert done.stderr == "error: config has no key 'train.lrr'; the closest is 'train.lr'\n"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({}, "coordinator_address should be defined."),
+        ({"JAX_COORDINATOR_ADDRESS": "localhost:1234"}, "Number of processes must be defined."),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "localhost", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"},
+            "list index out of range",
+        ),
+        (
+            {"JAX_COORDINATOR_ADDRESS": "localhost:1234", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "second"},
+            "invalid literal for int() with base 10: 'second'",
+        ),
+    ],
+)
+def test_one_of_several_processes_must_be_told_of_the_others(tmp_path, told, reason):
+    """Processes of their own: JAX looks for others only before it is used."""
+    clusters = ("JAX_COORDINATOR", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "SLURM", "OMPI", "PMIX", "KUBERNETES")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(clusters)}
+    command = [sys.executable, "-m", "lpi_jax.main", "--config=configs/scenes_lpi.py", f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        [*command, "--config.distributed=true"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment, "JAX_PLATFORMS": "cpu", **told},
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: config.distributed is True, but the other processes were not found ({reason}); expected a TPU pod,"
+        " Slurm, Open MPI, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID\n"
+    )
+    assert not (tmp_path / "run").exists()

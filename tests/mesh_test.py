@@ -45,7 +45,7 @@ for devices in (1, 8):
 
 whole = meshes.make_mesh()
 rows = np.arange(24, dtype=np.int32).reshape(8, 3)
-split, everywhere = meshes.put_split({"rows": rows}, whole)["rows"], meshes.put_replicated(rows, whole)
+split, everywhere = meshes.put_rows({"rows": rows}, whole)["rows"], meshes.put_replicated(rows, whole)
 
 def status(*changes):
     said = io.StringIO()
@@ -138,6 +138,6 @@ def test_a_batch_has_at_least_a_row(size):
 def test_what_is_placed_keeps_its_values():
     mesh = meshes.make_mesh(1)
     tree = {"a": np.arange(6.0, dtype=np.float32).reshape(2, 3), "b": (np.int32([1, 2]),)}
-    for placed in (meshes.put_replicated(tree, mesh), meshes.put_split(tree, mesh)):
+    for placed in (meshes.put_replicated(tree, mesh), meshes.put_rows(tree, mesh)):
         np.testing.assert_array_equal(placed["a"], tree["a"], strict=True)
         np.testing.assert_array_equal(placed["b"][0], tree["b"][0], strict=True)

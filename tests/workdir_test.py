@@ -2,11 +2,13 @@
 
 import json
 
+import jax
 import pytest
 
 from lpi_jax import workdir
 from lpi_jax.config import intended
 from lpi_jax.errors import UserError
+from lpi_jax.workdir import environment
 
 MADE_FROM = {"stream": "5" * 64, "backbone": "b" * 64}
 
@@ -32,6 +34,12 @@ def test_a_new_directory_is_made_and_holds_the_whole_configuration(tmp_path):
     assert [path.name for path in directory.iterdir()] == ["config.json"]
 
 
+def test_the_record_tells_of_devices_and_processes():
+    found = environment()
+    assert found["devices"] == [device.device_kind for device in jax.devices()]
+    assert found["processes"] == 1
+
+
 def test_an_empty_directory_is_taken(tmp_path):
     workdir.claim(tmp_path, intended(), MADE_FROM)
     assert workdir.read(tmp_path)["stream"] == MADE_FROM["stream"]
@@ -48,6 +56,14 @@ def test_the_number_of_devices_may_change_between_two_starts(tmp_path):
     workdir.claim(tmp_path, changed(devices=1), MADE_FROM)
     workdir.claim(tmp_path, changed(devices=8), MADE_FROM)
     assert workdir.read(tmp_path)["config"]["devices"] == 1
+
+
+def test_the_number_of_processes_may_change_between_two_starts(tmp_path):
+    workdir.claim(tmp_path, changed(distributed=True), MADE_FROM)
+    written = (tmp_path / "config.json").read_bytes()
+    workdir.claim(tmp_path, changed(distributed=False), MADE_FROM)
+    assert (tmp_path / "config.json").read_bytes() == written
+    assert workdir.read(tmp_path)["config"]["distributed"] is True
 
 
 def test_another_configuration_is_an_error_that_shows_every_difference_and_only_those(tmp_path):
