@@ -195,10 +195,14 @@ def _literal(text: str) -> Any:
 
 
 def _tuple(text: str, old: tuple) -> tuple:
-    """('a', 'b') or a,b -> the strings a and b; numbers where `old` holds numbers."""
-    parts = ast.literal_eval(text) if text.lstrip().startswith(("(", "[")) else text.split(",") if text else ()
+    """('a', 'b') or a,b -> the strings a and b; numbers where `old` holds numbers; dictionaries as they are."""
+    parts = ast.literal_eval(text) if text.lstrip().startswith(("(", "[", "{")) else text.split(",") if text else ()
     element = type(old[0]) if old else str
-    return tuple(element(part.strip() if isinstance(part, str) else part) for part in _sequence(parts))
+
+    def read(part: Any) -> Any:
+        return part if isinstance(part, dict) else element(part.strip() if isinstance(part, str) else part)
+
+    return tuple(read(part) for part in _sequence(parts))
 
 
 def _sequence(value: Any) -> Sequence:

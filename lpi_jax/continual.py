@@ -70,6 +70,9 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
 
     done = sum(steps[:finished]) + checkpoints.steps_inside(finished)
     log = Log(directory, sum(steps), done, config.train.batch) if hosts.first() else Silence()
+    if stream.skipped:
+        counts = ", ".join(f"{count} {kind}" for kind, count in stream.skipped.items())
+        log.prints(f"bad examples left out: {counts}; python -m lpi_jax.data.check tells which")
     try:
         with learn.terminated() as stop:
             learner = reused or learn.Learner(config, system, checkpoints, log, steps, stop)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lpi_jax.data.arrange import combined, ordered, shots, shuffled
-from lpi_jax.data.stream import Split, Stream, Task
+from lpi_jax.data.examples import TOLD
+from lpi_jax.data.stream import Refused, Split, Stream, Task
 from lpi_jax.errors import UserError
 
 
@@ -116,13 +117,25 @@ def test_tasks_in_an_order_of_ones_own():
             ordered(stream(), names)
 
 
+REFUSED = Refused({"person": {"missing file": 2}, "dog": {"no captions": 1}}, ("first",))
+
+
 def test_combined_streams_follow_each_other_and_share_no_name():
-    one = stream(("person", "dog"), name="a", skipped={"missing file": 2, "no captions": 1}, notes={"path": "x"})
-    other = stream(("person", "kite"), name="b", skipped={"missing file": 3}, notes={"path": "y"})
+    one = stream(("person", "dog"), name="a", refused=REFUSED, notes={"path": "x"})
+    more = Refused({"person": {"missing file": 3}, "": {"not JSON": 1}}, ("second",) * TOLD)
+    other = stream(("person", "kite"), name="b", refused=more, notes={"path": "y"})
     both = combined([one, other], ["flickr30k", "coco"])
     assert [task.name for task in both.tasks] == ["flickr30k/person", "dog", "coco/person", "kite"]
     assert [task.description.split()[-1] for task in both.tasks] == ["person", "dog", "person", "kite"]
-    assert both.name == "flickr30k+coco" and both.skipped == {"missing file": 5, "no captions": 1}
+    assert both.name == "flickr30k+coco"
+    assert both.refused.counts == {
+        "flickr30k/person": {"missing file": 2},
+        "dog": {"no captions": 1},
+        "coco/person": {"missing file": 3},
+        "": {"not JSON": 1},
+    }
+    assert both.refused.first == ("first", *("second",) * (TOLD - 1))
+    assert both.skipped == {"missing file": 5, "no captions": 1, "not JSON": 1}
     assert both.notes == {"streams": {"flickr30k": {"path": "x"}, "coco": {"path": "y"}}}
     assert all(matches(task.train) and len(set(task.train.keys)) == len(task.train.keys) for task in both.tasks)
 

@@ -222,7 +222,7 @@ BAD_ROWS = {
     "not JSON": lambda record: json.dumps(record)[:-1].encode(),
     "not UTF-8": lambda record: json.dumps(record).encode().replace(b"picture", b"pict\xffre"),
     "no captions": lambda record: {**record, "captions": []},
-    "empty caption": lambda record: {**record, "captions": [*record["captions"], "?!"]},
+    "empty caption": lambda record: {**record, "captions": ["?!", " ... "]},
     "unknown split": lambda record: {**record, "split": "test"},
     "missing key": lambda record: {key: value for key, value in record.items() if key != "split"},
     "wrong type": lambda record: {**record, "captions": record["captions"][0]},

@@ -281,6 +281,22 @@ def test_a_folder_that_cannot_be_is_one_sentence(tmp_path, place):
         cached(stream_of(), tmp_path / place, SIDE)
 
 
+@pytest.mark.parametrize("name", ["{}", ".{}.part"])
+def test_a_folder_in_place_of_a_shard_is_one_sentence(tmp_path, name, capsys):
+    cached(stream_of(), tmp_path, SIDE)
+    path = shards(tmp_path)[0]
+    path.unlink()
+    path.with_name(name.format(path.name)).mkdir()
+    with pytest.raises(UserError, match=rf"{path}: the cache of pictures cannot be written \(.+\)$"):
+        cached(stream_of(), tmp_path, SIDE)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_that_the_source_lacks_is_no_failure_to_write(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'elsewhere\.png'"):
+        cached(stream_of([FileNotFoundError(2, "gone", "elsewhere.png")]), tmp_path, SIDE)
+
+
 def test_a_full_disk_is_one_sentence():
     with (
         pytest.raises(UserError, match=r"the cache of pictures cannot be written .*No space left on device"),

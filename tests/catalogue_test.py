@@ -5,11 +5,13 @@ import io
 import json
 import re
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lpi_jax import command_line
 from lpi_jax import config as configs
 from lpi_jax.data import catalogue
 from lpi_jax.errors import UserError
@@ -103,6 +105,23 @@ def test_several_streams_come_domain_after_domain_each_with_its_own_settings(fol
     assert tuple(t.name for t in again.tasks) == order and again.fingerprint != stream.fingerprint
 
 
+@pytest.mark.parametrize("form", ["({}, {})", "[{}, {}]", "{}, {}"])
+def test_several_streams_can_be_given_on_the_command_line(folder, form):
+    one, other = {"name": "jsonl", "path": str(folder / "s.jsonl")}, {"name": "scenes", "domains": ("fax",), "train": 3}
+    file = Path(__file__).parents[1] / "configs" / "own_data_lpi.py"
+    changes = ["--config.data.name=multi", f"--config.data.streams={form.format(one, other)}"]
+    config, _ = command_line.parse([f"--config={file}", "--workdir=runs/two", *changes])
+    stream = catalogue.stream(config.data.to_dict(), 32)
+    assert [task.name for task in stream.tasks] == ["b", "a", "fax"]
+    assert len(stream.tasks[2].train) == 3
+
+
+def test_one_stream_of_several_needs_no_brackets_on_the_command_line():
+    file = Path(__file__).parents[1] / "configs" / "own_data_lpi.py"
+    config, _ = command_line.parse([f"--config={file}", "--workdir=x", "--config.data.streams={'name': 'scenes'}"])
+    assert config.data.to_dict()["streams"] == ({"name": "scenes"},)
+
+
 def test_pictures_come_from_the_cache_where_one_is_set(folder, tmp_path):
     given = {"name": "jsonl", "path": str(folder / "s.jsonl")}
     plain, kept = made(**given), made(**given, cache_dir=str(tmp_path / "cache"), cache_side=32)
@@ -127,6 +146,22 @@ def test_pictures_come_from_the_cache_where_one_is_set(folder, tmp_path):
             "key 'trian', which config.data has not; the",
         ),
         ({"name": "multi", "streams": ({"name": "scenes", "train": "3"},)}, "streams[0]: train is '3', expected some"),
+        (
+            {"name": "multi", "streams": ({"name": "table", "path": "t.csv", "fields": {"tiem": "when"}},)},
+            "config.data.streams[0]: fields has no key 'tiem'; the closest is 'time'",
+        ),
+        (
+            {"name": "jsonl", "path": "s.jsonl", "fields": {**configs.intended().data.fields, "task": "topic"}},
+            "config.data: fields.task is 'topic', but the source 'jsonl' reads none of the fields",
+        ),
+        (
+            {"name": "multi", "streams": ({"name": "table", "path": "t.csv", "fields": {"train": "train"}},)},
+            "config.data.streams[0]: fields.train is 'train', but the source 'table' reads fields.image, fields.caption",
+        ),
+        (
+            {"name": "multi", "streams": ({"name": "table", "path": "t.csv", "fields": {"time": 3}},)},
+            "config.data.streams[0]: fields.time is 3, expected text",
+        ),
         ({"task_order": ("fax",), "domains": ("fax", "comic")}, "task_order is 'fax'; expected each of"),
         ({"cache_dir": "x", "cache_side": 16}, "config.data.cache_side is 16, expected at least 32"),
     ],

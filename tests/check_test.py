@@ -46,20 +46,23 @@ def test_a_task_name_cannot_steer_the_terminal():
 
 def test_bad_pictures_are_listed_below_the_table():
     told = table(survey(half_gone(), 30))
-    assert "cannot be decoded: 10 missing file, 25 unreadable picture\n  stream, line 1: not there\n" in told
+    assert "\n\nbad by kind\n  pets: 10 missing file, 25 unreadable picture\n\nthe bad ones\n  stream, line 1: " in told
     assert told.endswith("  stream, line 39: not there\n  and 15 more")
 
 
 def test_few_bad_pictures_are_listed_whole():
     train = loaded(lambda index: gone(index) if index == 4 else photo(index), [["a cat"]] * 5)
     told = table(survey(stream(("pets", train, split([photo(9)]))), 30))
-    assert told.endswith("\n\ncannot be decoded: 1 missing file\n  stream, line 4: not there")
+    assert told.endswith("\n\nbad by kind\n  pets: 1 missing file\n\nthe bad ones\n  stream, line 4: not there")
 
 
 def test_what_the_stream_left_out_is_told(tmp_path):
     rows = [(photo(0), ["a"], "toys", "train"), (photo(1), ["b"], "toys", "val"), (b"", ["c"], "toys", "train")]
     found = survey(jsonl(manifest(tmp_path, rows), on_bad_example="skip"), 30)
-    assert table(found).endswith("left out when the stream was read: 1 unreadable picture")
+    told = table(found)
+    assert "\n\nbad by kind\n  toys: 1 unreadable picture\n\nthe bad ones\n" in told
+    assert "stream.jsonl, line 3: " in told.splitlines()[-1]
+    assert told.splitlines()[1].split()[-1] == "1"
 
 
 def test_a_task_without_one_good_picture_has_a_line_and_a_sheet(tmp_path):
@@ -134,7 +137,7 @@ def test_the_json_holds_the_numbers_and_names_the_sheets(tmp_path):
         "repeats": {"train_same": 1, "train_alike": 0, "val_same": 0, "val_alike": 0, "captions": 1},
         "bad": {},
     }
-    whole = {"stream": "toys", "fingerprint": "f" * 64, "skipped": {}, "max_words": 30, "bad": []}
+    whole = {"stream": "toys", "fingerprint": "f" * 64, "max_words": 30, "unplaced": {}, "bad": []}
     tasks = [row | {"sheet": "00-pets-cats.png"}]
     assert numbers == whole | {"tasks": tasks, "total": row | {"name": "all"}}
 
@@ -204,7 +207,7 @@ def test_bad_pictures_decide_the_exit_status(tiny_clip, tmp_path, capfd, mode, s
     assert main(command(preset(tmp_path), path, tiny_clip, tmp_path / "out", more)) == status
     out, err = capfd.readouterr()
     assert "1 unreadable picture" in out and err == ""
-    assert (f"{path}, line 3: " in out) == (mode == "error")  # otherwise it was left out before
+    assert f"{path}, line 3: " in out
     assert (tmp_path / "out" / "check.json").exists()
 
 
@@ -225,14 +228,44 @@ def test_pictures_that_break_after_the_stream_was_read_are_told_too(
     assert f"  {tmp_path}/stream.jsonl, line 2: {tmp_path}/1.png: " in capfd.readouterr().out
 
 
-def test_a_line_that_is_no_example_ends_in_one_sentence(tiny_clip, tmp_path, capfd):
-    path = manifest(tmp_path, [*ROWS, (photo(2), [], "pets", "train")])
+@pytest.mark.parametrize(("mode", "status"), [("error", 2), ("skip", 0)])
+def test_lines_that_are_no_examples_are_all_told(tiny_clip, tmp_path, capfd, mode, status):
+    path = manifest(tmp_path, [*ROWS, (photo(2), [], "pets", "train"), (photo(3), ["!"], "pets", "val")])
+    more = f"--config.data.on_bad_example={mode}"
+    assert main(command(preset(tmp_path), path, tiny_clip, tmp_path / "out", more)) == status
+    out, err = capfd.readouterr()
+    assert "bad by kind\n  pets: 1 no captions, 1 empty caption\n" in out and err == ""
+    assert f"  {path}, line 3: captions is an empty list; expected one caption or more\n" in out
+    assert f"  {path}, line 4: caption '!' is empty once it is cleaned of punctuation\n" in out
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["tasks"][0]["bad"] == {
+        "no captions": 1,
+        "empty caption": 1,
+    }
+
+
+def test_a_stream_that_cannot_be_read_ends_in_one_sentence(tiny_clip, tmp_path, capfd):
+    path = manifest(tmp_path, [(photo(2), [], "pets", "train"), *ROWS[1:]])
     before = {*tmp_path.rglob("*")}
     config = preset(tmp_path)
     assert main(command(config, path, tiny_clip, tmp_path / "out")) == 2
-    message = "captions is an empty list; expected one caption or more"
-    assert capfd.readouterr() == ("", f"error: {path}, line 3: {message}\n")
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1) and f"(the first: {path}, line 1: captions is an empty list; " in err
     assert {*tmp_path.rglob("*")} == before | {config}
+
+
+def test_sizes_are_the_sources_where_a_run_would_read_a_cache(tiny_clip, tmp_path):
+    more = [f"--config.data.cache_dir={tmp_path / 'cache'}", "--config.data.cache_side=32"]
+    assert main(command(preset(tmp_path), manifest(tmp_path, ROWS), tiny_clip, tmp_path / "out", *more)) == 0
+    assert json.loads((tmp_path / "out" / "check.json").read_text())["total"]["sizes"]["largest"] == [60, 40]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_letters_of_many_scripts_are_drawn_and_not_boxed():
+    def drawn(text):
+        return contact_sheet("pets", [Section("train", [Tile(None, text)])])
+
+    for script in ("ÄÖÜß", "Жук", "λόγος", "חתול", "قطة"):
+        assert len({drawn(script), drawn(script[::-1]), drawn("\uffff" * len(script))}) == 3
 
 
 @pytest.mark.parametrize(

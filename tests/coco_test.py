@@ -208,7 +208,6 @@ def uncaptioned(copy):
 
 BAD = [
     ("no captions", uncaptioned, r"instances_train2014.json, image 1: image 'COCO_.*jpg' has no captions"),
-    ("empty caption", captioned(caption=" ... "), r"image 1: caption '...' is empty"),
     (
         "caption without image",
         captioned(image_id=11),
@@ -229,6 +228,17 @@ def test_a_bad_example_is_one_sentence_or_is_counted(copy, kind, change, message
     assert stream.skipped == {kind: 1}
     assert numbers(stream)["vehicle"][0] == ([1, 4] if kind == "caption without image" else [4])
     assert stream.notes["chosen"]["vehicle"]["train"] == 2  # by the rule, before bad ones are taken out
+
+
+def test_an_empty_caption_is_one_sentence_or_is_left_out_and_counted(copy):
+    whole = coco(copy).tasks
+    captioned(caption=" ... ")(copy)
+    with pytest.raises(UserError, match=r"image 1: caption '...' is empty"):
+        coco(copy)
+    stream = coco(copy, on_bad_example="skip")
+    assert stream.skipped == {"empty caption": 1} and numbers(stream)["vehicle"][0] == [1, 4]
+    captions = [sum(map(len, task.train.captions)) for task in stream.tasks]
+    assert sum(captions) == sum(len(own) for task in whole for own in task.train.captions) - 1
 
 
 def test_objects_without_image_are_counted_and_images_left_out_may_lack_captions(copy):

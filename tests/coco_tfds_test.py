@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lpi_jax.data import tfds
-from lpi_jax.data.coco import coco
+from lpi_jax.data.coco import coco, main
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.errors import UserError
 from tests.coco_trees import NAMES, edit_records, numbers, write_coco, write_tfds
@@ -131,6 +131,20 @@ def test_a_damaged_record_is_an_error_or_is_counted(built_copy):
         coco(built_copy)
     stream = coco(built_copy, on_bad_example="skip")
     assert stream.skipped == {"unreadable record": 3} and stream.notes["pictures"] == 9
+
+
+def test_a_manifest_may_name_an_image_whose_record_is_damaged(built_copy, published, tmp_path):
+    table = tmp_path / "choice.csv"
+    assert main(["manifest", "--path", str(published), "--out", str(table)]) == 0
+    given = {"rule": "manifest", "manifest": str(table)}
+    whole = coco(built_copy, **given)
+    shard = next((built_copy / "coco_captions" / "2014" / "1.1.0").glob("*-val.array_record*"))
+    shard.write_bytes(b"no records" * 1000)
+    with pytest.raises(UserError, match=r"split val, record 0: the record cannot be read"):
+        coco(built_copy, **given)
+    stream = coco(built_copy, **given, on_bad_example="skip")
+    assert stream.skipped == {"unreadable record": 3}
+    assert stream.notes["pictures"] == whole.notes["pictures"] - 3
 
 
 def test_a_record_that_is_lost_later_is_a_bad_picture(built_copy):

@@ -146,7 +146,7 @@ BAD = [
     ("wrong type", line("img/e.png", description=["x"]), "description is a list"),
     ("unknown split", line("img/e.png", split="test"), "split is 'test'; expected 'train' or 'val'"),
     ("no captions", line("img/e.png", captions=[]), "captions is an empty list"),
-    ("empty caption", line("img/e.png", captions=["a cat", " ... "]), "caption ' ... ' is empty"),
+    ("empty caption", line("img/e.png", captions=[" ... ", "?"]), "caption ' ... ' is empty"),
     ("repeated image", line("img/a.png"), "'img/a.png' stands already in line 1$"),
     ("repeated image", line("img/a.png", split="val"), r"in line 1, in the other split \(train\)"),
     ("repeated image", line("./img/../img/a.png"), "stands already in line 1$"),
@@ -168,6 +168,19 @@ def test_a_bad_line_is_one_clear_sentence_or_is_counted(folder, kind, bad, messa
     stream = jsonl(path, on_bad_example="skip")
     assert stream.skipped == {kind: 1}
     assert stream.tasks[0].train.keys == ("img/a.png", "img/j.png")
+
+
+def test_an_empty_caption_among_others_is_an_error_or_is_left_out_alone(folder):
+    path = written(folder, [*GOOD, line("img/e.png", captions=["a cat", " ... ", "the cat", ""])])
+    with pytest.raises(UserError, match=r"line 5: caption ' ... ' is empty"):
+        jsonl(path)
+    stream = jsonl(path, on_bad_example="skip")
+    assert stream.tasks[0].train.captions[-1] == ("a cat", "the cat")
+    assert stream.refused.counts == {"cats": {"empty caption": 2}}
+    assert [message.partition(": ")[2] for message in stream.refused.first] == [
+        "caption ' ... ' is empty once it is cleaned of punctuation",
+        "caption '' is empty once it is cleaned of punctuation",
+    ]
 
 
 def test_links_to_one_picture_are_one_picture(folder):
@@ -194,6 +207,15 @@ def test_skipped_are_counted_by_kind(folder):
     bad = [line("img/no1.png"), line("img/no2.png"), line("img/e.png", split="x"), "{", line("img/cut.jpg")]
     stream = jsonl(written(folder, [*bad, *GOOD]), on_bad_example="skip")
     assert stream.skipped == {"missing file": 2, "unknown split": 1, "not JSON": 1, "unreadable picture": 1}
+    placed = {"missing file": 2, "unknown split": 1, "unreadable picture": 1}
+    assert stream.refused.counts == {"": {"not JSON": 1}, "cats": placed}
+    places = [message.partition("stream.jsonl, ")[2].partition(":")[0] for message in stream.refused.first]
+    assert places == ["line 3", "line 4", "line 1", "line 2", "line 5"]  # what lines say, then what pictures are
+
+
+def test_of_many_bad_examples_all_are_counted_and_the_first_told(folder):
+    stream = jsonl(written(folder, ["{"] * 50 + GOOD), on_bad_example="skip")
+    assert stream.skipped == {"not JSON": 50} and len(stream.refused.first) == 20
 
 
 def test_a_bad_line_does_not_take_the_place_of_a_later_good_one(folder):
@@ -208,7 +230,8 @@ def test_a_task_without_train_or_val_is_always_an_error(folder, split):
     with pytest.raises(UserError, match=f"task 'dogs' has no {split} pictures; expected"):
         jsonl(written(folder, lines))
     bad = line("img/no.png", task="dogs", split=split)
-    with pytest.raises(UserError, match=f"task 'dogs' has no {split} pictures once 1 bad examples are skipped"):
+    lost = rf"has no {split} pictures once 1 bad examples are skipped \(the first: {folder}/stream.jsonl, line 4: "
+    with pytest.raises(UserError, match=f"task 'dogs' {lost}"):
         jsonl(written(folder, [*lines, bad]), on_bad_example="skip")
 
 
@@ -218,7 +241,10 @@ def test_a_task_of_bad_lines_only_is_an_error_even_when_skipping(folder):
 
 
 def test_no_file_an_empty_file_a_folder_and_wrong_arguments(folder):
-    for path, message in [(folder / "no.jsonl", "no such file"), (folder, "no such file")]:
+    for path, message in [
+        (folder / "no.jsonl", "no.jsonl: there is no such file; expected a JSON Lines file"),
+        (folder, "this is a folder; expected a JSON Lines file, one line per picture$"),
+    ]:
         with pytest.raises(UserError, match=message):
             jsonl(path)
     with pytest.raises(UserError, match="the file is empty"):

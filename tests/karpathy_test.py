@@ -80,12 +80,31 @@ def test_or_on_his_val_images(folder):
     assert stream.fingerprint != flickr30k(folder).fingerprint
 
 
-@pytest.mark.parametrize("pictures", ["images", "."])
-def test_pictures_may_lie_in_images_or_beside_the_file(tmp_path, folder, pictures):
+@pytest.mark.parametrize("pictures", ["flickr30k_images", "images", "."])
+def test_pictures_may_lie_in_other_folders_or_beside_the_file(tmp_path, folder, pictures):
     other = write(tmp_path / "other", ENTRIES, pictures)
     found, expected = (pixels(flickr30k(path).tasks[0].train.load(1)) for path in (other, folder))
     assert np.array_equal(found, expected)
     assert flickr30k(other).fingerprint == flickr30k(folder).fingerprint
+
+
+@pytest.mark.parametrize("mode", ["error", "skip"])
+def test_where_pictures_were_looked_for_is_said_when_there_are_none(tmp_path, mode):
+    folder = write(tmp_path / "other", ENTRIES, "photos")
+    with pytest.raises(UserError) as caught:
+        flickr30k(folder, on_bad_example=mode)
+    assert str(caught.value) == (
+        f"{folder}: here is no picture of dataset_flickr30k.json; expected them in one of"
+        " flickr30k-images/, flickr30k_images/, images/ or beside the file"
+    )
+
+
+def test_one_picture_that_is_missing_beside_the_file_is_no_missing_folder(tmp_path):
+    folder = write(tmp_path / "beside", ENTRIES, ".")
+    (folder / "1000.jpg").unlink()
+    assert flickr30k(folder, on_bad_example="skip").skipped == {"missing file": 1}
+    with pytest.raises(UserError, match=r"images\[0\]: .*1000.jpg: there is no such file"):
+        flickr30k(folder)
 
 
 def test_restval_is_trained_on(tmp_path):
@@ -128,6 +147,32 @@ def test_a_bad_row_of_a_manifest_is_named(folder, row, message):
         flickr30k(folder, manifest=table(folder, *ROWS, row))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "dev"}, r"images\[1\]: split is 'dev'"),
+        ({"filename": 5}, r"images\[1\]: filename is 5; expected a string"),
+    ],
+)
+def test_a_row_of_an_entry_that_is_bad_is_passed_over(folder, change, message):
+    """Also where the entry's file name is what cannot be read: then one row has no entry."""
+    given = table(folder, *ROWS, "1001.jpg,dogs,val")
+    write(folder, [ENTRIES[0], ENTRIES[1] | change, *ENTRIES[2:]])
+    with pytest.raises(UserError, match=message):
+        flickr30k(folder, manifest=given)
+    stream = flickr30k(folder, manifest=given, on_bad_example="skip")
+    assert sum(stream.skipped.values()) == 1
+    assert [task.val.keys for task in stream.tasks] == [("1005.jpg",), ("1003.jpg",)]
+    with pytest.raises(UserError, match=r"line 7: image is '9\.jpg', which is no image of"):
+        flickr30k(folder, manifest=table(folder, *ROWS, "1001.jpg,dogs,val", "9.jpg,dogs,val"), on_bad_example="skip")
+
+
+def test_a_bad_entry_counts_for_the_task_of_its_row(folder):
+    write(folder, [ENTRIES[0] | {"split": "dev"}, *ENTRIES[1:]])
+    with pytest.raises(UserError, match=r"task 'dogs' has no train pictures once 1 bad examples are skipped"):
+        flickr30k(folder, manifest=table(folder, *ROWS), on_bad_example="skip")
+
+
 def test_a_manifest_of_coco_is_refused(folder):
     with pytest.raises(UserError, match="line 1: column 'image' is missing; expected the header image,task,split"):
         flickr30k(folder, manifest=table(folder, header="image_id,task,split"))
@@ -152,7 +197,7 @@ BAD = [
     ("wrong type", ENTRIES[1] | {"sentences": "Dogs."}, "sentences is a string; expected a list"),
     ("wrong type", ENTRIES[1] | {"sentences": ["Dogs."]}, "sentences holds something else than objects like"),
     ("wrong type", ENTRIES[1] | {"sentences": [{"raw": None}]}, "sentences holds something else than objects"),
-    ("empty caption", entry(1, "train", ["Dogs.", " ..\n"]), "caption '..' is empty"),
+    ("empty caption", entry(1, "train", [" ..\n", ""]), "caption '..' is empty"),
     ("not UTF-8", entry(1, "train", ["\udc00"]), "captions holds half of a surrogate pair"),
     ("repeated image", ENTRIES[0], r"image '1000.jpg' stands already in images\[0\]"),
     ("repeated image", ENTRIES[0] | {"filename": "./1000.jpg"}, r"image './1000.jpg' stands already in images\[0\]"),

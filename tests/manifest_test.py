@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lpi_jax.data.coco import coco, main
+from lpi_jax.data.manifest import read
 from lpi_jax.errors import UserError
 from tests.coco_trees import FOUR, manifest, numbers, write_coco, write_tfds
 
@@ -72,8 +73,8 @@ def test_columns_in_any_order_more_columns_blank_lines_and_a_byte_order_mark(pub
         ("2,animal,test", "line 6: split is 'test'; expected 'train' or 'val'$"),
         ("2, ,train", "line 6: task is empty"),
         ("2,animal,train,5", "line 6: the row has 4 cells; expected 3, as many as the header$"),
-        ('2,"animal,train', "line 6: this is no row of a CSV table"),
-        ("2," + "x" * 200_000 + ",val", "line 6: this is no row of a CSV table .field larger"),
+        ('2,"animal,train\n3,animal,val', "line 6: from here on this is not CSV .a quote in this row is never closed"),
+        ("2," + "x" * 200_000 + ",val", "line 6: from here on this is not CSV .field larger"),
     ],
 )
 def test_a_bad_row_of_a_manifest_is_one_sentence_with_its_line(published, tmp_path, row, message):
@@ -89,12 +90,34 @@ def test_a_manifest_that_is_no_table(published, tmp_path, monkeypatch):
             coco(published, rule="manifest", manifest=str(path))
 
     says(tmp_path / "no.csv", "no.csv: there is no such file; expected a CSV table")
-    says(tmp_path, "there is no such file")
+    says(tmp_path, f"{tmp_path}: this is a folder; expected a CSV table")
     says(manifest(tmp_path, header="image_id,task"), "line 1: column 'split' is missing; expected the header image_id,")
     says(manifest(tmp_path, header="image_id,task,split,task"), "line 1: column 'task' stands 2 times")
     says(manifest(tmp_path, header=""), "line 1: column 'image_id' is missing")
+    says(
+        manifest(tmp_path, header="image_id;task;split"),
+        "line 1: the header 'image_id;task;split' seems to sep.* by ';'",
+    )
     says(manifest(tmp_path), "the table names no image")
     (tmp_path / "latin.csv").write_bytes(b"image_id,task,split\n1,caf\xe9,train\n")
     says(tmp_path / "latin.csv", "latin.csv: the file is not UTF-8")
     monkeypatch.setattr("lpi_jax.data.manifest.MAX_BYTES", 5)
     says(tmp_path / "latin.csv", "33 bytes, more than the 5 allowed")
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_a_task_whose_rows_are_all_of_one_split_is_told_with_the_table(published, tmp_path, missing):
+    rows = [row for row in FOUR if not row.startswith(("1,", "12,")) or not row.endswith(missing)]
+    path = manifest(tmp_path, *rows)
+    with pytest.raises(UserError) as caught:
+        coco(published, rule="manifest", manifest=path)
+    assert str(caught.value) == (
+        f"{path}: task 'animal' has no {missing} pictures; expected at least one row with split {missing}"
+    )
+
+
+def test_as_many_unknown_names_are_passed_over_as_pictures_could_not_be_read(tmp_path):
+    path = manifest(tmp_path, "8,animal,train", "1,animal,val", "9,animal,train")
+    assert read(path, "image_id", {"1": 1}, "there", unread=2) == {1: ("animal", "val")}
+    with pytest.raises(UserError, match=r"line 4: image_id is '9', which is no image of there$"):
+        read(path, "image_id", {"1": 1}, "there", unread=1)

@@ -116,7 +116,7 @@ BAD_VALUES = [
     ("empty cell", {"task": None}, "task is empty"),
     ("no captions", {"caption": []}, "captions is an empty list"),
     ("wrong type", {"caption": ["x", None]}, "captions holds null"),
-    ("empty caption", {"caption": ["x", "!"]}, "caption '!' is empty"),
+    ("empty caption", {"caption": ["!", "?"]}, "caption '!' is empty"),
     ("missing file", {"image": {"bytes": None, "path": "img/no.png"}}, "no such file"),
     ("empty cell", {"image": {"bytes": None, "path": None}}, "image is empty"),
     ("unreadable picture", {"image": b""}, "not a picture in a known format"),

@@ -178,7 +178,15 @@ def test_a_task_without_one_good_picture_has_a_row_too():
 def test_what_the_stream_left_out_is_found_too(tmp_path):
     rows = [(photo(0), ["a"], "toys", "train"), (photo(1), ["b"], "toys", "val"), (b"", ["c"], "toys", "train")]
     found = survey(jsonl(manifest(tmp_path, rows), on_bad_example="skip"), 30)
-    assert found.skipped == {"unreadable picture": 1} and found.total.bad == {}
+    assert found.tasks[0].bad == found.total.bad == {"unreadable picture": 1} and found.unplaced == {}
+    assert len(found.bad) == 1 and "stream.jsonl, line 3: " in found.bad[0]
+
+
+def test_bad_examples_of_no_known_task_are_found_too(tmp_path):
+    path = manifest(tmp_path, [(photo(0), ["a"], "toys", "train"), (photo(1), ["b"], "toys", "val")])
+    path.write_text(path.read_text() + "\nnonsense\n")
+    found = survey(jsonl(path, on_bad_example="skip"), 30)
+    assert found.unplaced == found.total.bad == {"not JSON": 1} and found.tasks[0].bad == {}
 
 
 # ---- while it reads --------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lpi_jax.data.table import MAX_LINE, table
+from lpi_jax.data.csv_file import MAX_LINE
+from lpi_jax.data.table import table
 from lpi_jax.errors import UserError
 from tests.pixels import pixels, shades
 from tests.sealed import sealed
@@ -225,6 +226,39 @@ def test_a_mistake_in_the_quoting_ends_the_file_in_every_mode(folder):
 
 
 @pytest.mark.parametrize(
+    "rows, said",
+    [
+        (['img/5.png,"x,cats,train', "img/6.png,z,cats,train"], "a quote in this row is never closed"),
+        (
+            ['img/5.png,"x,cats,train', '"img/6.png",z,cats,train'],
+            "a quote in this row is not closed before line 9: .*",
+        ),
+        (['img/5.png,"x,cats,train', *["img/6.png,z,cats,train"] * 9_000], "a quote .* before line .*field larger.*"),
+        (['img/5.png,"x" y,cats,train', "img/6.png,z,cats,train"], "',' expected after '\"'"),
+    ],
+)
+def test_a_quote_that_is_not_closed_is_told_with_the_line_of_its_row(folder, rows, said):
+    path = csv_of(folder, ['img/1.png,"a kite,\nseen twice",cats,train', *GOOD[1:], "", *rows])
+    with pytest.raises(UserError, match=rf"^{path}, line 8: from here on this is not CSV \({said}\)$"):
+        table(path)
+
+
+@pytest.mark.parametrize("sign, called", [(";", "';'"), ("\t", "a tab")])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_header_with_another_separator_says_that_commas_are_expected(folder, sign, called, quote):
+    lines = [sign.join(f"{quote}{cell}{quote}" for cell in line.split(",")) for line in [HEADER, *GOOD]]
+    path = csv_of(folder, lines[1:], header=lines[0])
+    with pytest.raises(UserError, match=rf"seems to separate columns by {called}; expected commas$") as caught:
+        table(path)
+    assert str(caught.value).startswith(f"{path}, line 1: the header {lines[0]!r} ")
+
+
+def test_other_separators_beside_commas_are_text(folder):
+    path = csv_of(folder, [f"{line},x;y" for line in GOOD], header=f"{HEADER},a;b\tc")
+    assert table(path).tasks[0].train.captions == (("a cat",),)
+
+
+@pytest.mark.parametrize(
     "size, message", [(MAX_LINE, "line 6: the line has more than"), (200_000, "line 6: .*field larger")]
 )
 def test_endless_lines_and_values_are_refused(folder, size, message):
@@ -241,8 +275,8 @@ def test_a_task_with_one_example_is_an_error(folder, split):
 
 
 def test_no_file_empty_files_folders_damaged_files_and_wrong_arguments(folder):
-    for path in (folder / "no.csv", folder):
-        with pytest.raises(UserError, match="there is no such file; expected a table, CSV or Parquet"):
+    for path, found in [(folder / "no.csv", "there is no such file"), (folder, "this is a folder")]:
+        with pytest.raises(UserError, match=f"{path}: {found}; expected one table, a CSV or Parquet file$"):
             table(path)
     (folder / "empty.csv").write_bytes(b"")
     with pytest.raises(UserError, match=r"empty.csv, line 1: there is no column 'image'; there is none at all"):

@@ -9,10 +9,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from lpi_jax.data.examples import shown
-from lpi_jax.data.stream import Split, Stream, Task
+from lpi_jax.data.examples import TOLD, shown
+from lpi_jax.data.stream import Refused, Split, Stream, Task
 from lpi_jax.errors import UserError
 
 
@@ -72,20 +73,31 @@ def combined(streams: Sequence[Stream], names: Sequence[str]) -> Stream:
     if twice := _twice(names):
         raise UserError(f"two streams are called {shown(twice)}; expected different names")
     counts = Counter(task.name for stream in streams for task in stream.tasks)
-    tasks = tuple(
-        replace(task, name=f"{name}/{task.name}") if counts[task.name] > 1 else task
-        for name, stream in zip(names, streams, strict=True)
-        for task in stream.tasks
-    )
+
+    def called(name: str, task: str) -> str:
+        return f"{name}/{task}" if counts[task] > 1 else task
+
+    named = list(zip(names, streams, strict=True))
+    tasks = tuple(replace(task, name=called(name, task.name)) for name, stream in named for task in stream.tasks)
     if twice := _twice([task.name for task in tasks]):
         raise UserError(f"two tasks are called {shown(twice)} once the streams are combined; expected different names")
     return Stream(
         name="+".join(names),
         tasks=tasks,
-        fingerprint=_hash(["combined", [[name, s.fingerprint] for name, s in zip(names, streams, strict=True)]]),
-        skipped=dict(sum((Counter(stream.skipped) for stream in streams), Counter())),
-        notes={"streams": {name: dict(stream.notes) for name, stream in zip(names, streams, strict=True)}},
+        fingerprint=_hash(["combined", [[name, stream.fingerprint] for name, stream in named]]),
+        refused=_together([(partial(called, name), stream.refused) for name, stream in named]),
+        notes={"streams": {name: dict(stream.notes) for name, stream in named}},
     )
+
+
+def _together(parts: Sequence[tuple[Callable[[str], str], Refused]]) -> Refused:
+    """What several streams refused, with what each task is called now."""
+    counts: dict[str, Counter[str]] = {}
+    for called, refused in parts:
+        for task, kinds in refused.counts.items():
+            counts.setdefault(called(task), Counter()).update(kinds)
+    counts = {task: dict(kinds) for task, kinds in counts.items()}
+    return Refused(counts, tuple(message for _, refused in parts for message in refused.first)[:TOLD])
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class _Kept:
     def _write(self, shard: int, advance: Callable[[int], Any]) -> None:
         """Makes a shard from the source: the whole file, or none."""
         path = Path(self._path(shard))
-        if path.exists():
+        if path.is_file():
             tqdm.write(f"{path} is damaged; its pictures are read from their source again", file=sys.stderr)
 
         def write(file: IO[bytes]) -> None:
@@ -169,7 +169,12 @@ class _Kept:
                     put(record)
                     advance(1)
 
-        write_atomically(path, write)
+        try:
+            write_atomically(path, write)
+        except OSError as error:
+            if not str(error.filename).startswith(f"{self._folder}/"):  # the source's
+                raise
+            raise UserError(f"{path}: the cache of pictures cannot be written ({error.strerror})") from error
 
     def _record(self, index: int) -> bytes:
         return _packed(shrunk(self._load(index), self._side), index, self._seed)

@@ -30,6 +30,8 @@ def stream(settings: Settings, image_size: int) -> Stream:
     Raises:
       UserError: settings that fit no source, and whatever the source refuses.
     """
+    if settings["name"] != "multi":
+        _refuse_unread_fields("config.data", settings["name"], settings["fields"])
     found = _arranged(settings, image_size)
     if not settings["cache_dir"]:
         return found
@@ -77,7 +79,7 @@ def _flickr30k(settings: Settings, image_size: int) -> Stream:
 def _tfds(settings: Settings, image_size: int) -> Stream:
     if not settings["builder"]:
         raise UserError("config.data.builder is empty, expected a TFDS data set such as 'coco_captions/2014'")
-    fields = _fields(settings, ("image", "caption", "task", "train", "val"))
+    fields = _fields(settings)
     return tfds(settings["builder"], data_dir=settings["path"], **fields, **_common(settings))
 
 
@@ -86,8 +88,7 @@ def _webdataset(settings: Settings, image_size: int) -> Stream:
 
 
 def _table(settings: Settings, image_size: int) -> Stream:
-    fields = _fields(settings, ("image", "caption", "task", "split", "time", "description"))
-    return table(settings["path"], **fields, **_common(settings))
+    return table(settings["path"], **_fields(settings), **_common(settings))
 
 
 def _multi(settings: Settings, image_size: int) -> Stream:
@@ -123,7 +124,23 @@ def _checked_part(number: int, part: Any, settings: Settings) -> dict[str, Any]:
         )
         if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(usual, bool):
             raise UserError(f"{where}: {key} is {value!r}, expected something like {usual!r}")
-    return {**part, "fields": {**settings["fields"], **part.get("fields", {})}}
+    fields = part.get("fields", {})
+    for key, value in fields.items():
+        if key not in settings["fields"]:
+            near = difflib.get_close_matches(str(key), settings["fields"], 1, 0.0)[0]
+            raise UserError(f"{where}: fields has no key {key!r}; the closest is {near!r}")
+        if not isinstance(value, str):
+            raise UserError(f"{where}: fields.{key} is {value!r}, expected text")
+    _refuse_unread_fields(where, part["name"], fields)
+    return {**part, "fields": {**settings["fields"], **fields}}
+
+
+def _refuse_unread_fields(where: str, name: str, fields: Mapping[str, str]) -> None:
+    """Refuses what would be ignored without a word."""
+    for key, value in fields.items():
+        if value and name in SOURCES and key not in FIELDS.get(name, ()):
+            read = f"fields.{', fields.'.join(FIELDS[name])}" if name in FIELDS else "none of the fields"
+            raise UserError(f"{where}: fields.{key} is {value!r}, but the source {name!r} reads {read}")
 
 
 def _common(settings: Settings) -> dict[str, Any]:
@@ -135,9 +152,9 @@ def _common(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _fields(settings: Settings, names: tuple[str, ...]) -> dict[str, str]:
+def _fields(settings: Settings) -> dict[str, str]:
     """The names of columns or features that are set; the source has its own for the others."""
-    return {name: settings["fields"][name] for name in names if settings["fields"][name]}
+    return {name: settings["fields"][name] for name in FIELDS[settings["name"]] if settings["fields"][name]}
 
 
 SOURCES: dict[str, Callable[[Settings, int], Stream]] = {
@@ -149,6 +166,10 @@ SOURCES: dict[str, Callable[[Settings, int], Stream]] = {
     "webdataset": _webdataset,
     "table": _table,
     "multi": _multi,
+}
+FIELDS = {
+    "tfds": ("image", "caption", "task", "train", "val"),
+    "table": ("image", "caption", "task", "split", "time", "description"),
 }
 WHERE = {
     "jsonl": "the path of a JSON Lines file",

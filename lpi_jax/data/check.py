@@ -33,8 +33,9 @@ a contact sheet (PNG) per task to --out. Nothing is downloaded.
   --out=DIR               where to write (runs/check)
   --help                  shows this text
 
-Exit status: 0; 2 for a mistake in the command line or the data (pictures that cannot be decoded
-count only with data.on_bad_example=error); 130 after Ctrl-C.
+Bad examples are counted and the first are told, with data.on_bad_example=error, too, where a run
+would end at the first of them. Exit status: 0; 2 for a mistake in the command line or the data
+(bad examples count only with data.on_bad_example=error); 130 after Ctrl-C.
 """
 HEADER = (
     *("task", "pictures", "captions", "words", "over {max_words}", "cut", "smallest", "median", "largest"),
@@ -45,8 +46,8 @@ pictures, captions: train / val. words: of a cleaned caption, median / longest; 
 words to data.max_words. cut: captions whose tokens do not fit the text tower behind the prompts.
 smallest, median, largest: pictures by area. again in train: train pictures that repeat an earlier
 one; train in val: val pictures that repeat a train picture, each as the same pixels + only alike to
-the eye. captions in val: val captions that are train captions too. bad: pictures that cannot be
-decoded. A task is compared with itself, "all" with all of them.
+the eye. captions in val: val captions that are train captions too. bad: examples that cannot be
+used. A task is compared with itself, "all" with all of them.
 """
 OUT = "runs/check"
 INTERRUPTED = 130
@@ -66,11 +67,11 @@ def table(findings: Findings) -> str:
         for name, *rest in cells
     ]
     lines += ["", *LEGEND.splitlines()]
-    if findings.skipped:
-        lines += ["", f"left out when the stream was read: {_counted(findings.skipped)}"]
     if findings.bad:
-        lines += ["", f"cannot be decoded: {_counted(findings.total.bad)}", *(f"  {line}" for line in findings.bad)]
+        kinds = {**{row.name: row.bad for row in findings.tasks}, "(no task known)": findings.unplaced}
+        lines += ["", "bad by kind", *(f"  {name[:40]}: {_counted(bad)}" for name, bad in kinds.items() if bad)]
         more = sum(findings.total.bad.values()) - len(findings.bad)
+        lines += ["", "the bad ones", *(f"  {line}" for line in findings.bad)]
         lines += [f"  and {more} more"] if more else []
     return "\n".join(map(_printable, lines))
 
@@ -132,8 +133,8 @@ def main(arguments: Sequence[str]) -> int:
       arguments: as in sys.argv, the program's name first.
 
     Returns:
-      The exit status: 0; 2 for a user's mistake, or for pictures that cannot be decoded with
-      data.on_bad_example='error'; 130 after Ctrl-C.
+      The exit status: 0; 2 for a user's mistake, or for bad examples with data.on_bad_example='error'; 130 after
+      Ctrl-C.
     """
     from lpi_jax import command_line
 
@@ -159,8 +160,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _stream(config: "ConfigDict") -> tuple[Stream, Callable[[Sequence[str]], int] | None]:
-    """The stream, and a function that counts captions which the text tower cannot take whole; None: nobody can tell."""
+    """The stream, and a function that counts captions which the text tower cannot take whole; None: nobody can tell.
+
+    The stream is the source's own, not a cache of it, without its bad examples, whatever a run would do with them.
+    """
     from lpi_jax import build
+    from lpi_jax.data import catalogue
     from lpi_jax.models import weights
     from lpi_jax.models.tokenizer import Tokenizer
 
@@ -175,7 +180,8 @@ def _stream(config: "ConfigDict") -> tuple[Stream, Callable[[Sequence[str]], int
         count_cut = partial(tower.count_cut, placeholders=placeholders)
     except UserError as error:
         print(f"cut captions are not counted, drawn pictures are {image_size} pixels wide: {error}", file=sys.stderr)
-    return build.stream(config, image_size), count_cut
+    data = {**config.data.to_dict(), "cache_dir": "", "on_bad_example": "skip"}
+    return catalogue.stream(data, image_size), count_cut
 
 
 def _at_hand(path_or_hub_id: str | Path) -> Path:

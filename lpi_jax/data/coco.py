@@ -114,7 +114,8 @@ def _select(path: str, rule: str, manifest: str, split: str, evaluate: str) -> _
     images = _by_number(coco.images)
     left_out: Counter[str] = Counter()
     if rule == MANIFEST:
-        chosen = manifests.read(manifest, COLUMN, {str(key): key for key in images}, path)
+        unread = sum(error.kind == coco_tfds.UNREADABLE for error in coco.bad)
+        chosen = manifests.read(manifest, COLUMN, {str(key): key for key in images}, path, unread)
         left_out["not in the manifest"] = len(images) - len(chosen)
     else:
         chosen = {}
@@ -183,12 +184,14 @@ def _example(image: CocoImage, choice: Choice, description: str | None) -> Examp
     fail = failing_at(image.where, choice.task)
     if not image.captions:
         fail("no captions", f"image {shown(image.file_name)} has no captions; expected one or more")
+    captions, faults = checked_captions(image.captions, fail)
     return Example(
         source=image.source,
         place=image.place,
         key=image.file_name,
         picture=image.picture,
-        captions=checked_captions(image.captions, fail),
+        captions=captions,
+        faults=faults,
         task=choice.task,
         split=choice.split,
         identity=image.picture,

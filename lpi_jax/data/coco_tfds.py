@@ -11,6 +11,7 @@ from lpi_jax.data.examples import BadExample, shown
 from lpi_jax.data.tfds import RecordPicture, opened, prepared, records
 from lpi_jax.errors import UserError, reason
 
+UNREADABLE = "unreadable record"  # of such a record not even the image's number is known
 FOLDER = "coco_captions"
 CONFIG = "2014"
 
@@ -42,7 +43,7 @@ def read(path: str) -> Coco:
                 images.append(_image(folder, split, index, place, found[index], categories))
             except Exception as error:  # a damaged file raises nearly anything, a record of another kind as well
                 message = f"{folder}, {place}: the record cannot be read ({reason(error)})"
-                bad.append(BadExample("unreadable record", message))
+                bad.append(BadExample(UNREADABLE, message))
     kind = f"TFDS {FOLDER}/{CONFIG}/{os.path.basename(folder)}"
     return Coco(kind, tuple(images), described({name: SUPERCATEGORY[name] for name in categories}), tuple(bad))
 

@@ -1,5 +1,8 @@
 """Contact sheets: a picture of pictures with their captions, by which a person sees whether they belong together."""
 
+import contextlib
+import functools
+import importlib.util
 import io
 import re
 import textwrap
@@ -84,4 +87,18 @@ def _drawn(tile: Tile) -> Image.Image:
 def _write(image: Image.Image, place: tuple[int, int], text: str, size: int, colour: str = _BLACK) -> None:
     """One line of text, cut at the edge of the image."""
     text = "".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST])
-    ImageDraw.Draw(image).text(place, text, fill=colour, font=ImageFont.load_default(size))
+    ImageDraw.Draw(image).text(place, text, fill=colour, font=_font(size))
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans (Latin, Greek, Cyrillic, Hebrew, Arabic), which comes with matplotlib and with most Linux systems.
+
+    Else Pillow's own font, which has hardly more than ASCII.
+    """
+    matplotlib = importlib.util.find_spec("matplotlib")
+    folders = (matplotlib.submodule_search_locations or []) if matplotlib else []
+    for place in (*(f"{folder}/mpl-data/fonts/ttf/" for folder in folders), ""):
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(f"{place}DejaVuSans.ttf", size)
+    return ImageFont.load_default(size)

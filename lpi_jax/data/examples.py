@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from lpi_jax.data.pictures import BadImage, Picture
 from lpi_jax.data.preprocess import clean_caption
-from lpi_jax.data.stream import Split, Stream, Task
+from lpi_jax.data.stream import Refused, Split, Stream, Task
 from lpi_jax.errors import UserError
 
 SPLITS = ("train", "val")
+TOLD = 20  # bad examples whose message is kept, beside the counts of all
 _PROGRESS_FROM = 500  # pictures: fewer are checked in a moment
 _BLOCK = 1024  # pictures handed to the threads at a time: an error ends the check soon, and memory stays small
 
@@ -49,6 +50,7 @@ class Example:
       description: what the task is about; None: its name says it.
       identity: equal for equal pictures, by which a picture that is named twice is found.
       annotation: what else is known of the picture.
+      faults: what is wrong with captions of it that are left out.
     """
 
     source: str
@@ -61,6 +63,7 @@ class Example:
     identity: Hashable
     description: str | None = None
     annotation: Any = None
+    faults: tuple[BadExample, ...] = ()
 
     @property
     def where(self) -> str:
@@ -101,19 +104,30 @@ def failing_at(where: str, task: str | None = None) -> Fail:
     return fail
 
 
-def checked_captions(captions: Sequence[object], fail: Fail) -> tuple[str, ...]:
-    """The captions, if there is one and each is text with something left once it is cleaned."""
+def checked_captions(captions: Sequence[object], fail: Fail) -> tuple[tuple[str, ...], tuple[BadExample, ...]]:
+    """The captions with something left once they are cleaned, at least one, and what is wrong with the others.
+
+    Whatever is no text at all fails for all of them.
+    """
     if not captions:
         fail("no captions", "captions is an empty list; expected one caption or more")
+    good: list[str] = []
+    faults: list[BadExample] = []
     for caption in captions:
         if not isinstance(caption, str):
             fail("wrong type", f"captions holds {kind_of(caption)}; expected a list of strings")
         refuse_half_characters("captions", caption, fail)
         try:
             clean_caption(caption)
+            good.append(caption)
         except ValueError:
-            fail("empty caption", f"caption {shown(caption)} is empty once it is cleaned of punctuation")
-    return tuple(captions)
+            try:
+                fail("empty caption", f"caption {shown(caption)} is empty once it is cleaned of punctuation")
+            except BadExample as fault:
+                faults.append(fault)
+    if not good:
+        raise faults[0]
+    return tuple(good), tuple(faults)
 
 
 def refuse_half_characters(key: str, value: str, fail: Fail) -> None:
@@ -144,7 +158,8 @@ def assemble(
       source: the file or folder it all comes from, for messages; its last part becomes the stream's name.
       found: examples and bad ones; it may update `digest` while it is read.
       task_order: names of all tasks in the order wanted; empty: by first appearance.
-      on_bad_example: 'error' raises the first bad one; 'skip' counts them by kind in `Stream.skipped`.
+      on_bad_example: 'error' raises the first bad one; 'skip' counts them in `Stream.refused`. A caption that is left
+        out of an example counts as one.
       max_pixels: height x width a picture may have.
       digest: becomes the fingerprint, with the sizes of the pictures used and the order of the tasks.
       notes: `Stream.notes`; the number of pictures is added.
@@ -156,12 +171,15 @@ def assemble(
         raise UserError(f"on_bad_example is {on_bad_example!r}; expected 'error' or 'skip'")
     if isinstance(task_order, str):
         raise UserError(f"task_order is the string {task_order!r}; expected a list of task names")
-    skipped: Counter[str] = Counter()
+    counts: dict[str, Counter[str]] = {}
+    first: list[str] = []
 
-    def bad(error: BadExample | BadImage) -> None:
+    def bad(error: BadExample | BadImage, task: str | None) -> None:
         if on_bad_example == "error":
             raise error
-        skipped[error.kind] += 1
+        counts.setdefault(task or "", Counter())[error.kind] += 1
+        if len(first) < TOLD:
+            first.append(" ".join(str(error).split()))
 
     named: dict[str, None] = {}  # tasks by first appearance, those of bad examples included
     seen: dict[Hashable, Example] = {}
@@ -173,21 +191,24 @@ def assemble(
         if error is None:
             seen[example.identity] = example
             examples.append(example)
+            for fault in example.faults:
+                bad(fault, example.task)
         else:
-            bad(error)
+            bad(error, error.task)
     sizes = _check_pictures(examples, max_pixels, on_bad_example == "skip", bad)
     by_task: dict[str, list[Example]] = {name: [] for name in _ordered_tasks(source, list(named), task_order)}
     for example, size in zip(examples, sizes, strict=True):
         if size is not None:
             by_task[example.task].append(example)
-    tasks = tuple(_task(source, name, rows, max_pixels, skipped) for name, rows in by_task.items())
+    refused = Refused({task: dict(kinds) for task, kinds in counts.items()}, tuple(first))
+    tasks = tuple(_task(source, name, rows, max_pixels, refused) for name, rows in by_task.items())
     sizes = [size for size in sizes if size is not None]
     digest.update(json.dumps([sizes, list(by_task)]).encode())
     return Stream(
         name=os.path.basename(os.path.normpath(source)),
         tasks=tasks,
         fingerprint=digest.hexdigest(),
-        skipped=dict(skipped),
+        refused=refused,
         notes={**notes, "pictures": len(sizes)},
     )
 
@@ -243,9 +264,10 @@ def _check_pictures(examples: Sequence[Example], max_pixels: int, decode: bool, 
         tqdm(total=len(examples), desc="checking pictures", unit="picture", disable=quiet) as bar,
     ):
         for start in range(0, len(examples), _BLOCK):
-            for found in pool.map(check, examples[start : start + _BLOCK]):
+            block = examples[start : start + _BLOCK]
+            for example, found in zip(block, pool.map(check, block), strict=True):
                 if isinstance(found, BadImage):
-                    bad(found)
+                    bad(found, example.task)
                 sizes.append(None if isinstance(found, BadImage) else found)
                 bar.update()
     return sizes
@@ -266,12 +288,13 @@ def _ordered_tasks(source: str, seen: Sequence[str], order: Sequence[str]) -> li
     return list(order)
 
 
-def _task(source: str, name: str, examples: Sequence[Example], max_pixels: int, skipped: Counter) -> Task:
+def _task(source: str, name: str, examples: Sequence[Example], max_pixels: int, refused: Refused) -> Task:
     splits = {}
     for split in SPLITS:
         rows = [example for example in examples if example.split == split]
         if not rows:
-            lost = f" once {skipped.total()} bad examples are skipped" if skipped else ""
+            count = sum(sum(kinds.values()) for kinds in refused.counts.values())
+            lost = f" once {count} bad examples are skipped (the first: {refused.first[0]})" if count else ""
             raise UserError(f"{source}: task {shown(name)} has no {split} pictures{lost}; expected at least one")
         load = _Loader(tuple(e.picture for e in rows), tuple(e.where for e in rows), max_pixels)
         known = tuple(e.annotation for e in rows)

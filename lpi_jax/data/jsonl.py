@@ -87,7 +87,7 @@ def _example(path: str, number: int, raw: bytes | None, identity: Identity) -> E
     if split not in SPLITS:
         fail("unknown split", f"split is {shown(split)}; expected 'train' or 'val'")
     image = _text(record, "image", fail)
-    captions = _captions(record, fail)
+    captions, faults = checked_captions(_captions(record, fail), fail)
     description = _text(record, "description", fail) if record.get("description") is not None else None
     file = os.path.join(os.path.dirname(path), image)
     return Example(
@@ -96,6 +96,7 @@ def _example(path: str, number: int, raw: bytes | None, identity: Identity) -> E
         key=image,
         picture=PictureFile(file),
         captions=captions,
+        faults=faults,
         task=task,
         split=split,
         identity=identity(file),
@@ -107,7 +108,8 @@ def _numbered_lines(path: str, update: Callable[[bytes], object]) -> Iterator[tu
     """(line number from 1, bytes or None if too long) of the lines that are not blank; `update` sees every byte."""
     try:
         if not os.path.isfile(path):
-            raise UserError(f"{path}: there is no such file; expected a JSON Lines file, one line per picture")
+            found = "this is a folder" if os.path.isdir(path) else "there is no such file"
+            raise UserError(f"{path}: {found}; expected a JSON Lines file, one line per picture")
         with open(path, "rb") as file:
             number = 0
             while piece := file.readline(MAX_LINE_BYTES + 1):
@@ -138,10 +140,10 @@ def _text(record: dict, key: str, fail: Fail) -> str:
     return value
 
 
-def _captions(record: dict, fail: Fail) -> tuple[str, ...]:
+def _captions(record: dict, fail: Fail) -> list[object]:
     if "captions" not in record:
         fail("missing key", "key 'captions' is missing; expected image, captions, task and split")
     captions = record["captions"]
     if not isinstance(captions, list):
         fail("wrong type", f"captions is {kind_of(captions)}; expected a list of strings")
-    return checked_captions(captions, fail)
+    return captions

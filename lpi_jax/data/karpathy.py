@@ -5,7 +5,7 @@ Their train and restval images are trained on; of val and test one is what a run
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from lpi_jax.errors import UserError
 SPLITS = ("train", "restval", "val", "test")
 EVALUATE = ("test", "val")
 FILE = "dataset_flickr30k.json"
-FOLDERS = ("flickr30k-images", "images")
+FOLDERS = ("flickr30k-images", "flickr30k_images", "images")
 COLUMN = "image"
 
 
@@ -42,20 +42,29 @@ class KarpathyImage:
     entry: Mapping[str, Any]
 
 
-def read(path: str) -> Iterator[KarpathyImage | BadExample]:
+class BadEntry(BadExample):
+    """An entry of the file's `images` that is none. `filename`: the picture's file, None where that cannot be read."""
+
+    def __init__(self, kind: str, message: str, filename: str | None):
+        super().__init__(kind, message)
+        self.filename = filename
+
+
+def read(path: str) -> Iterator[KarpathyImage | BadEntry]:
     """The images of one of Karpathy's files, in its order. Raises UserError if it is no such file."""
     expected = 'one of Karpathy\'s files, an object like {"images": [...], "dataset": ...}'
     record = json_file.load(path, expected, without=("tokens",))
     for place, entry in json_file.entries(path, record, "images"):
-        fail = failing_at(f"{path}, {place}")
+        fail, filename = failing_at(f"{path}, {place}"), None
         try:
             json_file.checked_object(entry, fail)
+            filename = json_file.text(entry, "filename", fail)
             split = json_file.text(entry, "split", fail)
             if split not in SPLITS:
                 fail("unknown split", f"split is {shown(split)}; expected one of {', '.join(SPLITS)}")
-            yield KarpathyImage(place, json_file.text(entry, "filename", fail), split, entry)
+            yield KarpathyImage(place, filename, split, entry)
         except BadExample as error:
-            yield error
+            yield BadEntry(error.kind, str(error), filename)
 
 
 def run_splits(evaluate: str) -> dict[str, str]:
@@ -82,8 +91,8 @@ def flickr30k(
     """Flickr30k: one task of its name, or the tasks that a manifest says.
 
     Args:
-      path: the folder with Karpathy's `dataset_flickr30k.json`, the pictures in `flickr30k-images/`, in `images/` or
-        beside it.
+      path: the folder with Karpathy's `dataset_flickr30k.json`, the pictures in `flickr30k-images/`, in
+        `flickr30k_images/`, in `images/` or beside it.
       manifest: a CSV table with the header image,task,split (file name, any name, train or val), which then decides
         alone; images that are not in it are left out.
       evaluate: which of Karpathy's splits is val in the run: 'test' (the usual 1,000 images) or 'val'.
@@ -104,7 +113,9 @@ def flickr30k(
     images = [image for image in found if isinstance(image, KarpathyImage)]
     left_out: Counter[str] = Counter()
     if manifest:
-        chosen = manifests.read(manifest, COLUMN, {image.filename: image.filename for image in images}, source)
+        names = [entry.filename for entry in found]  # those of bad entries, too: their rows are no mistakes
+        keys = {name: name for name in names if name is not None}
+        chosen = manifests.read(manifest, COLUMN, keys, source, unread=names.count(None))
         left_out["not in the manifest"] = sum(image.filename not in chosen for image in images)
     else:
         chosen = {i.filename: Choice("flickr30k", splits[i.split]) for i in images if i.split in splits}
@@ -112,7 +123,7 @@ def flickr30k(
     return manifests.assemble_chosen(
         "flickr30k",
         source,
-        _examples(source, _picture_folder(path), found, chosen),
+        _examples(source, _picture_folder(path, chosen), found, chosen),
         COLUMN,
         chosen,
         {
@@ -126,18 +137,25 @@ def flickr30k(
     )
 
 
-def _picture_folder(path: str) -> str:
-    folders = [folder for name in FOLDERS if os.path.isdir(folder := os.path.join(path, name))]
-    return folders[0] if folders else path
+def _picture_folder(path: str, names: Collection[str]) -> str:
+    """The folder of the pictures. UserError: there is none, and none of the pictures lies in `path` itself."""
+    for name in FOLDERS:
+        if os.path.isdir(folder := os.path.join(path, name)):
+            return folder
+    if names and not any(os.path.isfile(os.path.join(path, name)) for name in names):
+        folders = ", ".join(f"{name}/" for name in FOLDERS)
+        raise UserError(f"{path}: here is no picture of {FILE}; expected them in one of {folders} or beside the file")
+    return path
 
 
 def _examples(
-    source: str, folder: str, found: Sequence[KarpathyImage | BadExample], chosen: Mapping[str, Choice]
+    source: str, folder: str, found: Sequence[KarpathyImage | BadEntry], chosen: Mapping[str, Choice]
 ) -> Iterator[Example | BadExample]:
     for image in found:
-        if isinstance(image, BadExample):
-            yield image
-        elif choice := chosen.get(image.filename):
+        choice = chosen.get(image.filename)
+        if isinstance(image, BadEntry):
+            yield BadExample(image.kind, str(image), choice and choice.task)
+        elif choice:
             try:
                 yield _example(source, folder, image, choice)
             except BadExample as error:
@@ -155,12 +173,14 @@ def _example(source: str, folder: str, image: KarpathyImage, choice: Choice) -> 
     for sentence in sentences:
         if not isinstance(sentence, dict) or not isinstance(sentence.get("raw"), str):
             fail("wrong type", 'sentences holds something else than objects like {"raw": "A dog runs."}')
+    captions, faults = checked_captions([" ".join(sentence["raw"].split()) for sentence in sentences], fail)
     return Example(
         source=source,
         place=image.place,
         key=image.filename,
         picture=PictureFile(file),
-        captions=checked_captions([" ".join(sentence["raw"].split()) for sentence in sentences], fail),
+        captions=captions,
+        faults=faults,
         task=choice.task,
         split=choice.split,
         identity=os.path.normpath(file),

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
+from lpi_jax.data.csv_file import csv_rows
 from lpi_jax.data.examples import SPLITS, BadExample, Digest, Example, assemble, shown
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
@@ -30,7 +31,7 @@ class Choice(NamedTuple):
     split: str
 
 
-def read(path: str, column: str, keys: Mapping[str, Key], source: str) -> dict[Key, Choice]:
+def read(path: str, column: str, keys: Mapping[str, Key], source: str, unread: int = 0) -> dict[Key, Choice]:
     """Reads a CSV table with a header and the columns `column`, task and split; others are ignored.
 
     Args:
@@ -38,40 +39,52 @@ def read(path: str, column: str, keys: Mapping[str, Key], source: str) -> dict[K
       column: the column that names the picture.
       keys: what may stand in it -> the picture's key.
       source: what the pictures come from, for messages.
+      unread: pictures there whose names could not be read; as many rows with unknown names are passed over.
 
     Returns:
       key -> choice, sorted by key.
 
     Raises:
-      UserError: no such file, a missing column, or a row that names an unknown picture, one twice, no task, or another
-        split than train and val.
+      UserError: no such file, a missing column, a row that names an unknown picture, one twice, no task, or another
+        split than train and val, or a task without rows of one of them.
     """
     rows = _rows(path)
-    header = [cell.strip() for cell in next(rows, (1, []))[1]]
+    line, cells = next(rows, (1, []))
+    header = [cell.strip() for cell in cells]
     columns = (column, "task", "split")
     for name in columns:
         if header.count(name) != 1:
             times = "is missing" if name not in header else f"stands {header.count(name)} times"
-            raise UserError(f"{path}, line 1: column {name!r} {times}; expected the header {','.join(columns)}")
+            raise UserError(f"{path}, line {line}: column {name!r} {times}; expected the header {','.join(columns)}")
     chosen: dict[Key, Choice] = {}
     lines: dict[Key, int] = {}
+    splits: dict[str, set[str]] = {}  # by task, of all rows
     for line, row in rows:
         where = f"{path}, line {line}"
         if len(row) != len(header):
             raise UserError(f"{where}: the row has {len(row)} cells; expected {len(header)}, as many as the header")
         name, task, split = (row[header.index(name)].strip() for name in columns)
-        if name not in keys:
-            raise UserError(f"{where}: {column} is {shown(name)}, which is no image of {source}")
-        key = keys[name]
-        if key in lines:
-            raise UserError(f"{where}: {column} {shown(name)} stands already in line {lines[key]}")
         if not task:
             raise UserError(f"{where}: task is empty; expected the name of a task")
         if split not in SPLITS:
             raise UserError(f"{where}: split is {shown(split)}; expected 'train' or 'val'")
+        splits.setdefault(task, set()).add(split)
+        if name not in keys:
+            if unread == 0:
+                raise UserError(f"{where}: {column} is {shown(name)}, which is no image of {source}")
+            unread -= 1
+            continue
+        key = keys[name]
+        if key in lines:
+            raise UserError(f"{where}: {column} {shown(name)} stands already in line {lines[key]}")
         lines[key], chosen[key] = line, Choice(task, split)
-    if not chosen:
+    if not splits:
         raise UserError(f"{path}: the table names no image; expected one row per image")
+    for task, own in splits.items():
+        for split in SPLITS:
+            if split not in own:
+                message = f"task {shown(task)} has no {split} pictures; expected at least one row with split {split}"
+                raise UserError(f"{path}: {message}")
     return dict(sorted(chosen.items()))
 
 
@@ -139,21 +152,13 @@ def _rows(path: str) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of the rows that are not blank; UserError for what is no table."""
     try:
         if not os.path.isfile(path):
-            raise UserError(f"{path}: there is no such file; expected a CSV table of images, tasks and splits")
+            found = "this is a folder" if os.path.isdir(path) else "there is no such file"
+            raise UserError(f"{path}: {found}; expected a CSV table of images, tasks and splits")
         if (size := os.path.getsize(path)) > MAX_BYTES:
             raise UserError(f"{path}: the file has {size} bytes, more than the {MAX_BYTES} allowed")
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            while True:
-                line = reader.line_num + 1
-                row = next(reader, None)
-                if row is None:
-                    return
-                if any(cell.strip() for cell in row):
-                    yield line, row
+            yield from csv_rows(path, file)
     except OSError as error:
         raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the file is not UTF-8 ({error.reason})") from error
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: this is no row of a CSV table ({error})") from error

@@ -3,6 +3,7 @@
 Every stream (scenes, jsonl, ...) builds these three records; loop, loader and evaluation know nothing else of it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +50,19 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """Bad examples that are not in a stream.
+
+    Attributes:
+      counts: by the task they named ("": none is known), then by kind.
+      first: what is wrong with the first of them.
+    """
+
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    first: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Stream:
     """Tasks in the order in which they arrive.
 
@@ -56,12 +70,17 @@ class Stream:
       name: for results and messages.
       tasks: at least one.
       fingerprint: a hash of what the stream was made from; two runs are comparable only if it is equal.
-      skipped: bad examples that were left out, counted by kind.
+      refused: bad examples that were left out.
       notes: anything a reader of the results should know of the data (kept as JSON).
     """
 
     name: str
     tasks: tuple[Task, ...]
     fingerprint: str
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    refused: Refused = Refused()
     notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Bad examples that were left out, counted by kind."""
+        return dict(sum(map(Counter, self.refused.counts.values()), Counter()))

@@ -77,7 +77,7 @@ class Row:
       cut: captions that the text tower cannot take whole; None: not counted.
       sizes: of both splits' pictures; None: not one could be decoded.
       repeats: within the task, or across all tasks.
-      bad: pictures that could not be decoded, counted by kind.
+      bad: examples that were left out when the stream was read and pictures that could not be decoded, by kind.
     """
 
     name: str
@@ -95,19 +95,20 @@ class Findings:
     """What is in a stream.
 
     Attributes:
-      stream, fingerprint, skipped: as in `Stream`.
+      stream, fingerprint: as in `Stream`.
       max_words: how many words of a caption are read.
       tasks: a row each. total: the row of all tasks together.
-      bad: what is wrong with the first LISTED pictures that could not be decoded.
+      unplaced: bad examples of which no task is known, by kind; `total` counts them, too.
+      bad: what is wrong with the first LISTED bad ones.
       tiles: per task and split, at most TILES pictures for its contact sheet.
     """
 
     stream: str
     fingerprint: str
-    skipped: Mapping[str, int]
     max_words: int
     tasks: tuple[Row, ...]
     total: Row
+    unplaced: Mapping[str, int]
     bad: tuple[str, ...]
     tiles: tuple[Mapping[str, Sequence[Tile]], ...]
 
@@ -156,14 +157,18 @@ def survey(stream: Stream, max_words: int, count_cut: Callable[[Sequence[str]], 
     with tqdm(total=count, desc="checking pictures", unit="picture", disable=count <= _PROGRESS_FROM) as bar:
         read = [{split: _read(getattr(task, split), max_words, bar) for split in SPLITS} for task in stream.tasks]
     together = {split: _joined([own[split] for own in read]) for split in SPLITS}
-    bad = [one.message for own in read for split in SPLITS for one in own[split].bad]
+    refused = stream.refused
+    bad = [*refused.first, *(one.message for own in read for split in SPLITS for one in own[split].bad)]
     return Findings(
         stream=stream.name,
         fingerprint=stream.fingerprint,
-        skipped=dict(stream.skipped),
         max_words=max_words,
-        tasks=tuple(_row(t.name, own, max_words, cut) for t, own, cut in zip(stream.tasks, read, cuts, strict=True)),
-        total=_row("all", together, max_words, sum(cuts) if count_cut else None),
+        tasks=tuple(
+            _row(task.name, own, max_words, cut, refused.counts.get(task.name, {}))
+            for task, own, cut in zip(stream.tasks, read, cuts, strict=True)
+        ),
+        total=_row("all", together, max_words, sum(cuts) if count_cut else None, stream.skipped),
+        unplaced=refused.counts.get("", {}),
         bad=tuple(bad[:LISTED]),
         tiles=tuple({split: own[split].tiles for split in SPLITS} for own in read),
     )
@@ -213,7 +218,7 @@ def _joined(parts: Sequence[_Part]) -> _Part:
 # ---- counting --------------------------------------------------------------------------------------------------------
 
 
-def _row(name: str, parts: Mapping[str, _Part], max_words: int, cut: int | None) -> Row:
+def _row(name: str, parts: Mapping[str, _Part], max_words: int, cut: int | None, refused: Mapping[str, int]) -> Row:
     both = _joined(list(parts.values()))
     sizes = sorted((look.size for look in both.looks), key=lambda size: (size[0] * size[1], size))
     return Row(
@@ -224,7 +229,7 @@ def _row(name: str, parts: Mapping[str, _Part], max_words: int, cut: int | None)
         cut=cut,
         sizes=Sizes(sizes[0], sizes[(len(sizes) - 1) // 2], sizes[-1]) if sizes else None,
         repeats=_repeats(parts["train"], parts["val"]),
-        bad=dict(Counter(one.kind for one in both.bad)),
+        bad=dict(Counter(refused) + Counter(one.kind for one in both.bad)),
     )
 
 

@@ -9,16 +9,16 @@ In a Parquet table a caption may be a list of captions, and the picture itself m
 a struct of `bytes` and `path`, as the Hugging Face hub keeps it.
 """
 
-import csv
 import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
 from lpi_jax.data import parquet
+from lpi_jax.data.csv_file import csv_rows
 from lpi_jax.data.examples import (
     SPLITS,
     BadExample,
@@ -35,8 +35,6 @@ from lpi_jax.data.parquet import Row, refuse_unless_once
 from lpi_jax.data.pictures import MAX_PIXELS, Picture, PictureFile
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
-
-MAX_LINE = 1_000_000  # characters of a line of CSV; of one value, the csv module allows 131,072
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,8 @@ def table(
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise UserError(f"{path}: there is no such file; expected a table, CSV or Parquet")
+        found = "this is a folder" if os.path.isdir(path) else "there is no such file"
+        raise UserError(f"{path}: {found}; expected one table, a CSV or Parquet file")
     columns = _Columns(image, caption, task, split, time, description)
     digest = hashlib.sha256()
     if parquet.is_parquet(path):
@@ -143,10 +142,11 @@ def _gathered(
             captions[key] = []
             found.append(example)
         captions[key] += example.captions
+        found += example.faults
     for index, example in enumerate(found):
         if isinstance(example, Example):
             own = captions[example.task, example.split, example.identity]
-            found[index] = replace(example, captions=tuple(own))
+            found[index] = replace(example, captions=tuple(own), faults=())
     return found, earliest
 
 
@@ -165,12 +165,14 @@ def _example(path: str, row: Row, columns: _Columns, identity: Identity) -> Exam
     description = None
     if columns.description and not _is_blank(_value(row, columns.description, fail)):
         description = _text(row, columns.description, fail)
+    captions, faults = checked_captions(captions if isinstance(captions, list) else [captions], fail)
     return Example(
         source=path,
         place=row.place,
         key=key,
         picture=picture,
-        captions=checked_captions(captions if isinstance(captions, list) else [captions], fail),
+        captions=captions,
+        faults=faults,
         task=task,
         split=split,
         identity=same,
@@ -250,37 +252,19 @@ def _seconds(text: str) -> float:
 
 
 def _csv_rows(path: str, names: Iterable[str]) -> Iterator[Row | BadExample]:
-    """The rows of a CSV file that are not blank; its header must have the columns `names`.
-
-    A mistake in the quoting is no bad row but the end: from there on nobody can tell which value belongs to which row.
-    """
-    reader = None
+    """The rows of a CSV file that are not blank; its header must have the columns `names`."""
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(_lines(path, file), strict=True)
-            header = next(reader, [])
+            rows = csv_rows(path, file)
+            line, header = next(rows, (1, []))
             for name in names:
-                refuse_unless_once(f"{path}, line 1", name, header)
-            line = reader.line_num + 1
-            for row in reader:
-                place, line = f"line {line}", reader.line_num + 1
-                if not any(map(str.strip, row)):
-                    continue
+                refuse_unless_once(f"{path}, line {line}", name, header)
+            for line, row in rows:
+                place = f"line {line}"
                 if len(row) == len(header):
                     yield Row(place, dict(zip(header, row, strict=True)).__getitem__)
                 else:
                     message = f"the row has {len(row)} values; expected {len(header)}, as in the header"
                     yield BadExample("wrong number of values", f"{path}, {place}: {message}")
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: from here on this is not CSV ({error})") from error
     except OSError as error:
         raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
-
-
-def _lines(path: str, file: TextIO) -> Iterator[str]:
-    number = 0
-    while line := file.readline(MAX_LINE + 1):
-        number += 1
-        if len(line) > MAX_LINE:
-            raise UserError(f"{path}, line {number}: the line has more than {MAX_LINE} characters")
-        yield line

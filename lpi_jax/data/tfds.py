@@ -322,7 +322,7 @@ def _examples(
                 fail("damaged record", f"the record cannot be read ({reason(error)})")
             task = _task(folder, texts[1:], values[1:], fail)
             fail = failing_at(f"{file}, record {position}", task)
-            captions = checked_captions(_texts(texts[0], values[0], fail), fail)
+            captions, faults = checked_captions(_texts(texts[0], values[0], fail), fail)
         except BadExample as error:
             yield error
             continue
@@ -333,6 +333,7 @@ def _examples(
             key=f"{name}[{index}]",
             picture=RecordPicture(folder, name, index, image),
             captions=captions,
+            faults=faults,
             task=task,
             split=split,
             identity=place,

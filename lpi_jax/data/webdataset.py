@@ -4,7 +4,7 @@
     path/TASK/val-000.tar       a shard's name begins with its split, train or val
         0001.jpg                the picture: .jpg, .jpeg, .png or .webp
         0001.txt                the caption: all of the text is one
-        0001.json               or {"captions": ["...", ...]} (or "caption": "..."); these win over the .txt
+        0001.json               or {"captions": ["...", ...]} (or "caption": text or list); these win over the .txt
 
 The JSON may also name `task`, `split` and `description`. Shards directly in `path`, or `path` being one shard itself,
 need the task there; where a folder or a shard's name says it too, both must agree. Other members are ignored, and so
@@ -19,7 +19,7 @@ import json
 import os
 import posixpath
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -96,8 +96,9 @@ class _Parts:
     texts: dict[str, bytes | None] = field(default_factory=dict)
     repeated: str | None = None
 
-    def names(self) -> str:
-        return ", ".join(shown(member.name) for member in self.members.values())
+    def names(self, endings: Container[str] | None = None) -> str:
+        """The members' names, of all or of these endings."""
+        return ", ".join(shown(m.name) for ending, m in self.members.items() if endings is None or ending in endings)
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def _example(shard: _Shard, name: str, parts: _Parts, identity: str, damaged: bo
     if parts.repeated is not None:
         fail("repeated member", f"there are two members {shown(parts.repeated)}")
     if len(pictures) > 1:
-        fail("repeated member", f"there are two pictures, {parts.names()}; expected one")
+        fail("repeated member", f"there are {len(pictures)} pictures, {parts.names(PICTURES)}; expected one")
     if damaged and not (pictures and parts.texts):
         fail("damaged archive", f"of this example the damaged archive holds only {parts.names()}")
     if not pictures:
@@ -264,7 +265,7 @@ def _example(shard: _Shard, name: str, parts: _Parts, identity: str, damaged: bo
     split = _agreed("split", shard.split, record, fail)
     if split not in SPLITS:
         fail("unknown split", f"split is {shown(split)}; expected 'train' or 'val'")
-    captions = _captions(record, parts.texts, fail)
+    captions, faults = checked_captions(_captions(record, parts.texts, fail), fail)
     picture = pictures[0]
     return Example(
         source=shard.path,
@@ -272,6 +273,7 @@ def _example(shard: _Shard, name: str, parts: _Parts, identity: str, damaged: bo
         key=f"{shard.name}/{name}",
         picture=PictureInside(shard.path, picture.offset_data, picture.size, f"member {shown(picture.name)}"),
         captions=captions,
+        faults=faults,
         task=task,
         split=split,
         identity=(identity, name),
@@ -286,17 +288,20 @@ def _record(texts: dict[str, bytes | None], fail: Fail) -> dict:
     return parse(_raw("json", texts, fail), "its .json", '{"captions": [...]}', fail)
 
 
-def _captions(record: dict, texts: dict[str, bytes | None], fail: Fail) -> tuple[str, ...]:
-    captions = record.get("captions")
-    if captions is None and (caption := record.get("caption")) is not None:
-        captions = [caption]
+def _captions(record: dict, texts: dict[str, bytes | None], fail: Fail) -> list[object]:
+    key, expected = "captions", "a list of strings"
+    captions = record.get(key)
+    if captions is None:
+        key, expected = "caption", "a string or a list of strings"
+        captions = record.get(key)
+        captions = [captions] if isinstance(captions, str) else captions
     if captions is None and "txt" in texts:
         captions = [" ".join(decoded(_raw("txt", texts, fail), "its .txt", fail).split())]
     if captions is None:
         fail("no captions", "its .json has neither captions nor caption, and there is no .txt")
     if not isinstance(captions, list):
-        fail("wrong type", f"captions is {kind_of(captions)}; expected a list of strings")
-    return checked_captions(captions, fail)
+        fail("wrong type", f"{key} is {kind_of(captions)}; expected {expected}")
+    return captions
 
 
 def _raw(ending: str, texts: dict[str, bytes | None], fail: Fail) -> bytes:
@@ -310,11 +315,11 @@ def _raw(ending: str, texts: dict[str, bytes | None], fail: Fail) -> bytes:
 def _agreed(key: str, placed: str | None, record: dict, fail: Fail) -> str:
     """Task or split, as the shard's place and the JSON say; at least one of them must, and both the same."""
     said = _optional_text(key, record, fail)
+    where = "the folder of the shard" if key == "task" else "the beginning of the shard's name"
     if said is None and placed is None:
-        where = "the folder of the shard" if key == "task" else "the beginning of the shard's name"
         fail("missing key", f"there is no {key}; expected it in a .json or as {where}")
     if said is not None and placed is not None and said != placed:
-        fail("contradiction", f"{key} is {shown(said)} in its .json but {shown(placed)} by the shard's name")
+        fail("contradiction", f"{key} is {shown(said)} in its .json but {shown(placed)} by {where}")
     return said if placed is None else placed
 
 
