@@ -156,7 +156,7 @@ def test_pictures_come_from_the_cache_where_one_is_set(folder, tmp_path):
         ),
         (
             {"name": "multi", "streams": ({"name": "table", "path": "t.csv", "fields": {"train": "train"}},)},
-            "config.data.streams[0]: fields.train is 'train', but the source 'table' reads fields.image, fields.caption",
+            "config.data.streams[0]: fields.train is 'train', but the source 'table' reads fields.image, ",
         ),
         (
             {"name": "multi", "streams": ({"name": "table", "path": "t.csv", "fields": {"time": 3}},)},
