@@ -6,7 +6,7 @@ on as many hosts as it then has: each host makes its own rows of the same global
 Grain reads ahead in threads, not in worker processes. Decoding, cropping and resizing let go of Python's lock, so that
 threads use all cores; and they start at once, share the pictures that are kept in memory, hand batches over without a
 copy and let an exception through as it is. A process has to be started for every task and to import everything anew.
-On two cores threads make 1,665 pictures a second from the cache and processes 1,284; from JPEG both make about 610
+On two cores threads make 1,685 pictures a second from the cache and processes 1,421; from JPEG 694 and 651
 (`benchmarks/loader.py`).
 """
 
