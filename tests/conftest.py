@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,14 @@ class Run(NamedTuple):
     config: ConfigDict
     directory: Path
     results: dict[str, Any]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory) -> Iterator[None]:
+    """Temporary files of libraries stay with those of the tests: TFDS, for one, leaves a folder for every builder."""
+    tempfile.tempdir = str(tmp_path_factory.mktemp("temporary"))
+    yield
+    tempfile.tempdir = None
 
 
 @pytest.fixture(scope="session")
