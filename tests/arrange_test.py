@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lpi_jax.data.arrange import combined, ordered, shots, shuffled
-from lpi_jax.data.examples import TOLD
+from lpi_jax.data.assembly import TOLD
 from lpi_jax.data.stream import Refused, Split, Stream, Task
 from lpi_jax.errors import UserError
 

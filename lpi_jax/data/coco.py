@@ -55,8 +55,8 @@ def coco(
       split: for the other rules: 'published' (train2014 and val2014 are train and val) or 'karpathy' (his train and
         restval are train; `evaluate` is val, and what is left of his val and test is left out).
       evaluate: for split 'karpathy': 'test' or 'val'.
-      task_order: see `examples.assemble`; empty: the order above, other tasks of a manifest after them.
-      on_bad_example, max_pixels: see `examples.assemble`.
+      task_order: see `assembly.assemble`; empty: the order above, other tasks of a manifest after them.
+      on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
       The stream: images by their numbers, captions by theirs with white space made single, as annotation a tuple of

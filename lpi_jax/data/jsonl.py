@@ -14,13 +14,13 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 
+from lpi_jax.data.assembly import assemble
 from lpi_jax.data.examples import (
     SPLITS,
     BadExample,
     Example,
     Fail,
     Identity,
-    assemble,
     checked_captions,
     failing_at,
     kind_of,
@@ -45,7 +45,7 @@ def jsonl(
 
     Args:
       path: the file, UTF-8.
-      task_order, on_bad_example, max_pixels: see `examples.assemble`.
+      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
       The stream. Its fingerprint covers the file's bytes, the sizes of the pictures used and the order of the tasks.

@@ -96,7 +96,7 @@ def flickr30k(
       manifest: a CSV table with the header image,task,split (file name, any name, train or val), which then decides
         alone; images that are not in it are left out.
       evaluate: which of Karpathy's splits is val in the run: 'test' (the usual 1,000 images) or 'val'.
-      task_order, on_bad_example, max_pixels: see `examples.assemble`.
+      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
       The stream, captions in the file's order with white space made single. Notes: the folder, what chose, how many

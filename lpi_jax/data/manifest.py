@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
+from lpi_jax.data.assembly import Digest, assemble
 from lpi_jax.data.csv_file import csv_rows
-from lpi_jax.data.examples import SPLITS, BadExample, Digest, Example, assemble, shown
+from lpi_jax.data.examples import SPLITS, BadExample, Example, shown
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
 
@@ -116,14 +117,14 @@ def assemble_chosen(
     on_bad_example: str,
     max_pixels: int,
 ) -> Stream:
-    """The stream of the chosen pictures, by `examples.assemble`.
+    """The stream of the chosen pictures, by `assembly.assemble`.
 
     Its fingerprint covers the canonical table, each picture's name, captions and description, the sizes of the pictures
     used and the order of the tasks: not the folder, nor how the choice was made.
 
     Args:
       name: `Stream.name`.
-      source, found, task_order, on_bad_example, max_pixels: see `examples.assemble`.
+      source, found, task_order, on_bad_example, max_pixels: see `assembly.assemble`.
       column, chosen: see `table`.
       notes: `Stream.notes`; added are how many pictures were chosen (bad ones among them) and the table's SHA-256.
     """

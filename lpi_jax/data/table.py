@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lpi_jax.data import parquet
+from lpi_jax.data.assembly import assemble
 from lpi_jax.data.csv_file import csv_rows
 from lpi_jax.data.examples import (
     SPLITS,
@@ -25,7 +26,6 @@ from lpi_jax.data.examples import (
     Example,
     Fail,
     Identity,
-    assemble,
     checked_captions,
     failing_at,
     kind_of,
@@ -78,7 +78,7 @@ def table(
       time: a column with numbers or ISO dates and times (UTC where they name no zone); unless `task_order` is given,
         tasks then arrive in the order of their earliest one.
       description: a column that says what the task is about; the first one of a task counts.
-      task_order, on_bad_example, max_pixels: see `examples.assemble`.
+      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
       The stream. Its fingerprint covers the values of all good rows, the sizes of the pictures used and the order of

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from lpi_jax.data.assembly import assemble
 from lpi_jax.data.examples import (
     SPLITS,
     BadExample,
     Example,
     Fail,
-    assemble,
     checked_captions,
     failing_at,
     listed,
@@ -67,7 +67,7 @@ def tfds(
       task: the feature that names the task: text or a class label; in a sequence, all must be the same. '': all of it
         is one task, named after the data set.
       train, val: splits as TFDS writes them ("train[:80%]", "train+restval").
-      task_order, on_bad_example, max_pixels: see `examples.assemble`.
+      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
       The stream. Its fingerprint covers name and version of the data set, captions and tasks of all records, the sizes

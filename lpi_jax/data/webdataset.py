@@ -24,12 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from lpi_jax.data.assembly import assemble
 from lpi_jax.data.examples import (
     SPLITS,
     BadExample,
     Example,
     Fail,
-    assemble,
     checked_captions,
     failing_at,
     kind_of,
@@ -65,7 +65,7 @@ def webdataset(
     Args:
       path: a folder with shards (`*.tar`, uncompressed) or with folders of shards, in the order of their names; or
         one shard.
-      task_order, on_bad_example, max_pixels: see `examples.assemble`.
+      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
       The stream. Its fingerprint covers names and sizes of shards and members, captions and JSON, and the order of
