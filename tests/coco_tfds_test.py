@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lpi_jax.data import tfds
+from lpi_jax.data import tfds_records
 from lpi_jax.data.coco import coco, main
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.errors import UserError
@@ -33,8 +33,8 @@ def built_copy(tmp_path, built) -> Path:
 
 def forget() -> None:
     """As in a new process, nothing is open."""
-    tfds.opened.cache_clear()
-    tfds.records.cache_clear()
+    tfds_records.opened.cache_clear()
+    tfds_records.records.cache_clear()
 
 
 @pytest.mark.parametrize("split", ["published", "karpathy"])

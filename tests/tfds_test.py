@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lpi_jax.data import tfds as module
+from lpi_jax.data import tfds_records
 from lpi_jax.data.pictures import BadImage
-from lpi_jax.data.tfds import prepared, tfds
+from lpi_jax.data.tfds import tfds
+from lpi_jax.data.tfds_records import prepared
 from lpi_jax.errors import UserError
 from tests.coco_trees import edit_records
 from tests.pixels import pixels, shades
@@ -345,7 +346,7 @@ def test_a_missing_shard_and_one_that_claims_too_many_records(copied):
     with pytest.raises(UserError, match=r"8000000000000 records cannot be in the \d+ bytes of this file"):
         read(copied)
     told.write_text(text)
-    module.opened.cache_clear()
+    tfds_records.opened.cache_clear()
     shard_of(copied).unlink()
     with pytest.raises(UserError, match=f"{shard_of(copied)}: there is no such file"):
         read(copied)
@@ -353,7 +354,7 @@ def test_a_missing_shard_and_one_that_claims_too_many_records(copied):
 
 def test_records_that_vanish_later_are_bad_images(copied):
     train = read(copied).tasks[0].train
-    module.records.cache_clear()
+    tfds_records.records.cache_clear()
     shard_of(copied).unlink()
     with pytest.raises(BadImage, match=r"record 1: train\[1\], feature 'image': the record cannot be read"):
         train.load(1)
@@ -361,15 +362,15 @@ def test_records_that_vanish_later_are_bad_images(copied):
 
 def test_a_record_without_a_picture_or_with_one_too_large_is_a_bad_image(copied, monkeypatch):
     train = read(copied).tasks[0].train
-    monkeypatch.setattr(module, "MAX_BYTES", 3)
+    monkeypatch.setattr(tfds_records, "MAX_BYTES", 3)
     with pytest.raises(BadImage, match=r"train\[0\], feature 'image': \d+ bytes are more than the 3 allowed"):
         train.load(0)
     edit_records(shard_of(copied), lambda features: features["image"].int64_list.value.append(7))
-    module.records.cache_clear()
+    tfds_records.records.cache_clear()
     with pytest.raises(BadImage, match=r"train\[0\], feature 'image': the record holds a number, no picture"):
         train.load(0)
     edit_records(shard_of(copied), lambda features: features["image"].Clear())
-    module.records.cache_clear()
+    tfds_records.records.cache_clear()
     with pytest.raises(BadImage, match=r"train\[0\], feature 'image': the record cannot be read"):
         train.load(0)
 
@@ -411,8 +412,8 @@ def test_damaged_bytes_end_in_a_user_error_or_a_sound_stream(copied, data):
     path.write_bytes(raw[: data.draw(st.just(len(raw)) | st.integers(0, len(raw)))])
     try:
         for mode in ("error", "skip"):
-            module.opened.cache_clear()
-            module.records.cache_clear()
+            tfds_records.opened.cache_clear()
+            tfds_records.records.cache_clear()
             try:
                 stream = read(copied, caption="one", on_bad_example=mode)
             except UserError as error:

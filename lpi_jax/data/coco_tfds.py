@@ -8,7 +8,7 @@ from typing import Any
 from lpi_jax.data import karpathy
 from lpi_jax.data.coco_tasks import SUPERCATEGORY, Coco, CocoImage, CocoObject, described
 from lpi_jax.data.examples import BadExample, shown
-from lpi_jax.data.tfds import RecordPicture, opened, prepared, records
+from lpi_jax.data.tfds_records import RecordPicture, opened, prepared, records
 from lpi_jax.errors import UserError, reason
 
 UNREADABLE = "unreadable record"  # of such a record not even the image's number is known
