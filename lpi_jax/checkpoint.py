@@ -27,9 +27,12 @@ class Checkpoints:
 
     def __init__(self, workdir: Path) -> None:
         self._folder = (workdir / "checkpoints").absolute()
-        if hosts.first():
+
+        def start() -> None:
             self._tasks = _manager(self._folder, "task", keep=None)
             self._inside = _manager(self._folder / "inside", "step", keep=1)
+
+        hosts.agreed(start)
 
     def close(self) -> None:
         """Lets orbax's threads end."""

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpi_jax import build, checkpoint, evaluate, hosts, learn, results, similarity, workdir
+from lpi_jax import build, checkpoint, evaluate, hosts, learn, mesh, results, similarity, workdir
 from lpi_jax import config as configs
 from lpi_jax import memory as memories
 from lpi_jax.data import loader
@@ -53,11 +53,12 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
     hosts.agreed(lambda: workdir.refuse_foreign(directory))
     system = build.system(config)
     stream = build.stream(config, system.model.config.image_size)
-    reused = _reused(config, system) if config.reuse else None
-    steps = learn.steps_per_task(config, system, stream) if reused is None else [0] * len(stream.tasks)
     sources = made_from(config, system, stream)
     hosts.refuse_differences(sources)
+    reused = _reused(config, system) if config.reuse else None
+    steps = learn.steps_per_task(config, system, stream) if reused is None else [0] * len(stream.tasks)
     hosts.agreed(lambda: workdir.claim(directory, config, sources))
+    mesh.connect(system.mesh)
 
     checkpoints = checkpoint.Checkpoints(directory)
     progress = restore(checkpoints, config, system)

@@ -113,7 +113,8 @@ def refuse_differences(values: Mapping[str, Any]) -> None:
 def _leave() -> None:
     """Waits for the others to end, but not for ever: they may be waiting for this one, which then has failed alone.
 
-    Left by it they cannot go on: JAX ends them, at once where a connection breaks, within two minutes elsewhere.
+    Left by it they cannot go on: JAX ends them, at once where a connection breaks, within two minutes elsewhere. The
+    exit status of one that leaves so is 2, whatever ended it.
     """
     leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     leaving.start()

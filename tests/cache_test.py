@@ -297,6 +297,21 @@ def test_a_file_that_the_source_lacks_is_no_failure_to_write(tmp_path):
         cached(stream_of([FileNotFoundError(2, "gone", "elsewhere.png")]), tmp_path, SIDE)
 
 
+def test_a_full_disk_found_when_the_file_is_flushed_is_one_sentence(tmp_path, monkeypatch):
+    def fsync(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(UserError, match=r"cannot be written \(\[Errno 28\] No space left on device\)$"):
+        cached(stream_of(), tmp_path, SIDE)
+    assert shards(tmp_path) == []
+
+
+def test_an_error_of_the_source_without_a_file_name_comes_through(tmp_path):
+    with pytest.raises(OSError, match="the network is gone"):
+        cached(stream_of([OSError("the network is gone")]), tmp_path, SIDE)
+
+
 def test_a_full_disk_is_one_sentence():
     with (
         pytest.raises(UserError, match=r"the cache of pictures cannot be written .*No space left on device"),

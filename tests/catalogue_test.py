@@ -163,6 +163,12 @@ def test_pictures_come_from_the_cache_where_one_is_set(folder, tmp_path):
             "config.data.streams[0]: fields.time is 3, expected text",
         ),
         ({"task_order": ("fax",), "domains": ("fax", "comic")}, "task_order is 'fax'; expected each of"),
+        ({"task_order": ({"a": 1}, "fax")}, "config.data.task_order is ({'a': 1}, 'fax'), expected names"),
+        ({"domains": ({"a": 1},)}, "config.data.domains is ({'a': 1},), expected names"),
+        (
+            {"name": "multi", "streams": ({"name": ["x"]},)},
+            "config.data.streams[0] is {'name': ['x']}, expected a dict",
+        ),
         ({"cache_dir": "x", "cache_side": 16}, "config.data.cache_side is 16, expected at least 32"),
     ],
 )

@@ -243,6 +243,19 @@ def test_lines_that_are_no_examples_are_all_told(tiny_clip, tmp_path, capfd, mod
     }
 
 
+def test_the_bad_ones_of_each_of_several_streams_are_told(tiny_clip, tmp_path, capfd):
+    paths = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        paths.append(str(manifest(tmp_path / name, [*ROWS, (photo(2), ["!"], "pets", "val")])))
+    streams = tuple({"name": "jsonl", "path": path, "on_bad_example": "error"} for path in paths)
+    more = ["--config.data.name=multi", "--config.data.path=", f"--config.data.streams={streams}"]
+    assert main(command(preset(tmp_path), "", tiny_clip, tmp_path / "out", *more)) == 2
+    out, err = capfd.readouterr()
+    assert err == "" and "  jsonl/pets: 1 empty caption\n  jsonl 2/pets: 1 empty caption\n" in out
+    assert all(f"  {path}, line 3: caption '!' is empty" in out for path in paths)
+
+
 def test_a_stream_that_cannot_be_read_ends_in_one_sentence(tiny_clip, tmp_path, capfd):
     path = manifest(tmp_path, [(photo(2), [], "pets", "train"), *ROWS[1:]])
     before = {*tmp_path.rglob("*")}

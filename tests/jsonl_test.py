@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lpi_jax.data.examples import checked_captions, failing_at
 from lpi_jax.data.jsonl import MAX_LINE_BYTES, jsonl
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.errors import UserError
@@ -181,6 +182,13 @@ def test_an_empty_caption_among_others_is_an_error_or_is_left_out_alone(folder):
         "caption ' ... ' is empty once it is cleaned of punctuation",
         "caption '' is empty once it is cleaned of punctuation",
     ]
+
+
+def test_what_is_kept_of_an_empty_caption_is_its_sentence_alone(folder):
+    captions = ["a cat", "?"]
+    _, (fault,) = checked_captions(captions, failing_at("here", "cats"))
+    assert (fault.kind, fault.task) == ("empty caption", "cats")
+    assert fault.__traceback__ is None and fault.__context__ is None
 
 
 def test_links_to_one_picture_are_one_picture(folder):

@@ -233,6 +233,14 @@ def test_an_orientation_in_other_metadata_is_applied_once_too(tmp_path):
     assert read_image(path).size == as_seen(read_image(path)).size == (3, 5)
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_what_was_read_carries_no_metadata_along(tmp_path, form):
+    path = tmp_path / "picture"
+    Image.new("RGB", (6, 4)).save(path, form, icc_profile=bytes(100_000))
+    picture = read_image(path)
+    assert picture.info == {} == picture.resize((3, 3)).info
+
+
 def test_the_opened_picture_itself_is_not_changed(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

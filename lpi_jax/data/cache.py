@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from lpi_jax.data.loader import ahead
 from lpi_jax.data.stream import Stream
-from lpi_jax.errors import UserError
+from lpi_jax.errors import UserError, reason
 from lpi_jax.files import write_atomically
 
 VERSION = 1  # raise it with any change of what a record holds
@@ -163,18 +163,27 @@ class _Kept:
         if path.is_file():
             tqdm.write(f"{path} is damaged; its pictures are read from their source again", file=sys.stderr)
 
+        of_the_source: list[OSError] = []
+
+        def records() -> Iterator[bytes]:
+            try:
+                yield from ahead(self._record, self.numbers(shard))
+            except OSError as error:
+                of_the_source.append(error)
+                raise
+
         def write(file: IO[bytes]) -> None:
             with _writer(file.name) as put:
-                for record in ahead(self._record, self.numbers(shard)):
+                for record in records():
                     put(record)
                     advance(1)
 
         try:
             write_atomically(path, write)
         except OSError as error:
-            if not str(error.filename).startswith(f"{self._folder}/"):  # the source's
+            if error in of_the_source:
                 raise
-            raise UserError(f"{path}: the cache of pictures cannot be written ({error.strerror})") from error
+            raise UserError(f"{path}: the cache of pictures cannot be written ({reason(error)})") from error
 
     def _record(self, index: int) -> bytes:
         return _packed(shrunk(self._load(index), self._side), index, self._seed)

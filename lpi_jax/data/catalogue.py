@@ -50,6 +50,9 @@ def _arranged(settings: Settings, image_size: int) -> Stream:
         raise UserError(f"config.data.name is {name!r}, expected one of {', '.join(SOURCES)}")
     if name in WHERE and not settings["path"]:
         raise UserError(f"config.data.path is empty, expected {WHERE[name]}")
+    for key in ("task_order", "domains"):
+        if not all(isinstance(one, str) for one in settings[key]):
+            raise UserError(f"config.data.{key} is {settings[key]!r}, expected names")
     found = SOURCES[name](settings, image_size)
     if settings["order_seed"] >= 0:
         found = arrange.shuffled(found, settings["order_seed"])
@@ -111,9 +114,9 @@ def _multi(settings: Settings, image_size: int) -> Stream:
 def _checked_part(number: int, part: Any, settings: Settings) -> dict[str, Any]:
     """One of the streams' own settings, each a key of `config.data` with a value of the usual kind."""
     where = f"config.data.streams[{number}]"
-    if not isinstance(part, Mapping) or part.get("name") not in SOURCES or part["name"] == "multi":
-        expected = ", ".join(name for name in SOURCES if name != "multi")
-        raise UserError(f"{where} is {part!r}, expected a dictionary whose 'name' is one of {expected}")
+    sources = [name for name in SOURCES if name != "multi"]
+    if not isinstance(part, Mapping) or part.get("name") not in sources:
+        raise UserError(f"{where} is {part!r}, expected a dictionary whose 'name' is one of {', '.join(sources)}")
     for key, value in part.items():
         if key not in settings:
             near = difflib.get_close_matches(str(key), settings, 1, 0.0)[0]

@@ -35,7 +35,8 @@ a contact sheet (PNG) per task to --out. Nothing is downloaded.
 
 Bad examples are counted and the first are told, with data.on_bad_example=error, too, where a run
 would end at the first of them. Exit status: 0; 2 for a mistake in the command line or the data
-(bad examples count only with data.on_bad_example=error); 130 after Ctrl-C.
+(bad examples count only with data.on_bad_example=error; of several streams, that of all of
+them counts); 130 after Ctrl-C.
 """
 HEADER = (
     *("task", "pictures", "captions", "words", "over {max_words}", "cut", "smallest", "median", "largest"),
@@ -180,7 +181,10 @@ def _stream(config: "ConfigDict") -> tuple[Stream, Callable[[Sequence[str]], int
         count_cut = partial(tower.count_cut, placeholders=placeholders)
     except UserError as error:
         print(f"cut captions are not counted, drawn pictures are {image_size} pixels wide: {error}", file=sys.stderr)
-    data = {**config.data.to_dict(), "cache_dir": "", "on_bad_example": "skip"}
+    usual = config.data.to_dict()
+    told = {"on_bad_example": "skip"}
+    parts = tuple({**part, **told} if isinstance(part, Mapping) else part for part in usual["streams"])
+    data = {**usual, **told, "streams": parts, "cache_dir": ""}
     return catalogue.stream(data, image_size), count_cut
 
 

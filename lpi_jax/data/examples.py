@@ -3,6 +3,7 @@
 A source yields one `Example` per picture, or a `BadExample` for what cannot be one; `assembly` makes a stream of them.
 """
 
+import contextlib
 import difflib
 import functools
 import os
@@ -99,14 +100,14 @@ def checked_captions(captions: Sequence[object], fail: Fail) -> tuple[tuple[str,
         if not isinstance(caption, str):
             fail("wrong type", f"captions holds {kind_of(caption)}; expected a list of strings")
         refuse_half_characters("captions", caption, fail)
-        try:
+        with contextlib.suppress(ValueError):
             clean_caption(caption)
             good.append(caption)
-        except ValueError:
-            try:
-                fail("empty caption", f"caption {shown(caption)} is empty once it is cleaned of punctuation")
-            except BadExample as fault:
-                faults.append(fault)
+            continue
+        try:
+            fail("empty caption", f"caption {shown(caption)} is empty once it is cleaned of punctuation")
+        except BadExample as fault:
+            faults.append(fault.with_traceback(None))  # which would keep all that the source is reading
     if not good:
         raise faults[0]
     return tuple(good), tuple(faults)

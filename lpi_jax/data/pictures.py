@@ -35,7 +35,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TELL_HOW_TO_TURN = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where Pillow finds that tag
 
 
 class BadImage(UserError):  # noqa: N818, it names the file, not a failure of ours
@@ -145,6 +144,7 @@ def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, 
         try:
             image.load()
             picture = as_seen(image)
+            picture.info = {}  # metadata may be large, and would tell to turn what has been turned
         except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, ...
             raise BadImage(UNREADABLE, f"{name}: the picture cannot be decoded ({reason(error)})") from error
     _check_size(name, *picture.size, max_pixels)  # icons may hold another picture than their header says
@@ -217,12 +217,7 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG))
     except Exception:  # damaged metadata does not make a picture unreadable
         turn = None
-    if turn is None:
-        return image
-    turned = image.transpose(turn)
-    for name in _TELL_HOW_TO_TURN:  # or it would be turned again where a picture that was read is given as one
-        turned.info.pop(name, None)
-    return turned
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
