@@ -1,10 +1,19 @@
-"""Files that are either whole or not there."""
+"""Files that are there, and files that are either whole or not there."""
 
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
+
+from lpi_jax.errors import UserError
+
+
+def require_file(path: str, expected: str) -> None:
+    """Raises UserError unless `path` is a regular file; `expected`: what it should be, for the message."""
+    if not os.path.isfile(path):
+        found = "this is a folder" if os.path.isdir(path) else "there is no such file"
+        raise UserError(f"{path}: {found}; expected {expected}")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

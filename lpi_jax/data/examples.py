@@ -90,7 +90,8 @@ def failing_at(where: str, task: str | None = None) -> Fail:
 def checked_captions(captions: Sequence[object], fail: Fail) -> tuple[tuple[str, ...], tuple[BadExample, ...]]:
     """The captions with something left once they are cleaned, at least one, and what is wrong with the others.
 
-    Whatever is no text at all fails for all of them.
+    Raises:
+      BadExample: by `fail`; there is no caption, one is no text, or nothing is left of any.
     """
     if not captions:
         fail("no captions", "captions is an empty list; expected one caption or more")

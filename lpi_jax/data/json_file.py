@@ -10,6 +10,7 @@ from typing import Any
 
 from lpi_jax.data.examples import Fail, kind_of, refuse_half_characters, shown
 from lpi_jax.errors import UserError
+from lpi_jax.files import require_file
 
 MAX_BYTES = 1 << 30  # COCO's largest file has about a third of this
 _MOST = 2**63  # identifiers are 64-bit
@@ -27,8 +28,7 @@ def load(path: str, expected: str, without: Sequence[str] = ()) -> dict[str, Any
       UserError: no such file, too large, not JSON, or no object.
     """
     try:
-        if not os.path.isfile(path):
-            raise UserError(f"{path}: there is no such file; expected {expected}")
+        require_file(path, expected)
         if (size := os.path.getsize(path)) > MAX_BYTES:
             raise UserError(f"{path}: the file has {size} bytes, more than the {MAX_BYTES} allowed")
         with open(path, encoding="utf-8") as file:

@@ -31,6 +31,7 @@ from lpi_jax.data.json_file import parse
 from lpi_jax.data.pictures import MAX_PIXELS, PictureFile
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
+from lpi_jax.files import require_file
 
 MAX_LINE_BYTES = 1_000_000
 
@@ -107,9 +108,7 @@ def _example(path: str, number: int, raw: bytes | None, identity: Identity) -> E
 def _numbered_lines(path: str, update: Callable[[bytes], object]) -> Iterator[tuple[int, bytes | None]]:
     """(line number from 1, bytes or None if too long) of the lines that are not blank; `update` sees every byte."""
     try:
-        if not os.path.isfile(path):
-            found = "this is a folder" if os.path.isdir(path) else "there is no such file"
-            raise UserError(f"{path}: {found}; expected a JSON Lines file, one line per picture")
+        require_file(path, "a JSON Lines file, one line per picture")
         with open(path, "rb") as file:
             number = 0
             while piece := file.readline(MAX_LINE_BYTES + 1):

@@ -19,6 +19,7 @@ from lpi_jax.data.csv_file import csv_rows
 from lpi_jax.data.examples import SPLITS, BadExample, Example, shown
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
+from lpi_jax.files import require_file
 
 MAX_BYTES = 1 << 27
 
@@ -152,9 +153,7 @@ def _hashed(found: Iterable[Example | BadExample], digest: Digest) -> Iterator[E
 def _rows(path: str) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of the rows that are not blank; UserError for what is no table."""
     try:
-        if not os.path.isfile(path):
-            found = "this is a folder" if os.path.isdir(path) else "there is no such file"
-            raise UserError(f"{path}: {found}; expected a CSV table of images, tasks and splits")
+        require_file(path, "a CSV table of images, tasks and splits")
         if (size := os.path.getsize(path)) > MAX_BYTES:
             raise UserError(f"{path}: the file has {size} bytes, more than the {MAX_BYTES} allowed")
         with open(path, newline="", encoding="utf-8-sig") as file:

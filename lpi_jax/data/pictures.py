@@ -152,7 +152,10 @@ def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, 
 
 
 def as_seen(image: Image.Image) -> Image.Image:
-    """An opened picture as it is meant to be seen, mode RGB; `read_image` says what becomes of what."""
+    """An opened picture as it is meant to be seen, mode RGB; `read_image` says what becomes of what.
+
+    Raises whatever Pillow raises for a damaged one.
+    """
     return _rgb(_upright(image))
 
 

@@ -35,6 +35,7 @@ from lpi_jax.data.parquet import Row, refuse_unless_once
 from lpi_jax.data.pictures import MAX_PIXELS, Picture, PictureFile
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
+from lpi_jax.files import require_file
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,7 @@ def table(
         table (or stops being one somewhere inside), or a wrong argument.
     """
     path = os.fspath(path)
-    if not os.path.isfile(path):
-        found = "this is a folder" if os.path.isdir(path) else "there is no such file"
-        raise UserError(f"{path}: {found}; expected one table, a CSV or Parquet file")
+    require_file(path, "one table, a CSV or Parquet file")
     columns = _Columns(image, caption, task, split, time, description)
     digest = hashlib.sha256()
     if parquet.is_parquet(path):
