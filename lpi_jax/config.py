@@ -16,6 +16,8 @@ from lpi_jax.errors import UserError
 CHOICES = {
     "task_id": ("inferred", "oracle"),
     "dtype": ("float32", "bfloat16"),
+    "matmul_precision": ("highest", "high", "default"),
+    "towers.activation": ("", "quick_gelu", "gelu"),
     "prompt.injection": ("add", "replace"),
     "loss.alignment": ("released", "cosine"),
     "loss.task": ("released", "intended"),
@@ -38,6 +40,7 @@ LEAST = {
     **dict.fromkeys(("loss.alignment_weight", "loss.task_weight", "train.lr"), 0),
     **dict.fromkeys(("train.epochs", "train.batch", "train.checkpoint_every", "train.log_every"), 1),
     **dict.fromkeys(("routing.centres", "eval.batch"), 1),
+    **dict.fromkeys(("towers.vision_heads", "towers.text_heads", "train.checkpoints_kept", "data.val_share"), 0),
 }
 FREE = "train.optimizer_args"  # another optimiser has other arguments: their names are not known here
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a tuple"}
@@ -54,9 +57,16 @@ def intended() -> ConfigDict:
             "seed": 0,
             "backbone": "bundled",  # bundled | folder | hub id | one .safetensors or .npz file with OpenAI's names
             "tokenizer": "",  # folder or hub id; "": where the backbone is
+            "towers": {  # what weights under OpenAI's names do not say of themselves
+                "activation": "",  # quick_gelu | gelu; "": as the files say, or OpenAI's
+                "vision_heads": 0,  # 0: as the files say, or OpenAI's 64 numbers a head
+                "text_heads": 0,
+            },
             "dtype": "float32",  # compute: float32 | bfloat16
+            "matmul_precision": "highest",  # of float32 products: highest | high | default (fewer bits on TPU and GPU)
             "devices": 0,  # 0: all
             "distributed": False,  # True: one of several processes that were started with the same command
+            "compilation_cache": "auto",  # of compiled programs: auto (the user's cache folder) | off | a folder
             "pixels": "clip",  # mean and std: clip | imagenet
             "data": {
                 "name": "scenes",  # scenes | jsonl | coco | flickr30k | tfds | webdataset | table | multi
@@ -81,6 +91,9 @@ def intended() -> ConfigDict:
                     "train": "",  # tfds: the split that is trained on
                     "val": "",
                 },
+                "separator": "",  # table in text: between columns; "": a comma, in a .tsv file a tab
+                "val_list": "",  # folder: a text file that names the validation images, one a line
+                "val_share": 0.2,  # folder: else the share of each task's images kept for validation, by data.seed
                 "streams": (),  # multi: a dictionary of these keys for each stream
                 "domains": (),  # scenes: names; (): the twelve
                 "seed": 0,  # scenes, shots: which pictures
@@ -118,6 +131,7 @@ def intended() -> ConfigDict:
                 "optimizer": "sgd",  # sgd (PyTorch's) | any optimiser of optax
                 "optimizer_args": {"momentum": 0.9, "weight_decay": 2e-4},
                 "checkpoint_every": 500,  # steps inside a task
+                "checkpoints_kept": 3,  # newest task boundaries kept on disk; 0: all
                 "log_every": 10,  # steps
             },
             "routing": {"centres": 5, "caption": "plain"},  # captions ask: plain | placeholders in front
