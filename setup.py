@@ -31,6 +31,7 @@ setup(
         "ml_collections>=1.1,<2",
         "chex>=0.1.92,<0.2",
         "absl-py>=2",
+        "filelock>=3.13",
         "huggingface_hub>=1",
         "numpy>=2,<3",
         "pillow>=12",

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpi_jax import build, checkpoint, evaluate, hosts, learn, mesh, results, similarity, workdir
+from lpi_jax import build, checkpoint, compilation, evaluate, hosts, learn, mesh, results, similarity, workdir
 from lpi_jax import config as configs
 from lpi_jax import memory as memories
 from lpi_jax.data import loader
@@ -46,6 +46,7 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
       SystemExit: after SIGTERM, once the state is saved.
     """
     configs.check(config)
+    compilation.keep_compiled(config.compilation_cache)
     if config.distributed:
         hosts.start()
     hosts.refuse_differences({"configuration": config.to_dict()})  # first, because what is asked of all follows from it

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from lpi_jax import hosts, routing
+from lpi_jax import memory as memories
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.encode import Encoder
@@ -22,6 +24,23 @@ from lpi_jax.memory import Memory
 from lpi_jax.methods.base import Method
 
 NOT_ROUTED = -1
+
+
+def tables(method: Method, memory: Memory) -> tuple[Array | None, Array | None]:
+    """The finished tasks' visual and textual prompts, [T, depth, P, D] each; None for a tower that none enter.
+
+    T is the room for the tasks (`memory.capacity`), so that few programs are compiled while tasks arrive; rows without
+    a task are zeros.
+    """
+    prompts = [method.prompts(memory.trained_of(task)) for task in range(memory.count)]
+
+    def stacked(own: list[Array | None]) -> Array | None:
+        if not own or own[0] is None:
+            return None
+        room = memories.capacity(len(own)) - len(own)
+        return jnp.pad(jnp.stack(own), [(0, room), (0, 0), (0, 0), (0, 0)])
+
+    return stacked([own.visual for own in prompts]), stacked([own.textual for own in prompts])
 
 
 @dataclass
@@ -116,28 +135,28 @@ class Gallery:
 
     def follow(self, memory: Memory) -> None:
         """Routes every item among the tasks in `memory` and encodes those whose routing changed."""
-        prompts = [self._method.prompts(memory.trained_of(task)) for task in range(memory.count)]
+        visual, textual = tables(self._method, memory)
         self._follow(
             self.images,
             memory.image_centres,
-            [own.visual for own in prompts],
-            lambda items, own: self._encoder.images(self._load, items, own),
+            visual is not None,
+            lambda items, chosen: self._encoder.images(self._load, items, visual, chosen),
         )
         self._follow(
             self.captions,
             memory.text_centres,
-            [own.textual for own in prompts],
-            lambda items, own: self._encoder.texts(self._token_ids[items], own),
+            textual is not None,
+            lambda items, chosen: self._encoder.texts(self._token_ids[items], textual, chosen),
         )
 
     def _follow(
         self,
         side: Side,
         centres: np.ndarray,
-        prompts: list[Array | None],
-        encode: Callable[[np.ndarray, Array], np.ndarray],
+        prompted: bool,
+        encode: Callable[[np.ndarray, np.ndarray], np.ndarray],
     ) -> None:
-        for task in range(len(prompts)):
+        for task in range(len(centres)):
             fresh = np.flatnonzero(side.compared == task)
             # The first process's: another processor may round otherwise, and all must encode the same items.
             found = hosts.copied(routing.distances(side.asking[fresh], centres[task]))
@@ -147,11 +166,10 @@ class Gallery:
                 side.routed[fresh[closer]] = task
             side.compared[fresh] = task + 1
         if self._oracle:
-            side.routed[:] = np.where(side.task < len(prompts), side.task, NOT_ROUTED)
-        stale = side.routed != side.encoded
-        for task in np.unique(side.routed[stale]):
-            items, own = np.flatnonzero(stale & (side.routed == task)), prompts[task]
-            side.features[items] = side.plain[items] if own is None else encode(items, own)
+            side.routed[:] = np.where(side.task < len(centres), side.task, NOT_ROUTED)
+        # Those of all tasks together: encoded task by task most rows of a batch would be padding.
+        stale = np.flatnonzero(side.routed != side.encoded)
+        side.features[stale] = encode(stale, side.routed[stale]) if prompted else side.plain[stale]
         side.encoded[:] = side.routed
 
     def _enter(self, split: Split) -> tuple[int, np.ndarray, list[str]]:

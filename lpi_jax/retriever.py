@@ -9,9 +9,10 @@ from jax import Array
 from ml_collections import ConfigDict
 from PIL import Image
 
-from lpi_jax import build, checkpoint, continual, routing, workdir
+from lpi_jax import build, checkpoint, compilation, continual, routing, workdir
 from lpi_jax.data import pictures, preprocess
 from lpi_jax.errors import UserError
+from lpi_jax.gallery import tables
 from lpi_jax.memory import Memory
 
 
@@ -28,7 +29,7 @@ class Retriever:
     def __init__(self, system: build.System, memory: Memory, asks_with_placeholders: bool) -> None:
         self._system, self._memory = system, memory
         self._asking = system.method.placeholders if asks_with_placeholders else 0
-        self._prompts = [system.method.prompts(memory.trained_of(task)) for task in range(memory.count)]
+        self._visual, self._textual = tables(system.method, memory)
         self.tasks = memory.names
 
     def encode_image(self, images: np.ndarray | Image.Image | Iterable[np.ndarray | Image.Image]) -> np.ndarray:
@@ -50,8 +51,10 @@ class Retriever:
             len(pictures),
             self._memory.image_centres,
             asking=self._system.encoder.images(pictures.__getitem__, range(len(pictures))),
-            prompts=[own.visual for own in self._prompts],
-            encode=lambda items, own: self._system.encoder.images(pictures.__getitem__, items, own),
+            table=self._visual,
+            encode=lambda tasks: self._system.encoder.images(
+                pictures.__getitem__, range(len(pictures)), self._visual, tasks
+            ),
         )
 
     def encode_text(self, captions: str | Iterable[str]) -> np.ndarray:
@@ -74,8 +77,8 @@ class Retriever:
             len(ids),
             self._memory.text_centres,
             asking=self._system.encoder.texts(asking),
-            prompts=[own.textual for own in self._prompts],
-            encode=lambda items, own: self._system.encoder.texts(ids[items], own),
+            table=self._textual,
+            encode=lambda tasks: self._system.encoder.texts(ids, self._textual, tasks),
         )
 
     def _routed(
@@ -83,17 +86,12 @@ class Retriever:
         count: int,
         centres: np.ndarray,
         asking: np.ndarray,
-        prompts: list[Array | None],
-        encode: Callable[[np.ndarray, Array], np.ndarray],
+        table: Array | None,
+        encode: Callable[[np.ndarray], np.ndarray],
     ) -> np.ndarray:
-        if not count:
+        if not count or table is None:
             return asking
-        tasks = routing.route(asking, centres)
-        features = np.empty_like(asking)
-        for task in np.unique(tasks):
-            items, own = np.flatnonzero(tasks == task), prompts[task]
-            features[items] = asking[items] if own is None else encode(items, own)
-        return features
+        return encode(routing.route(asking, centres))
 
 
 def load(directory: str | Path) -> Retriever:
@@ -106,6 +104,7 @@ def load(directory: str | Path) -> Retriever:
     record = workdir.read(directory)
     config = ConfigDict(record["config"])
     config.devices = 1
+    compilation.keep_compiled(config.get("compilation_cache", compilation.AUTO))
     system = build.system(config)
     if system.sha256 != record.get("backbone"):
         raise UserError(

@@ -5,13 +5,19 @@ Plain NumPy on the host: it is exact, the same on any number of devices, and sma
 
 import numpy as np
 
-RESTARTS = 10
+RESTARTS = 10  # at most; fewer where AGREEING of them end at the same, best centres
+AGREEING = 3
+RESTART_POINTS = 20_000  # restarts look at so many points; the best of them goes on with all
 ITERATIONS = 100
 CHUNK = 2048
+_SAME = 1e-9  # relative difference of two sums of squares that are one, but for the order of the sums
 
 
 def kmeans(features: np.ndarray, k: int, seed: int) -> np.ndarray:
     """Centres of `features` by Lloyd's iterations from k-means++ starts; the best of ten restarts.
+
+    Restarts end as soon as three of them have found the same best centres. Of more than 20,000 points the restarts see
+    a sample that the seed chooses; Lloyd's iterations from the best of them then run on all.
 
     Args:
       features: [N, E] float32, N >= 1. With fewer than k distinct rows some centres coincide.
@@ -21,10 +27,21 @@ def kmeans(features: np.ndarray, k: int, seed: int) -> np.ndarray:
     Returns:
       [k, E] float32. Minimises the sum of squared L2 distances to the nearest centre.
     """
-    points = np.asarray(features, np.float64)
     rng = np.random.default_rng(seed)
-    runs = [_lloyd(points, _spread_start(points, k, rng)) for _ in range(RESTARTS)]
-    centres, _ = min(runs, key=lambda run: run[1])
+    few = features
+    if len(features) > RESTART_POINTS:
+        few = features[np.sort(rng.choice(len(features), RESTART_POINTS, replace=False))]
+    points = _Points(few)
+    best, agreeing = (points.points[:0], np.inf), 0
+    for _ in range(RESTARTS):
+        found = _lloyd(points, _spread_start(points, k, rng))
+        if found[1] < best[1] * (1 - _SAME):
+            best, agreeing = found, 1
+        elif found[1] <= best[1] * (1 + _SAME):
+            agreeing += 1
+        if agreeing == AGREEING:
+            break
+    centres = best[0] if few is features else _lloyd(_Points(features), best[0])[0]
     return centres.astype(np.float32)
 
 
@@ -55,31 +72,46 @@ def route(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return np.stack([distances(features, own) for own in centres], 1).argmin(1).astype(np.int32)
 
 
-def _squared(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """[N, k] squared L2 distances."""
-    cross = points @ centres.T
-    return np.maximum((points**2).sum(1)[:, None] - 2 * cross + (centres**2).sum(1)[None], 0.0)
+class _Points:
+    """[N, E] points in float64, and what does not change while centres move: their squared lengths, [N, 1]."""
+
+    def __init__(self, features: np.ndarray) -> None:
+        self.points = np.asarray(features, np.float64)
+        self._lengths = np.einsum("ne,ne->n", self.points, self.points)[:, None]
+
+    def squared(self, centres: np.ndarray) -> np.ndarray:
+        """[N, k] squared L2 distances to centres [k, E]."""
+        distances = self.points @ centres.T
+        distances *= -2
+        distances += self._lengths
+        distances += (centres**2).sum(1)
+        return np.maximum(distances, 0.0, out=distances)
+
+    def means(self, owner: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        """[k, E] means of the points that each centre owns (owner: [N] ints); one that owns none stays where it is."""
+        owns = (owner == np.arange(len(centres))[:, None]).astype(np.float64)
+        counts = owns.sum(1)[:, None]
+        return np.where(counts > 0, (owns @ self.points) / np.maximum(counts, 1), centres)
 
 
-def _spread_start(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+def _spread_start(points: _Points, k: int, rng: np.random.Generator) -> np.ndarray:
     """k-means++: each next centre is drawn with probability proportional to its squared distance from those before."""
-    centres = points[rng.integers(len(points))][None]
+    centres = points.points[rng.integers(len(points.points))][None]
+    weight = points.squared(centres)[:, 0]
     while len(centres) < k:
-        weight = _squared(points, centres).min(1)
         total = weight.sum()
-        chosen = rng.choice(len(points), p=weight / total) if total > 0 else rng.integers(len(points))
-        centres = np.concatenate([centres, points[chosen][None]])
+        chosen = rng.choice(len(weight), p=weight / total) if total > 0 else rng.integers(len(weight))
+        new = points.points[chosen][None]
+        centres, weight = np.concatenate([centres, new]), np.minimum(weight, points.squared(new)[:, 0])
     return centres
 
 
-def _lloyd(points: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, float]:
+def _lloyd(points: _Points, centres: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centres where Lloyd's iteration stands still (or after ITERATIONS), and the sum of squared distances to them."""
     owner = None
     for _ in range(ITERATIONS):
-        squared = _squared(points, centres)
-        nearest = squared.argmin(1)
+        nearest = points.squared(centres).argmin(1)
         if owner is not None and (nearest == owner).all():
             break
-        owner = nearest
-        # An empty cluster keeps its centre.
-        centres = np.stack([points[owner == j].mean(0) if (owner == j).any() else c for j, c in enumerate(centres)])
-    return centres, float(_squared(points, centres).min(1).sum())
+        owner, centres = nearest, points.means(nearest, centres)
+    return centres, float(points.squared(centres).min(1).sum())

@@ -41,6 +41,14 @@ def temporary_folder(tmp_path_factory) -> Iterator[None]:
     tempfile.tempdir = None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def users_cache(tmp_path_factory) -> Iterator[None]:
+    """What is kept for later starts stays with the tests' files too; this process keeps compiled programs there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory) -> Path:
     """The directory of a small CLIP with random weights and the bundled tokenizer."""

@@ -78,7 +78,7 @@ def one_by_one(backbone, prompts):
 @pytest.mark.parametrize(("batch", "prompted"), [(4, False), (4, True), (16, True)])
 def test_pictures_are_encoded_as_if_one_by_one(encoders, backbone, prompts, one_by_one, batch, prompted):
     """10 pictures in batches of 4 (two rows of padding) and 16 (six of them)."""
-    own = prompts[0] if prompted else None
+    own = prompts[0][None] if prompted else None
     found = encoders(batch).images(PICTURES.__getitem__, range(10), own)
     assert found.shape == (10, backbone[0].config.embed_dim)
     assert found.dtype == np.float32
@@ -90,7 +90,7 @@ def test_pictures_are_encoded_as_if_one_by_one(encoders, backbone, prompts, one_
 def test_captions_are_encoded_as_if_one_by_one_and_stay_in_their_order(
     encoders, backbone, prompts, one_by_one, batch, prompted
 ):
-    own = prompts[1] if prompted else None
+    own = prompts[1][None] if prompted else None
     found = encoders(batch).texts(backbone[2], own)
     assert found.shape == (len(CAPTIONS), backbone[0].config.embed_dim)
     assert found.dtype == np.float32
@@ -100,11 +100,43 @@ def test_captions_are_encoded_as_if_one_by_one_and_stay_in_their_order(
     assert len(np.unique(found.round(4), axis=0)) == len(CAPTIONS) - 1
 
 
+def test_items_of_one_batch_may_have_prompts_of_their_own(encoders, backbone, prompts, one_by_one):
+    """A table of three: zeros, these prompts, and others; every item gets what it would get alone."""
+    encoder, chosen = encoders(16), np.array([1, 0, 2, 1, 1, 2, 0, 1, 2, 1])
+    calls = (
+        (0, lambda *own: encoder.images(PICTURES.__getitem__, range(10), *own)),
+        (1, lambda *own: encoder.texts(backbone[2], *own)),
+    )
+    for side, encode in calls:
+        table, count = np.stack([0 * prompts[side], prompts[side], -prompts[side]]), (10, len(CAPTIONS))[side]
+        found = encode(table, chosen[:count])
+        apart = [encode(own[None]) for own in table]
+        np.testing.assert_allclose(found, np.stack(apart)[chosen[:count], np.arange(count)], **EXACT)
+        expected = one_by_one(("encode_image", "encode_text")[side], True)
+        mine = chosen[:count] == 1
+        np.testing.assert_allclose(found[mine], expected[mine], **EXACT)
+        assert np.abs(apart[0] - apart[2]).max() > 1e-2  # the table's rows differ in what they do
+
+
+@pytest.mark.parametrize(
+    ("batch", "count", "sizes"),
+    [(128, 3, [16]), (128, 17, [32]), (128, 128 + 70, [128, 128]), (24, 20, [24]), (4, 5, [4, 4])],
+)
+def test_the_last_batch_is_filled_up_to_few_sizes_only(encoders, monkeypatch, batch, count, sizes):
+    encoder, seen = encoders(batch), []
+    compiled = encoder._image
+    monkeypatch.setattr(
+        encoder, "_image", lambda frozen, rows, *own: (seen.append(len(rows)), compiled(frozen, rows, *own))[1]
+    )
+    assert len(encoder.images(lambda i: PICTURES[i % 10], range(count))) == count
+    assert seen == sizes
+
+
 def test_prompts_change_the_features(encoders, backbone, prompts):
     encoder = encoders(4)
     for plain, prompted in (
-        (encoder.images(PICTURES.__getitem__, [0]), encoder.images(PICTURES.__getitem__, [0], prompts[0])),
-        (encoder.texts(backbone[2][:1]), encoder.texts(backbone[2][:1], prompts[1])),
+        (encoder.images(PICTURES.__getitem__, [0]), encoder.images(PICTURES.__getitem__, [0], prompts[0][None])),
+        (encoder.texts(backbone[2][:1]), encoder.texts(backbone[2][:1], prompts[1][None])),
     ):
         assert np.abs(plain - prompted).max() > 1e-2
 

@@ -23,17 +23,17 @@ class Counting:
         self._encoder, self.embed_dim = encoder, encoder.embed_dim
         self.pictures, self.captions = Counter(), Counter()
 
-    def images(self, load, items, prompts=None):
-        self.pictures.update((int(item), _key(prompts)) for item in items)
-        return self._encoder.images(load, items, prompts)
+    def images(self, load, items, table=None, chosen=None):
+        self.pictures.update((int(item), _key(table, chosen, row)) for row, item in enumerate(items))
+        return self._encoder.images(load, items, table, chosen)
 
-    def texts(self, token_ids, prompts=None):
-        self.captions.update((row.tobytes(), _key(prompts)) for row in token_ids)
-        return self._encoder.texts(token_ids, prompts)
+    def texts(self, token_ids, table=None, chosen=None):
+        self.captions.update((ids.tobytes(), _key(table, chosen, row)) for row, ids in enumerate(token_ids))
+        return self._encoder.texts(token_ids, table, chosen)
 
 
-def _key(prompts):
-    return None if prompts is None else np.asarray(prompts).tobytes()
+def _key(table, chosen, row):
+    return None if table is None else np.asarray(table)[chosen[row]].tobytes()
 
 
 @pytest.fixture(scope="module")

@@ -106,10 +106,58 @@ def test_kmeans_is_as_good_as_plain_lloyd_from_ten_random_starts(seed):
     start=hnp.arrays(np.float64, (3, 2), elements=small, unique=True),
 )
 def test_lloyd_from_given_centres_is_the_references_empty_clusters_included(points, start):
-    centres, inertia = routing._lloyd(points, start)
+    centres, inertia = routing._lloyd(routing._Points(points), start)
     expected = reference.lloyd(points, start, 50)
     np.testing.assert_allclose(inertia, reference.inertia(points, expected), atol=1e-9)
     np.testing.assert_allclose(centres, expected, atol=1e-9)
+
+
+def plain_kmeans(points, k, seed, restarts=10):
+    """k-means++ and Lloyd's iteration in plain words: distances from differences, means one by one, every restart."""
+    points, rng, runs = np.asarray(points, np.float64), np.random.default_rng(seed), []
+    for _ in range(restarts):
+        centres = points[rng.integers(len(points))][None]
+        while len(centres) < k:
+            weight = ((points[:, None] - centres[None]) ** 2).sum(-1).min(1)
+            centres = np.concatenate([centres, points[rng.choice(len(points), p=weight / weight.sum())][None]])
+        centres = reference.lloyd(points, centres, 60)
+        runs.append((reference.inertia(points, centres), centres))
+    return min(runs, key=lambda run: run[0])[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fewer_restarts_and_products_in_place_of_differences_give_the_centres_of_ten_plain_restarts(seed):
+    points = groups(seed)[0]
+    np.testing.assert_allclose(routing.kmeans(points, 5, seed), plain_kmeans(points, 5, seed), atol=1e-6)
+
+
+def counted_restarts(monkeypatch, points, k):
+    """How often k-means begins anew; a run on all points after those on a sample has no start of its own."""
+    starts, spread = [], routing._spread_start
+    monkeypatch.setattr(routing, "_spread_start", lambda *given: (starts.append(1), spread(*given))[1])
+    routing.kmeans(points, k, 0)
+    return len(starts)
+
+
+def test_restarts_end_once_three_agree_and_go_on_where_they_do_not(monkeypatch):
+    points, _ = groups(0)
+    assert counted_restarts(monkeypatch, points, 5) < 10
+    many = unit_rows(np.random.default_rng(0).normal(size=(400, 16)))  # no groups: every start ends elsewhere
+    assert counted_restarts(monkeypatch, many, 20) == 10
+
+
+def test_of_many_points_restarts_see_a_sample_and_all_decide(monkeypatch):
+    monkeypatch.setattr(routing, "RESTART_POINTS", 100)
+    points = np.concatenate([groups(0)[0]] * 4)
+    seen, spread = [], routing._spread_start
+    monkeypatch.setattr(
+        routing, "_spread_start", lambda few, *given: (seen.append(len(few.points)), spread(few, *given))[1]
+    )
+    centres = routing.kmeans(points, 5, 0)
+    assert set(seen) == {100}
+    assert len(points) == 400
+    np.testing.assert_allclose(reference.lloyd(points, centres, 1), centres, atol=1e-6)
+    np.testing.assert_array_equal(centres, routing.kmeans(points, 5, 0))
 
 
 def test_equal_seeds_give_equal_centres():
