@@ -11,14 +11,18 @@ import stat
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from lpi_jax.data import greys, png
 from lpi_jax.errors import UserError, reason
+
+Source = str | os.PathLike | bytes  # a file, or what stands in it
+T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 1 << 28  # of one encoded picture inside an archive
@@ -124,8 +128,9 @@ class PictureInside(StoredPicture):
 def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, name: str = "picture") -> Image.Image:
     """Reads any picture Pillow reads (except EPS, which would run Ghostscript) as it is meant to be seen.
 
-    Palettes, CMYK and the like become RGB, transparency is laid on white, 16-bit grey is scaled to 8 bits, EXIF
-    orientation is applied, and of an animation the first frame is taken. Colour profiles are not applied.
+    Palettes, CMYK and the like become RGB, transparency is laid on white, deeper grey is scaled to 8 bits
+    (`greys.to_8_bits`), EXIF orientation is applied, and of an animation the first frame is taken. Colour profiles are
+    not applied, and metadata that Pillow refuses do not matter.
 
     Args:
       source: the file, or its bytes.
@@ -139,7 +144,10 @@ def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, 
     Raises:
       BadImage: the file is missing, unreadable (truncated included) or too large.
     """
-    name = name if isinstance(source, bytes) else source
+    return _or_without_metadata(_read, source, max_pixels, name)
+
+
+def _read(source: Source, max_pixels: int, name: str | os.PathLike) -> Image.Image:
     with _quiet_pillow(), _opened(source, name, max_pixels) as image:
         try:
             image.load()
@@ -156,7 +164,7 @@ def as_seen(image: Image.Image) -> Image.Image:
 
     Raises whatever Pillow raises for a damaged one.
     """
-    return _rgb(_upright(image))
+    return _upright(_rgb(image), image)
 
 
 def check_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, name: str = "picture") -> int:
@@ -165,13 +173,45 @@ def check_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS,
     Returns the encoded size in bytes; raises `BadImage` like `read_image`. A picture that passes may still fail
     to decode.
     """
-    name = name if isinstance(source, bytes) else source
+    _or_without_metadata(_verify, source, max_pixels, name)
+    return len(source) if isinstance(source, bytes) else os.stat(source).st_size
+
+
+def _verify(source: Source, max_pixels: int, name: str | os.PathLike) -> None:
     with _quiet_pillow(), _opened(source, name, max_pixels) as image:
         try:
             image.verify()
         except Exception as error:
             raise BadImage(UNREADABLE, f"{name}: the picture is damaged ({reason(error)})") from error
-    return len(source) if isinstance(source, bytes) else os.stat(source).st_size
+
+
+def _or_without_metadata(
+    use: Callable[[Source, int, str | os.PathLike], T], source: Source, max_pixels: int, name: str
+) -> T:
+    """What `use` makes of the picture; where it is unreadable, of the same picture without metadata, if it has any."""
+    name = name if isinstance(source, bytes) else source
+    try:
+        return use(source, max_pixels, name)
+    except BadImage as error:
+        if error.kind != UNREADABLE or (bare := _bare(source)) is None:
+            raise
+        try:
+            return use(bare, max_pixels, name)
+        except BadImage:
+            raise error from error.__cause__
+
+
+def _bare(source: Source) -> bytes | None:
+    """The encoded picture without metadata; None where there is nothing to leave out."""
+    if isinstance(source, bytes):
+        return png.without_metadata(source)
+    try:
+        with open(source, "rb") as file:
+            if file.read(len(png.SIGNATURE)) != png.SIGNATURE or os.fstat(file.fileno()).st_size > MAX_BYTES:
+                return None
+            return png.without_metadata(png.SIGNATURE + file.read())
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager
@@ -215,35 +255,23 @@ def _check_size(name, width: int, height: int, max_pixels: int) -> None:
         raise BadImage(UNREADABLE, f"{name}: the picture has no pixels ({width} x {height})")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
+    """The picture turned as the metadata of `image`, from which it was made, say."""
     try:
         turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG))
     except Exception:  # damaged metadata does not make a picture unreadable
         turn = None
-    return image if turn is None else image.transpose(turn)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """A decoded picture of any mode in RGB."""
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image)
-        grey = _grey_to_8_bits(values)
-        if isinstance(transparent := image.info.get("transparency"), int):
-            grey = np.where(values == transparent, np.uint8(255), grey)
-        return Image.fromarray(np.repeat(grey[:, :, None], 3, axis=2))
+    if greys.is_deep(image):
+        return Image.fromarray(np.repeat(greys.to_8_bits(image)[:, :, None], 3, axis=2))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _grey_to_8_bits(values: np.ndarray) -> np.ndarray:
-    """Integers are 16-bit (0..65535, rounded to 0..255); floats are 0..1 if they fit in it, else 0..255."""
-    if np.issubdtype(values.dtype, np.floating):
-        values = np.nan_to_num(values)
-        top = 1.0 if values.max() <= 1.0 and values.min() >= 0.0 else 255.0
-        return np.rint(np.clip(values, 0, top) * (255.0 / top)).astype(np.uint8)
-    return ((np.clip(values, 0, 65535).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
 _quiet_lock = threading.Lock()
