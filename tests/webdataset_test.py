@@ -131,6 +131,51 @@ def test_members_of_an_example_need_not_stand_together(folder):
     assert shades(train) == [1, 2, 3] and train.captions == (("number 1",), ("number 2",), ("number 3",))
 
 
+def test_links_to_members_are_those_members_under_another_name(folder):
+    """Hard ones, symbolic ones relative to their folder, links to links, before and behind what they lead to."""
+    members = [
+        link("early.png", "deep/0001.png"),
+        ("early.txt", b"before its target"),
+        *pair(1, "the target", folder="deep/"),
+        link("deep/soft.png", "0001.png"),
+        link("deep/soft.txt", "./../deep/0001.txt"),
+        link("hard.png", "deep/0001.png", tarfile.LNKTYPE),
+        ("hard.txt", b"by a hard link"),
+        link("chain.png", "deep/soft.png"),
+        ("chain.txt", b"by a link to a link"),
+        link("notes.cls", "nowhere.cls"),  # no part of an example: ignored like any other ending
+    ]
+    shard(folder, "toys/train-001.tar", members)
+    train = webdataset(folder).tasks[0].train
+    found = {key.partition(".tar/")[2]: i for i, key in enumerate(train.keys) if "001.tar" in key}
+    assert list(found) == ["early", "deep/0001", "deep/soft", "hard", "chain"]
+    captions = [train.captions[i] for i in found.values()]
+    assert captions == [
+        ("before its target",),
+        ("the target",),
+        ("the target",),
+        ("by a hard link",),
+        ("by a link to a link",),
+    ]
+    for i in found.values():
+        np.testing.assert_array_equal(pixels(train.load(i)), pixels(train.load(found["deep/0001"])))
+
+
+def test_endings_of_shards_may_be_in_capitals_and_hidden_files_are_none(folder):
+    shard(folder, "toys/train-001.TAR", pair(7))
+    (folder / "toys" / "._train-000.tar").write_bytes(b"what macOS leaves")
+    (folder / ".Trash").mkdir()
+    (folder / ".Trash" / "train-000.tar").write_bytes(b"")
+    assert "toys/train-001.TAR/0007" in webdataset(folder).tasks[0].train.keys
+
+
+@pytest.mark.parametrize("skip", ["error", "skip"])
+def test_shards_that_lie_too_deep_are_named_in_every_mode(folder, skip):
+    deep = shard(folder, "toys/2026/part/train-001.tar", pair(7))
+    with pytest.raises(UserError, match=rf"^{deep}: this shard lies too deep; expected SHARD.tar or TASK/SHARD.tar in"):
+        webdataset(folder, on_bad_example=skip)
+
+
 def test_white_space_in_a_text_is_single_spaces_and_all_of_it_one_caption(folder):
     shard(folder, "toys/train-000.tar", [("a.png", picture(1)), ("a.txt", b"\xef\xbb\xbf a red\r\n\n kite\t.\n")])
     assert webdataset(folder).tasks[0].train.captions == (("a red kite .",),)
@@ -198,8 +243,19 @@ BAD = [
     ("caption without image", [("b.txt", b"b")], "'b': there is only 'b.txt'; expected .jpg, .jpeg, .png, .webp"),
     ("caption without image", [("b.json", b'{"caption": "b"}')], "there is only 'b.json'"),
     ("caption without image", [("b.gif", PNG), ("b.txt", b"b")], "there is only 'b.gif', 'b.txt'; expected .jpg"),
-    ("caption without image", [link("b.png", "/etc/passwd"), ("b.txt", b"b")], "there is only 'b.txt'"),
-    ("caption without image", [link("b.png", "0001.png", tarfile.LNKTYPE), ("b.txt", b"b")], "there is only 'b.txt'"),
+    (
+        "no such member",
+        [link("b.png", "/etc/passwd"), ("b.txt", b"b")],
+        "'b.png' is a link to '/etc/passwd', which is no",
+    ),
+    ("no such member", [link("b.png", "../../0001.png"), ("b.txt", b"b")], "'b.png' is a link to '../../0001.png'"),
+    (
+        "no such member",
+        [link("b.png", "b.png"), ("b.txt", b"b")],
+        "'b.png' is a link to 'b.png', which is no file in the",
+    ),
+    ("no such member", [("b.png", PNG), link("b.txt", "c.txt", tarfile.LNKTYPE)], "'b.txt' is a link to 'c.txt'"),
+    ("no such member", [link("b.png", "", tarfile.FIFOTYPE), ("b.txt", b"b")], "'b.png' is no file in the shard"),
     ("unknown ending", [("b.v2.jpg", PNG), ("b.v2.txt", b"b")], "an ending begins at the first dot"),
     ("repeated member", [("b.png", PNG), ("b.txt", b"b"), ("b.png", PNG)], "'b': there are two members 'b.png'"),
     ("repeated member", [("b.png", PNG), ("b.txt", b"b"), ("b.txt", b"c")], "'b': there are two members 'b.txt'"),
@@ -332,6 +388,18 @@ def test_compressed_shards_are_refused_in_every_mode(folder, name, pack):
             webdataset(folder, on_bad_example=mode)
 
 
+@pytest.mark.parametrize("name", ["a.tar.lz4", "a.tar.zstd", "a.tbz", "a.tzst", "a.TAR.Z", "deep/er/a.tar.gz"])
+def test_compressed_shards_of_any_kind_and_depth_are_named_not_passed_over(folder, name):
+    path = shard(folder, f"toys/{name}", b"whatever packed it")
+    with pytest.raises(UserError, match=f"^{path}: this shard is compressed; expected a plain .tar"):
+        webdataset(folder)
+
+
+def test_indices_beside_shards_are_no_shards(folder):
+    shard(folder, "toys/train-000.tar.index.json", b"{}")
+    assert len(webdataset(folder).tasks[0].train) == 2
+
+
 def test_no_shards_no_folder_pipes_and_wrong_arguments(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: there are no shards"):
@@ -433,7 +501,7 @@ def test_endless_chains_of_extended_headers_end_in_an_error(folder):
 def test_sparse_members_are_not_pictures(folder):
     raw = with_field(tarred([("b.png", PNG), ("b.txt", b"b")]), 0, 156, b"S")
     shard(folder, "toys/train-001.tar", raw)
-    with pytest.raises(UserError, match=r"there is only 'b.txt'|damaged"):
+    with pytest.raises(UserError, match=r"'b.png' is no file in the shard|damaged"):
         webdataset(folder)
 
 

@@ -7,8 +7,9 @@
         0001.json               or {"captions": ["...", ...]} (or "caption": text or list); these win over the .txt
 
 The JSON may also name `task`, `split` and `description`. Shards directly in `path`, or `path` being one shard itself,
-need the task there; where a folder or a shard's name says it too, both must agree. Other members are ignored, and so
-are names that begin with a dot.
+need the task there; where a folder or a shard's name says it too, both must agree. A link to another member of the
+shard is that member under one more name. Members with other endings are ignored, and so are names that begin with a
+dot.
 
 Nothing is ever extracted: the headers are read once, and pictures later from where they lie in the shard.
 """
@@ -18,8 +19,9 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 import tarfile
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -47,7 +49,9 @@ TEXTS = ("txt", "json")
 
 _MAX_HEADER_BYTES = 1 << 14  # of one header that extends another (long names, times): they are held in memory
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-_COMPRESSED_NAMES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_COMPRESSED |= {b"\x04\x22\x4d\x18": "lz4", b"\x1f\x9d": "compress", b"\x5d\x00\x00": "lzma", b"LZIP": "lzip"}
+_COMPRESSED_NAME = re.compile(r"\.(tar\.(gz|bz2|xz|zstd?|lz4|lzma|lz|z|br)|tgz|tbz2?|txz|tlz|tzst|taz)$", re.IGNORECASE)
+_MOST_LINKS = 8  # from one link to the next
 
 
 def webdataset(
@@ -64,7 +68,7 @@ def webdataset(
 
     Args:
       path: a folder with shards (`*.tar`, uncompressed) or with folders of shards, in the order of their names; or
-        one shard.
+        one shard. Shards in deeper folders are an error.
       task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
@@ -90,11 +94,15 @@ def webdataset(
 
 @dataclass
 class _Parts:
-    """The members of one example by their ending, in lower case; texts with what they hold (None: too long)."""
+    """The members of one example by their ending, in lower case; texts with what they hold (None: too long).
+
+    `nowhere` is a picture or text that is neither a file nor a link to one in the shard.
+    """
 
     members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
     texts: dict[str, bytes | None] = field(default_factory=dict)
     repeated: str | None = None
+    nowhere: tarfile.TarInfo | None = None
 
     def names(self, endings: Container[str] | None = None) -> str:
         """The members' names, of all or of these endings."""
@@ -132,15 +140,25 @@ def _shards(path: str) -> list[_Shard]:
     if not os.path.isdir(path):
         raise UserError(f"{path}: there is no such folder or file; expected tar shards")
     root = Path(path)
-    names = sorted(p.relative_to(root).as_posix() for pattern in ("*", "*/*") for p in root.glob(pattern))
-    if packed := next((name for name in names if name.lower().endswith(_COMPRESSED_NAMES)), None):
+    near = sorted(p.relative_to(root).as_posix() for pattern in ("[!.]*", "[!.]*/[!.]*") for p in root.glob(pattern))
+    deeper = sorted(p.relative_to(root).as_posix() for p in root.glob("[!.]*/[!.]*/**/[!.]*"))
+    for name in (*near, *deeper):
+        if _COMPRESSED_NAME.search(name):
+            raise UserError(
+                f"{os.path.join(path, name)}: this shard is compressed; expected a plain .tar, unpack it first"
+            )
+    if deep := next((name for name in deeper if _is_shard(name)), None):
         raise UserError(
-            f"{os.path.join(path, packed)}: this shard is compressed; expected a plain .tar, unpack it first"
+            f"{os.path.join(path, deep)}: this shard lies too deep; expected SHARD.tar or TASK/SHARD.tar in {path}"
         )
-    found = [_shard(os.path.join(path, name), name) for name in names if name.endswith(".tar")]
+    found = [_shard(os.path.join(path, name), name) for name in near if _is_shard(name)]
     if not found:
         raise UserError(f"{path}: there are no shards; expected TASK/train-000.tar and the like")
     return found
+
+
+def _is_shard(name: str) -> bool:
+    return name.lower().endswith(".tar")
 
 
 def _shard(path: str, name: str) -> _Shard:
@@ -153,37 +171,69 @@ def _scanned(shard: _Shard, update: Callable[[bytes], object]) -> tuple[dict[str
     parts: dict[str, _Parts] = {}
     if not os.path.isfile(shard.path):  # before opening: a pipe would block
         raise UserError(f"{shard.path}: this is not a regular file; expected a tar shard")
+    members: list[tarfile.TarInfo] = []
+    damage = None
     try:
         with open(shard.path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             update(json.dumps([shard.name, size]).encode())
             try:
                 for member in _members(shard, file, size):
-                    _sort_in(member, file, parts, update)
+                    members.append(member)
             except BadExample as error:
-                return parts, error
+                damage = error
+            stored = {_name(member): member for member in members}
+            for member in members:
+                _sort_in(member, _target(member, stored), file, parts, update)
     except OSError as error:
         raise UserError(f"{shard.path}: the shard cannot be read ({error.strerror})") from error
-    return parts, None
+    return parts, damage
 
 
-def _sort_in(member: tarfile.TarInfo, file: BinaryIO, parts: dict[str, _Parts], update: Callable) -> None:
-    """Puts a member to its example, with what it holds if that is text."""
+def _name(member: tarfile.TarInfo) -> str:
+    return posixpath.normpath(member.name)
+
+
+def _target(member: tarfile.TarInfo, stored: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """The member itself, or if it is a link, the file it leads to; None where there is none in the shard."""
+    found: tarfile.TarInfo | None = member
+    for _ in range(_MOST_LINKS):
+        if found is None or _is_file(found):
+            return found
+        if found.issym():  # a symbolic link is relative to its folder, a hard one is not
+            found = stored.get(posixpath.normpath(posixpath.join(posixpath.dirname(found.name), found.linkname)))
+        else:
+            found = stored.get(posixpath.normpath(found.linkname)) if found.islnk() else None
+    return None
+
+
+def _is_file(member: tarfile.TarInfo) -> bool:
+    """Whether the member's data lie in the shard as they are."""
+    return member.isreg() and not member.issparse()
+
+
+def _sort_in(
+    member: tarfile.TarInfo, target: tarfile.TarInfo | None, file: BinaryIO, parts: dict[str, _Parts], update: Callable
+) -> None:
+    """Puts a member to its example, with what its `target` holds if that is text."""
     folder, base = posixpath.split(member.name.removeprefix("./"))
     stem, _, ending = base.partition(".")
     if not (stem and ending):
         return
-    update(json.dumps([member.name, member.size]).encode())
+    update(json.dumps([member.name, target.size if target else None]).encode())
     example, ending = parts.setdefault(posixpath.join(folder, stem), _Parts()), ending.lower()
     if ending in example.members:
         example.repeated = member.name
         return
-    example.members[ending] = member
+    if target is None:
+        example.nowhere = example.nowhere or (member if ending in PICTURES + TEXTS else None)
+        return
+    example.members[ending] = target.replace(name=member.name, deep=False)
     if ending in TEXTS:
         raw = None
-        if member.size <= MAX_TEXT_BYTES:
-            file.seek(member.offset_data)
-            raw = file.read(member.size)
+        if target.size <= MAX_TEXT_BYTES:
+            file.seek(target.offset_data)
+            raw = file.read(target.size)
             update(raw)
         example.texts[ending] = raw
 
@@ -201,7 +251,7 @@ class _HeadersOnly:
 
 
 def _members(shard: _Shard, file: BinaryIO, size: int) -> Iterator[tarfile.TarInfo]:
-    """The regular members of a tar file of `size` bytes that lie in it whole.
+    """The members of a tar file of `size` bytes that are no folders; files lie in it whole.
 
     Raises:
       BadExample: where the archive is damaged: `tarfile` itself takes a damaged header for the end.
@@ -220,9 +270,9 @@ def _members(shard: _Shard, file: BinaryIO, size: int) -> Iterator[tarfile.TarIn
                 end = member.offset_data + member.size
                 if member.size < 0 or member.offset_data <= position:
                     fail("damaged archive", f"the header of member {shown(member.name)} makes no sense")
-                if member.isreg() and not member.issparse():
-                    if end > size:
-                        fail("damaged archive", f"the file ends inside member {shown(member.name)}")
+                if _is_file(member) and end > size:
+                    fail("damaged archive", f"the file ends inside member {shown(member.name)}")
+                if not member.isdir():
                     yield member
                 last, position = f"after member {shown(member.name)}", member.offset_data
             end = archive.offset
@@ -243,6 +293,9 @@ def _example(shard: _Shard, name: str, parts: _Parts, identity: str, damaged: bo
     fail = failing_at(f"{shard.path}, {shown(name)}", shard.task)
     refuse_half_characters("the name", name, fail)
     pictures = [member for ending, member in parts.members.items() if ending in PICTURES]
+    if parts.nowhere is not None:
+        link = f"a link to {shown(parts.nowhere.linkname)}, which is " if parts.nowhere.linkname else ""
+        fail("no such member", f"{shown(parts.nowhere.name)} is {link}no file in the shard")
     if not pictures and not parts.texts:
         if any(ending.rpartition(".")[2] in PICTURES + TEXTS for ending in parts.members):
             fail(
