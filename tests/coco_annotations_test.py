@@ -1,6 +1,7 @@
 """COCO's annotation files with all that can be wrong in them: one sentence that names file and entry."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from lpi_jax.data import json_file
 from lpi_jax.data.coco import coco
 from lpi_jax.errors import UserError
-from tests.coco_trees import PHOTOS, edit, write_coco
+from tests.coco_trees import edit, write_coco
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +48,19 @@ def doubled(name: str) -> Callable[[Any], None]:
 
 
 HUGE = 10**400
-STRUCTURE = [
+STRUCTURE = [  # of a whole file
     ("instances", lambda r: r.pop("images"), "json: images is missing; expected a list of objects"),
     ("instances", lambda r: r.update(annotations={}), "json: annotations is an object; expected a list of objects"),
     ("instances", lambda r: r.update(categories=None), "json: categories is null; expected a list"),
+    ("captions", lambda r: r.pop("annotations"), "json: annotations is missing"),
+]
+ENTRIES = [  # of one entry
     ("instances", lambda r: r["images"].insert(1, 5), r"images\[1\]: this is a number; expected an object"),
     ("instances", lambda r: r["categories"].insert(1, []), r"categories\[1\]: this is a list; expected an object"),
     ("instances", lambda r: r["annotations"].insert(1, "x"), r"annotations\[1\]: this is a string; expected an object"),
     ("instances", without("images", "id"), r"images\[1\]: key 'id' is missing"),
     ("instances", without("images", "width"), r"images\[1\]: key 'width' is missing"),
-    ("instances", without("categories", "supercategory"), r"categories\[1\]: key 'supercategory' is missing"),
-    ("instances", without("annotations", "iscrowd"), r"annotations\[1\]: key 'iscrowd' is missing"),
+    ("instances", without("annotations", "bbox"), r"annotations\[1\]: key 'bbox' is missing"),
     ("instances", replaced("id", "7"), r"categories\[1\]: id is '7'; expected a whole number from 0"),
     ("instances", replaced("id", True), r"categories\[1\]: id is true; expected a whole number"),
     ("instances", replaced("image_id", -3), r"annotations\[1\]: image_id is -3; expected a whole number from 0"),
@@ -74,15 +77,19 @@ STRUCTURE = [
     ("instances", replaced("file_name", "../a.jpg"), r"images\[1\]: file_name is '../a.jpg', which leads out of"),
     ("instances", replaced("file_name", "a/../../b.jpg"), r"file_name is 'a/../../b.jpg', which leads out of"),
     ("instances", replaced("file_name", "\ud800"), r"images\[1\]: file_name holds half of a surrogate pair"),
+    ("instances", replaced("supercategory", 5), r"categories\[1\]: supercategory is 5; expected a string"),
+    ("instances", replaced("name", None), r"categories\[1\]: name is null; expected a string"),
     (
         "instances",
-        replaced("supercategory", "plant"),
-        r"categories\[1\]: supercategory is 'plant'; expected one of app",
+        lambda r: r["categories"].append({**r["categories"][0], "name": "robot"}),
+        r"categories\[80\]: category id 1 stands already in this file, for another category",
     ),
-    ("instances", replaced("name", None), r"categories\[1\]: name is null; expected a string"),
-    ("instances", doubled("categories"), r"categories\[80\]: category id 1 stands already"),
     ("instances", doubled("images"), r"images\[6\]: image id 6 stands already in images\[0\]"),
-    ("instances", doubled("annotations"), r"annotations\[9\]: annotation id 5000 stands already"),
+    (
+        "instances",
+        doubled("annotations"),
+        r"annotations\[9\]: annotation id 5000 stands already in this file, for the same image",
+    ),
     ("instances", replaced("category_id", 12), r"annotations\[1\]: category_id is 12, which is none of the file's"),
     (
         "instances",
@@ -103,7 +110,6 @@ STRUCTURE = [
     ("instances", replaced("bbox", [1, 2, 3, float("nan")]), r"bbox is \[1, 2, 3, nan\]; expected a list of four"),
     ("instances", replaced("bbox", "1234"), r"annotations\[1\]: bbox is '1234'; expected a list of four"),
     ("instances", replaced("iscrowd", 2), r"annotations\[1\]: iscrowd is 2; expected 0 or 1"),
-    ("captions", lambda r: r.pop("annotations"), "json: annotations is missing"),
     ("captions", without("annotations", "caption"), r"annotations\[1\]: key 'caption' is missing"),
     ("captions", replaced("caption", 3), r"annotations\[1\]: caption is 3; expected a string"),
     ("captions", replaced("caption", "\ud800"), r"annotations\[1\]: caption holds half of a surrogate pair"),
@@ -120,6 +126,22 @@ def test_broken_structure_is_one_sentence_with_file_and_entry(copy, name, change
             coco(copy, on_bad_example=mode)
         text = str(caught.value)
         assert text.startswith(str(file)) and "\n" not in text and len(text) < 500
+
+
+@pytest.mark.parametrize(("name", "change", "message"), ENTRIES, ids=range(len(ENTRIES)))
+def test_a_broken_entry_is_one_sentence_or_is_counted_alone(copy, name, change, message):
+    file = copy / "annotations" / f"{name}_train2014.json"
+    edit(file, change)
+    with pytest.raises(UserError, match=message) as caught:
+        coco(copy)
+    text = str(caught.value)
+    assert text.startswith(str(file)) and "\n" not in text and len(text) < 500
+    try:
+        refused = coco(copy, on_bad_example="skip").refused
+    except UserError as error:  # the entry was all that some task had
+        assert re.search(message, str(error))
+    else:
+        assert any(re.search(message, told) for told in refused.first)
 
 
 @pytest.mark.parametrize(
@@ -146,24 +168,97 @@ def test_a_file_that_would_fill_memory_is_not_read(copy, monkeypatch):
         coco(copy)
 
 
-def test_the_two_halves_must_not_contradict_each_other(copy):
+def described(stream) -> dict[str, list[list[tuple[str, ...]]]]:
+    """task -> captions of its train and of its val images."""
+    return {task.name: [list(task.train.captions), list(task.val.captions)] for task in stream.tasks}
+
+
+def test_image_ids_and_file_names_may_begin_anew_in_the_second_half(tmp_path, copy):
+    before = described(coco(copy))
+    for half, rename in (("train", 0), ("val", 10)):
+        for name in ("instances", "captions"):
+
+            def renumber(record, half=half, rename=rename):
+                for image in record["images"]:
+                    image["id"] -= rename
+                    old, image["file_name"] = image["file_name"], f"{image['id']}.jpg"
+                    if (copy / f"{half}2014" / old).exists():
+                        (copy / f"{half}2014" / old).rename(copy / f"{half}2014" / image["file_name"])
+                for entry in record["annotations"]:
+                    entry["image_id"] -= rename
+                    entry["id"] %= 1000
+
+            edit(copy / "annotations" / f"{name}_{half}2014.json", renumber)
+    assert described(coco(copy)) == before
+    table = tmp_path / "table.csv"
+    table.write_text("image_id,task,split\ntrain/6,toys,train\nval/1,toys,val\n")
+    assert described(coco(copy, rule="manifest", manifest=str(table))) == {
+        "toys": [[("A thing.", "Something else here.")], [("A cat sits.",)]]
+    }
+    with pytest.raises(UserError, match="a file name stands in both halves, so that Karpathy's file cannot say which"):
+        edit(copy / "dataset_coco.json", lambda r: r.update(images=[]))
+        coco(copy, split="karpathy")
+
+
+def test_an_image_id_that_stands_for_two_files_is_neither(copy):
+    """Nobody knows whose captions those of this id are: a wrong pair would not be noticed."""
     val = copy / "annotations" / "instances_val2014.json"
-    good = val.read_text()
-    for change, message in (
-        (
-            lambda r: r["categories"].pop(),
-            "instances_val2014.json: its categories are not those of instances_train2014",
-        ),
-        (lambda r: r["images"][0].update(id=1), r"image 1: image id 1 stands already in .*instances_train2014.json"),
-        (
-            lambda r: r["images"][0].update(file_name=PHOTOS[0].name),
-            "image 17: file name 'COCO_train2014_.* stands alre",
-        ),
+    edit(val, lambda r: r["images"][0].update(id=r["images"][1]["id"]))
+    with pytest.raises(
+        UserError, match=r"images\[1\]: image id 16 stands already in images\[0\], for another file: nei"
     ):
-        edit(val, change)
-        with pytest.raises(UserError, match=message):
-            coco(copy, on_bad_example="skip")
-        val.write_text(good)
+        coco(copy)
+    counts = coco(copy, on_bad_example="skip").skipped
+    assert counts["repeated image"] == 1
+    assert counts["caption without image"] == 4
+    assert counts["object without image"] == 2
+
+
+def test_other_supercategories_are_tasks_and_a_category_without_one_is_its_own(copy):
+    for half in ("train", "val"):
+
+        def change(record):
+            for category in record["categories"]:
+                above = {"animal": "beast", "vehicle": "none", "person": ""}.get(category["supercategory"])
+                category["supercategory"] = category["supercategory"] if above is None else above
+                if category["name"] in ("car", "bus", "truck"):
+                    category.update(name="van")
+
+        edit(copy / "annotations" / f"instances_{half}2014.json", change)
+    stream = coco(copy, on_bad_example="skip")
+    assert [task.name for task in stream.tasks] == ["person", "beast", "van"]  # COCO's own, then by name
+    assert stream.tasks[1].description.startswith("beast: bird, cat, dog")
+    assert stream.tasks[2].description == "van"
+
+
+def test_crowds_and_areas_may_be_missing(copy):
+    before = described(coco(copy))
+    for half in ("train", "val"):
+
+        def change(record):
+            for thing in record["annotations"]:
+                del thing["iscrowd"]
+                thing["bbox"] = [0, 0, thing.pop("area"), 1]
+
+        edit(copy / "annotations" / f"instances_{half}2014.json", change)
+    assert described(coco(copy)) == before
+
+
+def test_a_byte_order_mark_and_another_year_are_no_obstacle(copy):
+    before = described(coco(copy))
+    for file in (copy / "annotations").iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+        file.rename(file.with_name(file.name.replace("train2014", "train2017").replace("val2014", "val")))
+    (copy / "train2014").rename(copy / "train2017")
+    (copy / "val2014").rename(copy / "val")
+    stream = coco(copy)
+    assert described(stream) == before
+    assert stream.notes["source"] == "annotations in COCO's format"
+    (copy / "annotations" / "captions_val2017.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=r"annotations: there are captions_val.json, captions_val2017.json; expected one"
+    ):
+        coco(copy)
 
 
 @pytest.mark.parametrize(

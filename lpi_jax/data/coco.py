@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from lpi_jax import files
 from lpi_jax.data import coco_annotations, coco_tfds, karpathy
 from lpi_jax.data import manifest as manifests
-from lpi_jax.data.coco_tasks import LARGEST_AREA, MANIFEST, RULES, TASKS, Coco, CocoImage, task_of
+from lpi_jax.data.coco_tasks import LARGEST_AREA, MANIFEST, RULES, TASKS, Coco, CocoImage, place_of, task_of
 from lpi_jax.data.examples import BadExample, Example, checked_captions, failing_at, shown
 from lpi_jax.data.manifest import Choice
 from lpi_jax.data.pictures import MAX_PIXELS
@@ -29,6 +29,7 @@ from lpi_jax.errors import UserError
 SPLITS = ("published", "karpathy")
 COLUMN = "image_id"
 INTERRUPTED = 130
+Key = int | str  # an image's number, or "train/7" where the halves count apart
 # By task, from the release's post-processing of results; probably how many images it evaluated.
 RELEASE_WEIGHTS = dict(zip(TASKS, (73, 27, 44, 255, 210, 306, 474, 500, 500, 500, 500, 500), strict=True))
 
@@ -93,11 +94,11 @@ def coco(
 
 @dataclass(frozen=True)
 class _Selection:
-    """images: by number. chosen: number -> task and split, in the stream's order. left_out: reason -> how many."""
+    """images: by key. chosen: key -> task and split, in the stream's order. left_out: reason -> how many."""
 
     coco: Coco
-    images: Mapping[int, CocoImage]
-    chosen: Mapping[int, Choice]
+    images: Mapping[Key, CocoImage]
+    chosen: Mapping[Key, Choice]
     left_out: Mapping[str, int]
 
 
@@ -111,7 +112,9 @@ def _select(path: str, rule: str, manifest: str, split: str, evaluate: str) -> _
         raise UserError(f"split is {split!r} with rule 'manifest'; expected {SPLITS[0]!r}, as the table says the split")
     splits = karpathy.run_splits(evaluate)
     coco = _read(path, with_karpathy=split == "karpathy")
-    images = _by_number(coco.images)
+    images = _by_key(coco.images)
+    if split == "karpathy" and len({image.file_name for image in coco.images}) < len(coco.images):
+        raise UserError(f"{path}: a file name stands in both halves, so that Karpathy's file cannot say which is meant")
     left_out: Counter[str] = Counter()
     if rule == MANIFEST:
         unread = sum(error.kind == coco_tfds.UNREADABLE for error in coco.bad)
@@ -140,17 +143,23 @@ def _read(path: str, with_karpathy: bool) -> Coco:
     )
 
 
-def _by_number(images: Iterable[CocoImage]) -> dict[int, CocoImage]:
-    """Images by number, in the order of their numbers; UserError if a number or a file name stands twice."""
-    numbers: dict[int, CocoImage] = {}
-    names: dict[str, CocoImage] = {}
-    for image in sorted(images, key=lambda image: image.id):
-        if first := numbers.get(image.id):
+def _by_key(images: Iterable[CocoImage]) -> dict[Key, CocoImage]:
+    """Images by number, in the order of their numbers; by "train/7" and the like where both halves count from 0.
+
+    UserError if a number or a file name stands twice in one half.
+    """
+    images = sorted(images, key=lambda image: (image.id, image.published))
+    numbers: dict[tuple[str, int], CocoImage] = {}
+    names: dict[tuple[str, str], CocoImage] = {}
+    for image in images:
+        if first := numbers.get((image.published, image.id)):
             raise UserError(f"{image.where}: image id {image.id} stands already in {first.where}")
-        if first := names.get(image.file_name):
+        if first := names.get((image.published, image.file_name)):
             raise UserError(f"{image.where}: file name {shown(image.file_name)} stands already in {first.where}")
-        numbers[image.id] = names[image.file_name] = image
-    return numbers
+        numbers[image.published, image.id] = names[image.published, image.file_name] = image
+    if len({image.id for image in images}) == len(images):
+        return {image.id: image for image in images}
+    return {f"{image.published}/{image.id}": image for image in images}
 
 
 def _reason(image: CocoImage, in_run: str | None) -> str:
@@ -159,10 +168,9 @@ def _reason(image: CocoImage, in_run: str | None) -> str:
     return "objects of several tasks" if image.objects else "no objects"
 
 
-def _in_order(chosen: Mapping[int, Choice]) -> dict[int, Choice]:
-    """By task, the twelve in their order and then others by first appearance; within a task by number."""
-    rank = {task: place for place, task in enumerate(dict.fromkeys((*TASKS, *(c.task for c in chosen.values()))))}
-    return dict(sorted(chosen.items(), key=lambda item: (rank[item[1].task], item[0])))
+def _in_order(chosen: Mapping[Key, Choice]) -> dict[Key, Choice]:
+    """By task (`coco_tasks.place_of`); within a task by key."""
+    return dict(sorted(chosen.items(), key=lambda item: (place_of(item[1].task), item[0])))
 
 
 def _split_in_words(rule: str, split: str, evaluate: str) -> str:

@@ -1,7 +1,7 @@
 """COCO in twelve tasks: what is known of an image, and the rule that gives it its one task.
 
-The tasks are COCO's supercategories. LPI's authors did not publish which image they gave to which, nor their rule; ours
-are these, and the one that was used stands in every result.
+The tasks are COCO's supercategories, or those of other data in its format. LPI's authors did not publish which image
+they gave to which, nor their rule; ours are these, and the one that was used stands in every result.
 """
 
 from collections import Counter
@@ -119,11 +119,16 @@ def task_of(objects: Sequence[CocoObject], rule: str) -> str | None:
       objects: of one image. A crowd counts with its area, and as one object.
       rule: 'largest_area': the task whose objects cover the largest area together (each with its whole area, also where
         they overlap); 'most_objects': the task with most objects; 'single_only': the task of all objects.
-        Of several tasks that are equal, the first in the order of `TASKS`.
+        Of several tasks that are equal, the first by `place_of`.
     """
     found: Counter[str] = Counter()
     for thing in objects:
         found[thing.task] += thing.area if rule == LARGEST_AREA else 1
     if not found or (rule == SINGLE_ONLY and len(found) > 1):
         return None
-    return max(sorted(found, key=TASKS.index), key=found.__getitem__)
+    return max(sorted(found, key=place_of), key=found.__getitem__)
+
+
+def place_of(task: str) -> tuple[int, str]:
+    """What tasks are sorted by: COCO's own in the order of `TASKS`, others by name after them."""
+    return (TASKS.index(task), "") if task in TASKS else (len(TASKS), task)

@@ -31,7 +31,7 @@ def load(path: str, expected: str, without: Sequence[str] = ()) -> dict[str, Any
         require_file(path, expected)
         if (size := os.path.getsize(path)) > MAX_BYTES:
             raise UserError(f"{path}: the file has {size} bytes, more than the {MAX_BYTES} allowed")
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # some editors put a mark at the start
             record = json.load(file, object_hook=_dropping(without) if without else None)
     except OSError as error:
         raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
