@@ -8,6 +8,7 @@ from typing import Any
 from lpi_jax.data import arrange
 from lpi_jax.data.cache import cached
 from lpi_jax.data.coco import coco
+from lpi_jax.data.folder import folder
 from lpi_jax.data.jsonl import jsonl
 from lpi_jax.data.karpathy import flickr30k
 from lpi_jax.data.scenes import DOMAINS, scenes
@@ -67,6 +68,11 @@ def _scenes(settings: Settings, image_size: int) -> Stream:
 
 def _jsonl(settings: Settings, image_size: int) -> Stream:
     return jsonl(settings["path"], **_common(settings))
+
+
+def _folder(settings: Settings, image_size: int) -> Stream:
+    chosen = {key: settings[key] for key in ("val_list", "val_share", "seed", "evaluate")}
+    return folder(settings["path"], **chosen, **_common(settings))
 
 
 def _coco(settings: Settings, image_size: int) -> Stream:
@@ -162,6 +168,7 @@ def _fields(settings: Settings) -> dict[str, str]:
 
 SOURCES: dict[str, Callable[[Settings, int], Stream]] = {
     "scenes": _scenes,
+    "folder": _folder,
     "jsonl": _jsonl,
     "coco": _coco,
     "flickr30k": _flickr30k,
@@ -175,6 +182,7 @@ FIELDS = {
     "table": ("image", "caption", "task", "split", "time", "description"),
 }
 WHERE = {
+    "folder": "a folder of images",
     "jsonl": "the path of a JSON Lines file",
     "coco": "the folder of COCO 2014, or TFDS's data_dir",
     "flickr30k": "the folder of Flickr30k",
