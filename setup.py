@@ -27,7 +27,7 @@ setup(
         "tensorflow-datasets>=4.9.10,<5",
         "grain>=0.2.18,<0.3",
         "array_record>=0.8",
-        "pyarrow>=15",  # Parquet; versions before 14.0.1 may unpickle what they read
+        "pyarrow>=17",  # Parquet, Arrow; versions before 14.0.1 may unpickle what they read
         "ml_collections>=1.1,<2",
         "chex>=0.1.92,<0.2",
         "absl-py>=2",

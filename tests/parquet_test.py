@@ -47,6 +47,95 @@ def test_captions_may_be_lists_in_parquet(folder):
     assert cats.train.captions == (("one", "uno"),) and cats.val.captions == (("two",),)
 
 
+TYPES = {
+    "large_string": pa.large_string(),
+    "string_view": pa.string_view(),
+    "dictionary": pa.dictionary(pa.int32(), pa.string()),
+}
+
+
+@pytest.mark.parametrize("inner", TYPES.values(), ids=TYPES)
+@pytest.mark.parametrize("outer", [None, pa.list_, pa.large_list, lambda inner: pa.list_(inner, 2), pa.list_view])
+def test_text_and_lists_of_every_arrow_type(folder, inner, outer):
+    captions = [[f"number {n}", "again"] for n in range(4)] if outer else [f"number {n}" for n in range(4)]
+    held = outer(pa.string() if pa.types.is_dictionary(inner) else inner) if outer else inner
+    columns = columns_of(caption=pa.array(captions, held))
+    for name in ("image", "task", "split"):
+        columns[name] = pa.array(columns[name], inner)
+    stream = table(parquet_of(folder, columns))
+    assert [task.name for task in stream.tasks] == ["cats", "dogs"]
+    expected = ("number 0", "again") if outer else ("number 0",)
+    assert stream.tasks[0].train.captions == (expected,) and shades(stream.tasks[1].val) == [4]
+
+
+BYTES = {"large_binary": pa.large_binary(), "binary_view": pa.binary_view()}
+
+
+@pytest.mark.parametrize("kind", BYTES.values(), ids=BYTES)
+@pytest.mark.parametrize("struct", [False, True])
+def test_pictures_of_every_arrow_type(folder, kind, struct):
+    pictures = [encoded(number) for number in range(1, 5)]
+    held = pa.struct([("bytes", kind), ("path", pa.string_view())]) if struct else kind
+    pictures = [{"bytes": raw, "path": None} for raw in pictures] if struct else pictures
+    stream = table(parquet_of(folder, columns_of(image=pa.array(pictures, held))))
+    assert shades(stream.tasks[1].train) == [3] and shades(stream.tasks[1].val) == [4]
+
+
+def test_a_long_text_in_a_list_of_any_type_is_refused(folder):
+    huge = ["x" * 200_000, "y"]
+    for held in (pa.list_(pa.string(), 2), pa.list_view(pa.string()), pa.large_list(pa.large_string())):
+        path = parquet_of(folder, columns_of(caption=pa.array([huge] * 4, held)))
+        with pytest.raises(UserError, match="column 'caption' has a value of 200000 bytes"):
+            table(path)
+
+
+@pytest.mark.parametrize("form", ["path", "bytes"])
+def test_a_folder_of_parquet_files_is_one_table_in_the_order_of_their_names(folder, form):
+    parts = folder / "parts"
+    (parts / "deeper").mkdir(parents=True)
+    for name, first in [("b.parquet", 5), ("a.PARQUET", 1), ("deeper/c.parquet", 9)]:
+        rows = range(first, min(first + 4, 10))
+        pictures = [f"{folder}/img/{n}.png" for n in rows] if form == "path" else [encoded(n) for n in rows]
+        split = ["train", "train", "val", "train"][: len(rows)]
+        columns = {"caption": [f"n {n}" for n in rows], "image": pictures, "task": ["t"] * len(rows), "split": split}
+        parquet_of(parts, columns, name=name)
+    for name in ("_SUCCESS", ".a.parquet.crc", ".hidden.parquet", "notes.txt"):
+        (parts / name).write_text("x")
+    stream = table(parts)
+    (task,) = stream.tasks
+    assert shades(task.train) == [1, 2, 4, 5, 6, 8, 9] and shades(task.val) == [3, 7]
+    assert stream.name == "parts" and len(set(task.train.keys)) == 7
+    if form == "bytes":
+        assert task.train.keys[-1] == "deeper/c.parquet, row 1"
+        with pytest.raises(
+            UserError, match=r"b.parquet, row 1: image 'b.parquet, row 1' stands already in .*RQUET, row 2"
+        ):
+            parquet_of(parts, {**columns, "image": [encoded(2)], "split": ["val"]}, name="b.parquet")
+            table(parts)
+
+
+def test_a_file_of_another_table_among_those_of_a_folder_is_named(folder):
+    parts = folder / "parts"
+    parts.mkdir()
+    parquet_of(parts, columns_of(image=[encoded(n) for n in range(4)]), name="a.parquet")
+    parquet_of(parts, {"image": ["x"], "text": ["x"]}, name="b.parquet")
+    with pytest.raises(UserError, match=r"parts/b.parquet: there is no column 'caption'; the closest is"):
+        table(parts, on_bad_example="skip")
+    (parts / "b.parquet").write_bytes(b"PAR1 no table")
+    with pytest.raises(UserError, match=r"parts/b.parquet, after row 0: the file cannot be read as Parquet"):
+        table(parts, on_bad_example="skip")
+
+
+def test_pictures_in_all_files_of_a_folder_count_together(folder, monkeypatch):
+    monkeypatch.setattr(parquet, "MAX_TABLE_BYTES", 1000)
+    parts = folder / "parts"
+    parts.mkdir()
+    for name in ("a.parquet", "b.parquet"):
+        parquet_of(parts, columns_of(image=[os.urandom(101) for _ in range(4)]), name=name)
+    with pytest.raises(UserError, match=r"parts: with its pictures the table has \d+ bytes, more than the 1000"):
+        table(parts)
+
+
 @pytest.mark.parametrize("form", ["bytes", "struct"])
 @pytest.mark.parametrize("groups", [1, 3, 100])
 def test_pictures_may_stand_in_a_parquet_table(folder, form, groups):

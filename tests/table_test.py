@@ -1,10 +1,14 @@
 """Tables, CSV and Parquet: what is read, what each kind of bad row says, and that damage never mixes rows."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lpi_jax import command_line
+from lpi_jax.data import catalogue
 from lpi_jax.data.csv_file import MAX_LINE
 from lpi_jax.data.table import table
 from lpi_jax.errors import UserError
@@ -243,14 +247,47 @@ def test_a_quote_that_is_not_closed_is_told_with_the_line_of_its_row(folder, row
         table(path)
 
 
-@pytest.mark.parametrize("sign, called", [(";", "';'"), ("\t", "a tab")])
+@pytest.mark.parametrize("sign, called, spelt", [(";", "';'", "';'"), ("\t", "a tab", "tab")])
 @pytest.mark.parametrize("quote", ["", '"'])
-def test_a_header_with_another_separator_says_that_commas_are_expected(folder, sign, called, quote):
+def test_a_header_with_another_separator_names_the_remedy(folder, sign, called, spelt, quote):
     lines = [sign.join(f"{quote}{cell}{quote}" for cell in line.split(",")) for line in [HEADER, *GOOD]]
     path = csv_of(folder, lines[1:], header=lines[0])
-    with pytest.raises(UserError, match=rf"seems to separate columns by {called}; expected commas$") as caught:
+    remedy = f"expected commas, or --config.data.separator={spelt}"
+    with pytest.raises(UserError, match=rf"seems to separate columns by {called}; {remedy}$") as caught:
         table(path)
     assert str(caught.value).startswith(f"{path}, line 1: the header {lines[0]!r} ")
+    stream = table(path, separator=spelt.strip("'"))
+    assert stream.fingerprint == table(csv_of(folder, GOOD)).fingerprint
+
+
+@pytest.mark.parametrize("name", ["table.tsv", "table.TSV", "table.tab"])
+def test_a_table_called_tsv_is_separated_by_tabs(folder, name):
+    lines = ["img/1.png\ta cat; black, small\tcats\ttrain", *(line.replace(",", "\t") for line in GOOD[1:])]
+    path = csv_of(folder, lines, header=HEADER.replace(",", "\t"), name=name)
+    assert table(path).tasks[0].train.captions == (("a cat; black, small",),)
+    assert (
+        table(path, separator="\\t").fingerprint == table(path, separator="\t").fingerprint == table(path).fingerprint
+    )
+    with pytest.raises(UserError, match=r"by a tab; expected ';', or --config.data.separator=tab"):
+        table(path, separator=";")
+    with pytest.raises(UserError, match=r"by commas; expected a tab, or --config.data.separator=,"):
+        table(csv_of(folder, GOOD, name=name))
+
+
+@pytest.mark.parametrize("wrong", ["::", "comma", "x", '"', " ", "\n", "\0"])
+def test_a_separator_that_is_none_is_refused(folder, wrong):
+    with pytest.raises(UserError, match=r"config.data.separator is .*, expected one sign such as ';', or tab"):
+        table(csv_of(folder, GOOD), separator=wrong)
+
+
+def test_a_separator_reaches_the_table_from_the_command_line(folder):
+    path = csv_of(folder, [line.replace(",", ";") for line in GOOD], header=HEADER.replace(",", ";"))
+    own = Path(__file__).parents[1] / "configs" / "own_data_lpi.py"
+    flags = [f"--config={own}", "--workdir=x", "--config.data.name=table", f"--config.data.path={path}"]
+    config, _ = command_line.parse([*flags, "--config.data.separator=;"])
+    assert [task.name for task in catalogue.stream(config.data.to_dict(), 32).tasks] == ["cats", "dogs"]
+    with pytest.raises(UserError, match=r"separator is ';', but .*table.parquet is Parquet, which has none"):
+        table(parquet_of(folder, columns_of()), separator=";")
 
 
 def test_other_separators_beside_commas_are_text(folder):
@@ -275,8 +312,14 @@ def test_a_task_with_one_example_is_an_error(folder, split):
 
 
 def test_no_file_empty_files_folders_damaged_files_and_wrong_arguments(folder):
-    for path, found in [(folder / "no.csv", "there is no such file"), (folder, "this is a folder")]:
-        with pytest.raises(UserError, match=f"{path}: {found}; expected one table, a CSV or Parquet file$"):
+    for path, found in [
+        (
+            folder / "no.csv",
+            "there is no such file; expected a table, a CSV or Parquet file or a folder of Parquet files",
+        ),
+        (folder, r"there is no file \*.parquet in this folder; expected a table, CSV or Parquet"),
+    ]:
+        with pytest.raises(UserError, match=f"{path}: {found}$"):
             table(path)
     (folder / "empty.csv").write_bytes(b"")
     with pytest.raises(UserError, match=r"empty.csv, line 1: there is no column 'image'; there is none at all"):

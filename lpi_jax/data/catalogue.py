@@ -97,7 +97,7 @@ def _webdataset(settings: Settings, image_size: int) -> Stream:
 
 
 def _table(settings: Settings, image_size: int) -> Stream:
-    return table(settings["path"], **_fields(settings), **_common(settings))
+    return table(settings["path"], separator=settings["separator"], **_fields(settings), **_common(settings))
 
 
 def _multi(settings: Settings, image_size: int) -> Stream:
@@ -187,5 +187,5 @@ WHERE = {
     "coco": "the folder of COCO 2014, or TFDS's data_dir",
     "flickr30k": "the folder of Flickr30k",
     "webdataset": "a folder of tar shards",
-    "table": "the path of a CSV or Parquet table",
+    "table": "the path of a CSV or Parquet table, or of a folder of Parquet files",
 }

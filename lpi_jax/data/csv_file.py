@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from itertools import chain
 from typing import TextIO
 
 from lpi_jax.data.examples import shown
@@ -9,22 +10,48 @@ from lpi_jax.errors import UserError
 
 MAX_LINE = 1_000_000  # characters of a line; of one value, the csv module allows 131,072
 
-_OTHER_SEPARATORS = {";": "';'", "\t": "a tab"}
+_USUAL = {",": "commas", ";": "';'", "\t": "a tab"}
+_SPELT = {"tab": "\t", "\\t": "\t"}  # a shell hands on no tab
+_REMEDIES = {",": ",", ";": "';'", "\t": "tab"}  # what to write behind --config.data.separator=
 
 
-def csv_rows(path: str, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+def separator(path: str, given: str) -> str:
+    """The sign between the columns of a table.
+
+    Args:
+      path: the table's file.
+      given: the sign, or tab; "": a tab for files called .tsv or .tab, else a comma.
+
+    Raises:
+      UserError: that is no sign that could stand between columns.
+    """
+    if not given:
+        return "\t" if path.lower().endswith((".tsv", ".tab")) else ","
+    sign = _SPELT.get(given, given)
+    if len(sign) != 1 or sign.isalnum() or sign in ' "\r\n\0':
+        raise UserError(f"config.data.separator is {given!r}, expected one sign such as ';', or tab")
+    return sign
+
+
+def csv_rows(path: str, file: TextIO, sign: str | None = None) -> Iterator[tuple[int, list[str]]]:
     """(the line in which it begins, from 1; its values) of each row that is not blank.
 
     A mistake in the quoting ends the table: from there on nobody can tell which value belongs to which row.
 
     Args:
       path: the file's name, for messages.
-      file: the table, opened with newline="". Columns are separated by commas, and there are several.
+      file: the table, opened with newline="". It has several columns.
+      sign: what stands between them; None: a comma, a semicolon or a tab, the first of these in the header.
 
     Raises:
       UserError: the table is no CSV, its header uses another separator, or a line is too long.
     """
-    reader, line = csv.reader(_lines(path, file), strict=True), 1
+    lines = _lines(path, file)
+    header = next(lines, "")
+    if sign is None:
+        sign = next((usual for usual in _USUAL if usual in header), ",")
+    _refuse_other_separators(f"{path}, line 1", header.strip(), sign)
+    reader, line = csv.reader(chain([header], lines), delimiter=sign, strict=True), 1
     try:
         for row in reader:
             if any(map(str.strip, row)):
@@ -50,13 +77,14 @@ def _lines(path: str, file: TextIO) -> Iterator[str]:
         number += 1
         if len(line) > MAX_LINE:
             raise UserError(f"{path}, line {number}: the line has more than {MAX_LINE} characters")
-        if number == 1:
-            _refuse_other_separators(f"{path}, line 1", line.strip())
         yield line
 
 
-def _refuse_other_separators(where: str, header: str) -> None:
-    """Refuses a header without commas that has another separator, before its quotes are taken for mistakes."""
-    other = next((name for sign, name in _OTHER_SEPARATORS.items() if sign in header), None)
-    if other and "," not in header:
-        raise UserError(f"{where}: the header {shown(header)} seems to separate columns by {other}; expected commas")
+def _refuse_other_separators(where: str, header: str, sign: str) -> None:
+    """Refuses a header without its separator that has another one, before its quotes are taken for mistakes."""
+    other = next((usual for usual in _USUAL if usual in header), None)
+    if other and sign not in header:
+        raise UserError(
+            f"{where}: the header {shown(header)} seems to separate columns by {_USUAL[other]}; expected"
+            f" {_USUAL.get(sign, shown(sign))}, or --config.data.separator={_REMEDIES[other]}"
+        )

@@ -37,7 +37,7 @@ def read(path: str, column: str, keys: Mapping[str, Key], source: str, unread: i
     """Reads a CSV table with a header and the columns `column`, task and split; others are ignored.
 
     Args:
-      path: the table, UTF-8.
+      path: the table, UTF-8; its columns are separated by commas, semicolons or tabs.
       column: the column that names the picture.
       keys: what may stand in it -> the picture's key.
       source: what the pictures come from, for messages.

@@ -1,4 +1,4 @@
-"""A stream from a table, CSV or Parquet, with one row per caption or per picture.
+"""A stream from a table, CSV or Parquet (one file or a folder of them), with one row per caption or per picture.
 
     image,caption,task,split
     pictures/0001.jpg,a red kite,toys,train
@@ -12,14 +12,14 @@ a struct of `bytes` and `path`, as the Hugging Face hub keeps it.
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from lpi_jax.data import parquet
+from lpi_jax.data import arrow, csv_file, parquet
+from lpi_jax.data.arrow import Row, refuse_unless_once
 from lpi_jax.data.assembly import assemble
-from lpi_jax.data.csv_file import csv_rows
 from lpi_jax.data.examples import (
     SPLITS,
     BadExample,
@@ -31,7 +31,6 @@ from lpi_jax.data.examples import (
     kind_of,
     shown,
 )
-from lpi_jax.data.parquet import Row, refuse_unless_once
 from lpi_jax.data.pictures import MAX_PIXELS, Picture, PictureFile
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
@@ -39,7 +38,7 @@ from lpi_jax.files import require_file
 
 
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """The names of the columns; time and description may be '': there is none."""
 
     image: str
@@ -51,10 +50,10 @@ class _Columns:
 
     def allowed(self) -> dict[str, tuple[str, ...]]:
         """What each column that is used may hold in a Parquet table."""
-        found = {self.image: (parquet.TEXT, parquet.BYTES, parquet.STRUCT), self.caption: (parquet.TEXT, parquet.TEXTS)}
-        found |= {self.task: (parquet.TEXT,), self.split: (parquet.TEXT,)}
-        found |= {self.time: (parquet.TEXT, parquet.NUMBER, parquet.TIME)} if self.time else {}
-        return found | ({self.description: (parquet.TEXT, parquet.NOTHING)} if self.description else {})
+        found = {self.image: (arrow.TEXT, arrow.BYTES, arrow.STRUCT), self.caption: (arrow.TEXT, arrow.TEXTS)}
+        found |= {self.task: (arrow.TEXT,), self.split: (arrow.TEXT,)}
+        found |= {self.time: (arrow.TEXT, arrow.NUMBER, arrow.TIME)} if self.time else {}
+        return found | ({self.description: (arrow.TEXT, arrow.NOTHING)} if self.description else {})
 
 
 def table(
@@ -66,6 +65,7 @@ def table(
     split: str = "split",
     time: str = "",
     description: str = "",
+    separator: str = "",
     task_order: Sequence[str] = (),
     on_bad_example: str = "error",
     max_pixels: int = MAX_PIXELS,
@@ -73,12 +73,14 @@ def table(
     """Reads and checks a whole table; pictures are decoded only when they are asked for.
 
     Args:
-      path: the table: Parquet if it is called .parquet or begins like one, else CSV (UTF-8, commas, a header).
-      image, caption, task, split: names of columns. Pictures are files, relative to the table, or (Parquet) stand in
+      path: the table: Parquet if it is called .parquet or begins like one, else CSV (UTF-8, with a header); or a folder
+        of Parquet files that are one table together.
+      image, caption, task, split: names of columns. Pictures are files, relative to the table's, or (Parquet) stand in
         the table, `parquet.MAX_TABLE_BYTES` at most. Split is train or val.
       time: a column with numbers or ISO dates and times (UTC where they name no zone); unless `task_order` is given,
         tasks then arrive in the order of their earliest one.
       description: a column that says what the task is about; the first one of a task counts.
+      separator: of the columns of a CSV table: see `csv_file.separator`.
       task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
@@ -90,13 +92,9 @@ def table(
         table (or stops being one somewhere inside), or a wrong argument.
     """
     path = os.fspath(path)
-    require_file(path, "one table, a CSV or Parquet file")
-    columns = _Columns(image, caption, task, split, time, description)
+    columns = Columns(image, caption, task, split, time, description)
+    rows = _rows(path, columns.allowed(), image, separator)
     digest = hashlib.sha256()
-    if parquet.is_parquet(path):
-        rows = parquet.rows(path, columns.allowed(), image)
-    else:
-        rows = _csv_rows(path, columns.allowed())
     found, earliest = _gathered(path, rows, columns, digest.update)
     if earliest and not task_order:
         names = dict.fromkeys(example.task for example in found if example.task is not None)
@@ -112,8 +110,18 @@ def table(
     )
 
 
+def _rows(path: str, allowed: Mapping[str, Sequence[str]], image: str, separator: str) -> Iterator[Row | BadExample]:
+    if not os.path.isdir(path):
+        require_file(path, "a table, a CSV or Parquet file or a folder of Parquet files")
+        if not parquet.is_parquet(path):
+            return _csv_rows(path, allowed, csv_file.separator(path, separator))
+    if separator:
+        raise UserError(f"config.data.separator is {separator!r}, but {path} is Parquet, which has none; expected ''")
+    return parquet.rows(path, allowed, image)
+
+
 def _gathered(
-    path: str, rows: Iterator[Row | BadExample], columns: _Columns, update: Callable[[bytes], object]
+    path: str, rows: Iterator[Row | BadExample], columns: Columns, update: Callable[[bytes], object]
 ) -> tuple[list[Example | BadExample], dict[str, float]]:
     """Examples, each with the captions of all its rows, where its first row stands; each task's earliest time."""
     identity, clock = Identity(), _Clock()
@@ -149,11 +157,11 @@ def _gathered(
     return found, earliest
 
 
-def _example(path: str, row: Row, columns: _Columns, identity: Identity) -> Example:
+def _example(path: str, row: Row, columns: Columns, identity: Identity) -> Example:
     """The example of one row alone."""
-    fail = failing_at(f"{path}, {row.place}")
+    fail = failing_at(f"{row.source}, {row.place}")
     task = _text(row, columns.task, fail)
-    fail = failing_at(f"{path}, {row.place}", task)
+    fail = failing_at(f"{row.source}, {row.place}", task)
     split = _text(row, columns.split, fail)
     if split not in SPLITS:
         fail("unknown split", f"{columns.split} is {shown(split)}; expected 'train' or 'val'")
@@ -166,7 +174,7 @@ def _example(path: str, row: Row, columns: _Columns, identity: Identity) -> Exam
         description = _text(row, columns.description, fail)
     captions, faults = checked_captions(captions if isinstance(captions, list) else [captions], fail)
     return Example(
-        source=path,
+        source=row.source,
         place=row.place,
         key=key,
         picture=picture,
@@ -185,9 +193,10 @@ def _picture(path: str, row: Row, column: str, identity: Identity, fail: Fail) -
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if isinstance(value, bytes):
-        return row.place, row.picture, hashlib.sha256(value).digest()
+        key = row.place if row.source == path else f"{os.path.relpath(row.source, path)}, {row.place}"
+        return key, row.picture, hashlib.sha256(value).digest()
     name = _checked_text(value, column, fail)
-    file = os.path.join(os.path.dirname(path), name)
+    file = os.path.join(os.path.dirname(row.source), name)
     return name, PictureFile(file), identity(file)
 
 
@@ -250,18 +259,18 @@ def _seconds(text: str) -> float:
         return math.nan
 
 
-def _csv_rows(path: str, names: Iterable[str]) -> Iterator[Row | BadExample]:
+def _csv_rows(path: str, names: Iterable[str], separator: str) -> Iterator[Row | BadExample]:
     """The rows of a CSV file that are not blank; its header must have the columns `names`."""
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            rows = csv_rows(path, file)
+            rows = csv_file.csv_rows(path, file, separator)
             line, header = next(rows, (1, []))
             for name in names:
                 refuse_unless_once(f"{path}, line {line}", name, header)
             for line, row in rows:
                 place = f"line {line}"
                 if len(row) == len(header):
-                    yield Row(place, dict(zip(header, row, strict=True)).__getitem__)
+                    yield Row(path, place, dict(zip(header, row, strict=True)).__getitem__)
                 else:
                     message = f"the row has {len(row)} values; expected {len(header)}, as in the header"
                     yield BadExample("wrong number of values", f"{path}, {place}: {message}")
