@@ -134,7 +134,10 @@ def test_pictures_come_from_the_cache_where_one_is_set(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "cocoa"}, "config.data.name is 'cocoa', expected one of scenes, jsonl, coco, flickr30k, tfds"),
+        (
+            {"name": "cocoa"},
+            "config.data.name is 'cocoa', expected one of scenes, folder, jsonl, coco, flickr30k, tfds",
+        ),
         ({"name": "jsonl"}, "config.data.path is empty, expected the path of a JSON Lines file"),
         ({"name": "coco"}, "config.data.path is empty, expected the folder of COCO 2014"),
         ({"name": "tfds"}, "config.data.builder is empty, expected a TFDS data set"),

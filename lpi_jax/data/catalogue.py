@@ -9,6 +9,7 @@ from lpi_jax.data import arrange
 from lpi_jax.data.cache import cached
 from lpi_jax.data.coco import coco
 from lpi_jax.data.folder import folder
+from lpi_jax.data.huggingface import huggingface
 from lpi_jax.data.jsonl import jsonl
 from lpi_jax.data.karpathy import flickr30k
 from lpi_jax.data.scenes import DOMAINS, scenes
@@ -100,6 +101,11 @@ def _table(settings: Settings, image_size: int) -> Stream:
     return table(settings["path"], separator=settings["separator"], **_fields(settings), **_common(settings))
 
 
+def _huggingface(settings: Settings, image_size: int) -> Stream:
+    chosen = {key: settings[key] for key in ("val_share", "seed", "evaluate")}
+    return huggingface(settings["path"], **chosen, **_fields(settings), **_common(settings))
+
+
 def _multi(settings: Settings, image_size: int) -> Stream:
     """The streams of `config.data.streams` one after the other; what one does not set is as in `config.data`."""
     parts = settings["streams"]
@@ -175,11 +181,13 @@ SOURCES: dict[str, Callable[[Settings, int], Stream]] = {
     "tfds": _tfds,
     "webdataset": _webdataset,
     "table": _table,
+    "huggingface": _huggingface,
     "multi": _multi,
 }
 FIELDS = {
     "tfds": ("image", "caption", "task", "train", "val"),
     "table": ("image", "caption", "task", "split", "time", "description"),
+    "huggingface": ("image", "caption", "task", "split", "time", "description"),
 }
 WHERE = {
     "folder": "a folder of images",
@@ -187,5 +195,6 @@ WHERE = {
     "coco": "the folder of COCO 2014, or TFDS's data_dir",
     "flickr30k": "the folder of Flickr30k",
     "webdataset": "a folder of tar shards",
+    "huggingface": "a folder that save_to_disk of Hugging Face datasets wrote",
     "table": "the path of a CSV or Parquet table, or of a folder of Parquet files",
 }

@@ -93,9 +93,45 @@ def table(
     """
     path = os.fspath(path)
     columns = Columns(image, caption, task, split, time, description)
-    rows = _rows(path, columns.allowed(), image, separator)
+    return stream_of(
+        path,
+        _rows(path, columns.allowed(), image, separator),
+        columns,
+        task_order=task_order,
+        on_bad_example=on_bad_example,
+        max_pixels=max_pixels,
+    )
+
+
+def stream_of(
+    path: str,
+    rows: Iterator[Row | BadExample],
+    columns: Columns,
+    *,
+    parted: Callable[[list[Example | BadExample]], list[Example | BadExample]] | None = None,
+    task_order: Sequence[str],
+    on_bad_example: str,
+    max_pixels: int,
+    notes: Mapping[str, Any] | None = None,
+) -> Stream:
+    """The stream of a table's rows.
+
+    Args:
+      path: the file or folder that holds the table, for messages and names.
+      rows: in the order of the stream; bad ones among them.
+      columns: what is read of each.
+      parted: gives all examples another split than their rows say; None: does not.
+      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
+      notes: more for `Stream.notes`.
+
+    Raises:
+      UserError: see `table`.
+    """
     digest = hashlib.sha256()
     found, earliest = _gathered(path, rows, columns, digest.update)
+    if parted is not None:
+        found = parted(found)
+        digest.update(repr([example.split for example in found if isinstance(example, Example)]).encode())
     if earliest and not task_order:
         names = dict.fromkeys(example.task for example in found if example.task is not None)
         task_order = sorted(names, key=lambda name: (name not in earliest, earliest.get(name)))
@@ -106,7 +142,7 @@ def table(
         on_bad_example=on_bad_example,
         max_pixels=max_pixels,
         digest=digest,
-        notes={"path": os.path.abspath(path)},
+        notes={"path": os.path.abspath(path), **(notes or {})},
     )
 
 
