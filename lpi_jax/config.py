@@ -69,7 +69,7 @@ def intended() -> ConfigDict:
             "compilation_cache": "auto",  # of compiled programs: auto (the user's cache folder) | off | a folder
             "pixels": "clip",  # mean and std: clip | imagenet
             "data": {
-                "name": "scenes",  # the sources: scenes | folder | jsonl | ... (lpi_jax/data/catalogue.py)
+                "name": "scenes",  # scenes | jsonl | coco | flickr30k | tfds | webdataset | table | multi
                 "path": "",  # the file or folder; tfds: its data_dir, "" for its usual one
                 "task_order": (),  # names; (): the stream's own order
                 "order_seed": -1,  # shuffles the tasks; -1: does not

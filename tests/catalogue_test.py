@@ -8,6 +8,8 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -15,6 +17,7 @@ from lpi_jax import command_line
 from lpi_jax import config as configs
 from lpi_jax.data import catalogue
 from lpi_jax.errors import UserError
+from tests.huggingface_test import save_split
 from tests.pixels import pixels
 
 
@@ -37,7 +40,7 @@ def png(shade):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Four pictures in two tasks, as a JSON Lines file, a table and tar shards."""
+    """Four pictures in two tasks, as a JSON Lines file, tables, tar shards, folders and a saved data set."""
     rows = [(f"{task}{split}.png", f"a {task} thing", task, split) for task in "ba" for split in ("train", "val")]
     for k, (name, *_) in enumerate(rows):
         (tmp_path / name).write_bytes(png(40 * k))
@@ -53,6 +56,16 @@ def folder(tmp_path):
                 entry = tarfile.TarInfo(member)
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
+    for name, caption, task, split in rows:
+        (tmp_path / "tree" / split / task).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / split / task / name).write_bytes((tmp_path / name).read_bytes())
+        (tmp_path / "tree" / split / task / name).with_suffix(".txt").write_text(caption)
+    columns = pa.table([*zip(*rows, strict=True)], names=["image", "caption", "task", "split"])
+    columns = columns.set_column(0, "image", pa.array([(tmp_path / row[0]).read_bytes() for row in rows]))
+    (tmp_path / "parts").mkdir()
+    pq.write_table(columns.slice(0, 3), tmp_path / "parts" / "0.parquet")
+    pq.write_table(columns.slice(3), tmp_path / "parts" / "1.parquet")
+    save_split(tmp_path / "saved", {name: columns[name] for name in columns.column_names}, features={})
     return tmp_path
 
 
@@ -60,7 +73,10 @@ def sources(folder):
     yield {"name": "jsonl", "path": str(folder / "s.jsonl")}
     fields = {**settings()["fields"], "caption": "text"}
     yield {"name": "table", "path": str(folder / "s.csv"), "fields": fields}
+    yield {"name": "table", "path": str(folder / "parts")}
     yield {"name": "webdataset", "path": str(folder / "shards")}
+    yield {"name": "folder", "path": str(folder / "tree"), "task_order": ("b", "a")}
+    yield {"name": "huggingface", "path": str(folder / "saved")}
 
 
 def test_one_data_set_is_the_same_stream_from_every_source(folder):
@@ -139,6 +155,8 @@ def test_pictures_come_from_the_cache_where_one_is_set(folder, tmp_path):
             "config.data.name is 'cocoa', expected one of scenes, folder, jsonl, coco, flickr30k, tfds",
         ),
         ({"name": "jsonl"}, "config.data.path is empty, expected the path of a JSON Lines file"),
+        ({"name": "folder"}, "config.data.path is empty, expected a folder of images"),
+        ({"name": "huggingface"}, "config.data.path is empty, expected a folder that save_to_disk"),
         ({"name": "coco"}, "config.data.path is empty, expected the folder of COCO 2014"),
         ({"name": "tfds"}, "config.data.builder is empty, expected a TFDS data set"),
         ({"name": "multi"}, "config.data.streams is empty"),
