@@ -26,7 +26,6 @@ from lpi_jax.data.examples import (
     checked_captions,
     failing_at,
     listed,
-    refuse_half_characters,
     shown,
 )
 from lpi_jax.data.file_tree import files
@@ -194,7 +193,8 @@ def _examples(root: str, tree: _Tree, evaluate: str) -> tuple[list[Example | Bad
 def _example(root: str, stem: _Stem, with_texts: bool, identity: Identity) -> Example:
     """The example of one stem; split is '' if no folder says it."""
     place, names = stem.place, [*stem.images, *stem.texts]
-    refuse_half_characters("the name of a file", names[0], failing_at(f"{root}, {shown(names[0])}"))
+    if any("\ud800" <= letter <= "\udfff" for letter in names[0]):  # bytes that are no text
+        failing_at(f"{root}, {shown(names[0])}")("not UTF-8", "the name of this file is not UTF-8")
     fail = failing_at(f"{root}, {names[0]}", place.task)
     if len(stem.images) > 1 or len(stem.texts) > 1:
         fail("repeated name", f"there are {listed(names)}; expected one image and at most one text of a name")
