@@ -329,3 +329,34 @@ def test_the_check_and_the_command_line_know_the_source(tmp_path, capsys):
     config, _ = command_line.parse([*flags, "--workdir=x"])
     (task,) = catalogue.stream(config.data.to_dict(), 32).tasks
     assert len(task.train) + len(task.val) == 6 and len(task.val) > 1
+
+
+def test_of_several_tasks_each_may_be_parted_in_its_own_way(tmp_path):
+    root = write(tmp_path / "data", "a/train/1.png", "a/val/2.png", *(f"b/{n}.png" for n in range(3, 9)))
+    a, b = folder(root).tasks
+    assert (shades(a.train), shades(a.val)) == ([1], [2]) and len(b.train) + len(b.val) == 6 and len(b.val)
+    (tmp_path / "val.txt").write_text("b/5.png\n")
+    a, b = folder(root, val_list=str(tmp_path / "val.txt")).tasks
+    assert (shades(a.val), shades(b.val)) == ([2], [5])
+    (tmp_path / "val.txt").write_text("b/5.png\na/train/1.png\n")
+    with pytest.raises(UserError, match=r"line 2: there is no image 'a/train/1.png'"):
+        folder(root, val_list=str(tmp_path / "val.txt"))
+
+
+def test_a_whole_tree_of_odd_names_keeps_each_caption_with_its_image(tmp_path):
+    names = [
+        "a b/1 (copy).png",
+        "a b/2.v2.png",
+        "a b/\u05e7\u05d5\u05d1\u05e5 3.png",
+        "a b/[4].png",
+        "a b/5%20.png",
+        "a b/'6'.png",
+    ]
+    root = write(tmp_path, *names)
+    for name in names:
+        (root / f"{os.path.splitext(name)[0]}.txt").write_text(f"shade of {name}", encoding="utf-8")
+    (task,) = folder(root, val_share=0.4).tasks
+    for split in (task.train, task.val):
+        for key, captions in zip(split.keys, split.captions, strict=True):
+            assert captions == (f"shade of {key}",)
+    assert sorted([*task.train.keys, *task.val.keys]) == sorted(names)
