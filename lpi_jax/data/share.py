@@ -1,5 +1,6 @@
 """Which images validate where nothing that came with them says so: those on a list, or a share chosen by a seed."""
 
+import difflib
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import posixpath
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from lpi_jax.data.examples import BadExample, Example, no_such_name, shown
+from lpi_jax.data.examples import BadExample, Example, shown
 from lpi_jax.errors import UserError
 from lpi_jax.files import require_file
 
@@ -120,6 +121,7 @@ def _forms(said: str) -> Iterable[str]:
 
 
 def _no_image(where: str, said: str, known: Collection[str], source: str) -> UserError:
-    if len(known) <= 10_000:  # to find the closest of more takes long
-        return no_such_name(where, "image", said, sorted(known))
-    return UserError(f"{where}: {shown(said)} is none of the {len(known)} images of {source}")
+    # To find the closest of more takes long.
+    close = difflib.get_close_matches(said[:1000], sorted(known), 1, 0.0) if len(known) <= 10_000 else []
+    hint = f"the closest is {shown(close[0])}" if close else f"expected one of its {len(known)} images"
+    return UserError(f"{where}: there is no image {shown(said)} in {source}; {hint}")
