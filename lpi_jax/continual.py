@@ -21,6 +21,7 @@ from lpi_jax import build, checkpoint, compilation, evaluate, hosts, learn, mesh
 from lpi_jax import config as configs
 from lpi_jax import memory as memories
 from lpi_jax.data import loader
+from lpi_jax.data.assembly import TOLD
 from lpi_jax.data.stream import Split, Stream
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_json
@@ -75,6 +76,8 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
     if stream.skipped:
         counts = ", ".join(f"{count} {kind}" for kind, count in stream.skipped.items())
         log.prints(f"bad examples left out: {counts}; python -m lpi_jax.data.check tells which")
+    for remark in stream.remarks[:TOLD]:
+        log.prints(f"note: {remark}")
     try:
         with learn.terminated() as stop:
             learner = reused or learn.Learner(config, system, checkpoints, log, steps, stop)

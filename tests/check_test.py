@@ -137,7 +137,7 @@ def test_the_json_holds_the_numbers_and_names_the_sheets(tmp_path):
         "repeats": {"train_same": 1, "train_alike": 0, "val_same": 0, "val_alike": 0, "captions": 1},
         "bad": {},
     }
-    whole = {"stream": "toys", "fingerprint": "f" * 64, "max_words": 30, "unplaced": {}, "bad": []}
+    whole = {"stream": "toys", "fingerprint": "f" * 64, "max_words": 30, "unplaced": {}, "bad": [], "remarks": []}
     tasks = [row | {"sheet": "00-pets-cats.png"}]
     assert numbers == whole | {"tasks": tasks, "total": row | {"name": "all"}}
 

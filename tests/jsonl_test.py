@@ -148,12 +148,12 @@ BAD = [
     ("unknown split", line("img/e.png", split="test"), "split is 'test'; expected 'train' or 'val'"),
     ("no captions", line("img/e.png", captions=[]), "captions is an empty list"),
     ("empty caption", line("img/e.png", captions=[" ... ", "?"]), "caption ' ... ' is empty"),
-    ("repeated image", line("img/a.png"), "'img/a.png' stands already in line 1$"),
+    ("repeated image", line("img/a.png", task="dogs"), "'img/a.png' stands already in line 1$"),
     ("repeated image", line("img/a.png", split="val"), r"in line 1, in the other split \(train\)"),
-    ("repeated image", line("./img/../img/a.png"), "stands already in line 1$"),
+    ("repeated image", line("./img/../img/a.png", task="dogs"), "stands already in line 1$"),
     ("missing file", line("img/no.png"), "no such file"),
     ("missing file", line("img"), "not a regular file"),
-    ("missing file", line("a\0b"), "no such file"),
+    ("NUL character", line("a\0b"), "image holds a NUL character"),
     ("unreadable picture", line("img/text.png"), "not a picture in a known format"),
     ("picture too large", line("img/bomb.png"), "9000 x 9000 pixels, more than the 50000000 allowed"),
 ]
@@ -196,7 +196,9 @@ def test_links_to_one_picture_are_one_picture(folder):
     os.symlink(folder / "img", folder / "other")
     for twice in ("img/link.png", "other/a.png"):
         with pytest.raises(UserError, match="stands already in line 1"):
-            jsonl(written(folder, [*GOOD, line(twice)]))
+            jsonl(written(folder, [*GOOD, line(twice, task="dogs")]))
+        train = jsonl(written(folder, [*GOOD, line(twice, captions=["a kitten"])])).tasks[0].train
+        assert (train.keys, train.captions) == (("img/a.png",), (("a cat", "The cat, again.", "a kitten"),))
 
 
 def test_a_picture_damaged_inside_names_file_and_line_when_loaded(folder):

@@ -199,10 +199,16 @@ BAD = [
     ("wrong type", ENTRIES[1] | {"sentences": [{"raw": None}]}, "sentences holds something else than objects"),
     ("empty caption", entry(1, "train", [" ..\n", ""]), "caption '..' is empty"),
     ("not UTF-8", entry(1, "train", ["\udc00"]), "captions holds half of a surrogate pair"),
-    ("repeated image", ENTRIES[0], r"image '1000.jpg' stands already in images\[0\]"),
-    ("repeated image", ENTRIES[0] | {"filename": "./1000.jpg"}, r"image './1000.jpg' stands already in images\[0\]"),
+    ("repeated image", ENTRIES[0] | {"split": "test"}, r"image '1000.jpg' stands already in images\[0\], in the other"),
+    (
+        "repeated image",
+        ENTRIES[0] | {"filename": "./1000.jpg", "split": "test"},
+        r"image './1000.jpg' stands already in images\[0\], in the other split \(train\)",
+    ),
     ("missing file", ENTRIES[1] | {"filename": "no.jpg"}, "there is no such file"),
-    ("missing file", ENTRIES[1] | {"filename": "a\0b"}, "there is no such file"),
+    ("NUL character", ENTRIES[1] | {"filename": "a\0b"}, "filename holds a NUL character"),
+    ("NUL character", entry(1, "train", ["a\0dog"]), "captions holds a NUL character"),
+    ("unreadable list", entry(1, "train", ["['a dog', 'a c"]), "it looks like a list written as text"),
 ]
 
 
@@ -217,6 +223,13 @@ def test_a_bad_image_is_one_sentence_or_is_counted(tmp_path, kind, bad, message)
     stream = flickr30k(folder, on_bad_example="skip")
     assert stream.skipped == {kind: 1}
     assert stream.tasks[0].train.keys == ("1000.jpg", "1005.jpg")
+
+
+def test_an_image_that_stands_twice_has_the_captions_of_both(tmp_path):
+    again = entry(0, "restval", ["Dogs.", "A third."])
+    stream = flickr30k(write(tmp_path / "twice", [*ENTRIES, again]))
+    train = stream.tasks[0].train
+    assert train.captions[0] == ("Two dogs run.", "Dogs.", "A third.") and len(train) == 3
 
 
 @pytest.mark.parametrize(

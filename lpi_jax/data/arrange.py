@@ -88,6 +88,7 @@ def combined(streams: Sequence[Stream], names: Sequence[str]) -> Stream:
         fingerprint=_hash(["combined", [[name, stream.fingerprint] for name, stream in named]]),
         refused=_together([(partial(called, name), stream.refused) for name, stream in named]),
         notes={"streams": {name: dict(stream.notes) for name, stream in named}},
+        remarks=tuple(f"{name}: {remark}" for name, stream in named for remark in stream.remarks),
     )
 
 

@@ -1,23 +1,27 @@
 """From good and bad examples to a stream: refuses or counts the bad ones, checks every picture, forms the tasks."""
 
+import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 from tqdm import tqdm
 
+from lpi_jax.data.descriptions import Descriptions, alike
 from lpi_jax.data.examples import SPLITS, BadExample, Example, listed, shown
+from lpi_jax.data.merging import Merged
 from lpi_jax.data.pictures import BadImage, Picture
 from lpi_jax.data.stream import Refused, Split, Stream, Task
 from lpi_jax.errors import UserError
 
 TOLD = 20  # bad examples whose message is kept, beside the counts of all
 _PROGRESS_FROM = 500  # pictures: fewer are checked in a moment
+_SAMPLED = 2048  # pictures at most that are looked into for the fingerprint, spread evenly: 24 MB are read
 _BLOCK = 1024  # pictures handed to the threads at a time: an error ends the check soon, and memory stays small
 
 
@@ -40,6 +44,9 @@ def assemble(
 ) -> Stream:
     """The stream of the good examples, in the order in which they were found.
 
+    Examples of one image in one task and split are one, with the captions of all; of a task's descriptions the first
+    counts, and others are remarked upon.
+
     Every picture is checked before training begins: with 'error' its header and size (a picture damaged further inside
     raises `BadImage`, naming its place, when it is loaded), with 'skip' by decoding it once, so that a run never meets
     a bad one later.
@@ -51,11 +58,13 @@ def assemble(
       on_bad_example: 'error' raises the first bad one; 'skip' counts them in `Stream.refused`. A caption that is left
         out of an example counts as one.
       max_pixels: height x width a picture may have.
-      digest: becomes the fingerprint, with the sizes of the pictures used and the order of the tasks.
+      digest: becomes the fingerprint, with the order of the tasks, and the sizes and samples of the pictures used: a
+        hash of all bytes where `Example.identity` is one, else three pieces of at most _SAMPLED pictures.
       notes: `Stream.notes`; the number of pictures is added.
 
     Raises:
-      UserError: a bad example (unless skipped), a task without train or val pictures, or a wrong argument.
+      UserError: a bad example (unless skipped), a task without train or val pictures or without words that say what it
+        is about, or a wrong argument.
     """
     if on_bad_example not in ("error", "skip"):
         raise UserError(f"on_bad_example is {on_bad_example!r}; expected 'error' or 'skip'")
@@ -72,35 +81,45 @@ def assemble(
             first.append(" ".join(str(error).split()))
 
     named: dict[str, None] = {}  # tasks by first appearance, those of bad examples included
-    seen: dict[Hashable, Example] = {}
-    examples: list[Example] = []
+    merged, descriptions = Merged(), Descriptions()
     for example in found:
         if example.task is not None:
             named.setdefault(example.task)
-        error = example if isinstance(example, BadExample) else _named_twice(example, seen)
-        if error is None:
-            seen[example.identity] = example
-            examples.append(example)
-            for fault in example.faults:
-                bad(fault, example.task)
-        else:
+        error = example if isinstance(example, BadExample) else merged.add(example)
+        if error is not None:
             bad(error, error.task)
-    sizes = _check_pictures(examples, max_pixels, on_bad_example == "skip", bad)
+            continue
+        for fault in (*example.faults, descriptions.add(example)):
+            if fault is not None:
+                bad(fault, example.task)
+    examples = merged.examples()
+    seen = _check_pictures(examples, max_pixels, on_bad_example == "skip", bad)
     by_task: dict[str, list[Example]] = {name: [] for name in _ordered_tasks(source, list(named), task_order)}
-    for example, size in zip(examples, sizes, strict=True):
-        if size is not None:
+    for example, look in zip(examples, seen, strict=True):
+        if look is not None:
             by_task[example.task].append(example)
     refused = Refused({task: dict(kinds) for task, kinds in counts.items()}, tuple(first))
-    tasks = tuple(_task(source, name, rows, max_pixels, refused) for name, rows in by_task.items())
-    sizes = [size for size in sizes if size is not None]
-    digest.update(json.dumps([sizes, list(by_task)]).encode())
+    about = {name: descriptions.of(source, name) for name in by_task}
+    tasks = tuple(_task(source, name, about[name], rows, max_pixels, refused) for name, rows in by_task.items())
+    looks = [look for look in seen if look is not None]
+    digest.update(json.dumps([[look.size for look in looks], list(by_task)]).encode())
+    for look in looks:
+        digest.update(look.content)
     return Stream(
         name=os.path.basename(os.path.normpath(source)),
         tasks=tasks,
         fingerprint=digest.hexdigest(),
         refused=refused,
-        notes={**notes, "pictures": len(sizes)},
+        notes={**notes, "pictures": len(looks)},
+        remarks=(*descriptions.remarks(), *alike(list(by_task))),
     )
+
+
+class _Look(NamedTuple):
+    """What is kept of a checked picture: its encoded size in bytes, and a hash of content ("": not looked into)."""
+
+    size: int
+    content: bytes
 
 
 @dataclass(frozen=True)
@@ -126,41 +145,37 @@ class _Annotations:
         return self.values[index]
 
 
-def _named_twice(example: Example, seen: Mapping[Hashable, Example]) -> BadExample | None:
-    first = seen.get(example.identity)
-    if first is None:
-        return None
-    where = first.place if first.source == example.source else first.where
-    where += "" if first.split == example.split else f", in the other split ({first.split})"
-    message = f"{example.where}: image {shown(example.key)} stands already in {where}"
-    return BadExample("repeated image", message, example.task)
+def _check_pictures(examples: Sequence[Example], max_pixels: int, decode: bool, bad: Callable) -> list[_Look | None]:
+    """A look at each example's picture, None for a bad one (reported to `bad`, in order)."""
+    every = -(-len(examples) // _SAMPLED)
 
-
-def _check_pictures(examples: Sequence[Example], max_pixels: int, decode: bool, bad: Callable) -> list[int | None]:
-    """Encoded size of each example's picture, None for a bad one (reported to `bad`, in order)."""
-
-    def check(example: Example) -> int | BadImage:
+    def check(number: int) -> _Look | BadImage:
+        example = examples[number]
         try:
             if decode:
                 example.picture.read(max_pixels)
-            return example.picture.check(max_pixels)
+            size = example.picture.check(max_pixels)
+            if isinstance(example.identity, bytes):
+                return _Look(size, example.identity)
+            sample = hashlib.sha256(example.picture.sample()).digest() if number % every == 0 else b""
+            return _Look(size, sample)
         except BadImage as error:
             return _at(example.where, error)
 
-    sizes: list[int | None] = []
+    looks: list[_Look | None] = []
     quiet = len(examples) <= _PROGRESS_FROM
     with (
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         tqdm(total=len(examples), desc="checking pictures", unit="picture", disable=quiet) as bar,
     ):
         for start in range(0, len(examples), _BLOCK):
-            block = examples[start : start + _BLOCK]
-            for example, found in zip(block, pool.map(check, block), strict=True):
+            block = range(start, min(start + _BLOCK, len(examples)))
+            for number, found in zip(block, pool.map(check, block), strict=True):
                 if isinstance(found, BadImage):
-                    bad(found, example.task)
-                sizes.append(None if isinstance(found, BadImage) else found)
+                    bad(found, examples[number].task)
+                looks.append(None if isinstance(found, BadImage) else found)
                 bar.update()
-    return sizes
+    return looks
 
 
 def _ordered_tasks(source: str, seen: Sequence[str], order: Sequence[str]) -> list[str]:
@@ -178,7 +193,7 @@ def _ordered_tasks(source: str, seen: Sequence[str], order: Sequence[str]) -> li
     return list(order)
 
 
-def _task(source: str, name: str, examples: Sequence[Example], max_pixels: int, refused: Refused) -> Task:
+def _task(source: str, name: str, about: str, examples: Sequence[Example], max_pixels: int, refused: Refused) -> Task:
     splits = {}
     for split in SPLITS:
         rows = [example for example in examples if example.split == split]
@@ -194,8 +209,7 @@ def _task(source: str, name: str, examples: Sequence[Example], max_pixels: int, 
             load=load,
             annotate=_Annotations(known) if any(a is not None for a in known) else None,
         )
-    description = next((e.description for e in examples if e.description is not None), name)
-    return Task(name=name, description=description, **splits)
+    return Task(name=name, description=about, **splits)
 
 
 def _at(where: str, error: BadImage) -> BadImage:

@@ -74,6 +74,8 @@ def table(findings: Findings) -> str:
         more = sum(findings.total.bad.values()) - len(findings.bad)
         lines += ["", "the bad ones", *(f"  {line}" for line in findings.bad)]
         lines += [f"  and {more} more"] if more else []
+    if findings.remarks:
+        lines += ["", "what may be a mistake", *(f"  {remark}" for remark in findings.remarks)]
     return "\n".join(map(_printable, lines))
 
 

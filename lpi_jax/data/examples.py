@@ -3,7 +3,6 @@
 A source yields one `Example` per picture, or a `BadExample` for what cannot be one; `assembly` makes a stream of them.
 """
 
-import contextlib
 import difflib
 import functools
 import os
@@ -13,6 +12,7 @@ from typing import Any, NoReturn
 
 from lpi_jax.data.pictures import Picture
 from lpi_jax.data.preprocess import clean_caption
+from lpi_jax.data.written_lists import captions_in
 from lpi_jax.errors import UserError
 
 SPLITS = ("train", "val")
@@ -38,7 +38,8 @@ class Example:
       captions: at least one, each with something left after cleaning (see `checked_captions`).
       task, split: the task's name; train or val.
       description: what the task is about; None: its name says it.
-      identity: equal for equal pictures, by which a picture that is named twice is found.
+      identity: equal for equal pictures, by which a picture that is named twice is found; bytes are a hash of all that
+        the picture holds (`StoredPicture.content_hash`).
       annotation: what else is known of the picture.
       faults: what is wrong with captions of it that are left out.
     """
@@ -90,8 +91,11 @@ def failing_at(where: str, task: str | None = None) -> Fail:
 def checked_captions(captions: Sequence[object], fail: Fail) -> tuple[tuple[str, ...], tuple[BadExample, ...]]:
     """The captions with something left once they are cleaned, at least one, and what is wrong with the others.
 
+    A list that was written as text counts as the captions in it (see `written_lists`).
+
     Raises:
-      BadExample: by `fail`; there is no caption, one is no text, or nothing is left of any.
+      BadExample: by `fail`; there is no caption, one is no text or a list that cannot be read, or nothing is left of
+        any.
     """
     if not captions:
         fail("no captions", "captions is an empty list; expected one caption or more")
@@ -100,22 +104,50 @@ def checked_captions(captions: Sequence[object], fail: Fail) -> tuple[tuple[str,
     for caption in captions:
         if not isinstance(caption, str):
             fail("wrong type", f"captions holds {kind_of(caption)}; expected a list of strings")
-        refuse_half_characters("captions", caption, fail)
-        with contextlib.suppress(ValueError):
-            clean_caption(caption)
-            good.append(caption)
-            continue
-        try:
-            fail("empty caption", f"caption {shown(caption)} is empty once it is cleaned of punctuation")
-        except BadExample as fault:
-            faults.append(fault.with_traceback(None))  # which would keep all that the source is reading
+        for one in _captions_in(caption, fail):
+            if is_empty(one):
+                try:
+                    fail("empty caption", f"caption {shown(one)} is empty once it is cleaned of punctuation")
+                except BadExample as fault:
+                    faults.append(fault.with_traceback(None))  # which would keep all that the source is reading
+            else:
+                good.append(one)
+    if not good and not faults:
+        fail("no captions", f"caption {shown(captions[0])} is an empty list; expected one caption or more")
     if not good:
         raise faults[0]
     return tuple(good), tuple(faults)
 
 
-def refuse_half_characters(key: str, value: str, fail: Fail) -> None:
-    """Refuses half of a surrogate pair ("\\ud800"): JSON allows it, but it is no text."""
+def _captions_in(text: str, fail: Fail) -> list[str]:
+    """The captions that one string holds; all of them are text."""
+    refuse_what_is_no_text("captions", text, fail)
+    try:
+        found = captions_in(text)
+    except ValueError as error:
+        fail("unreadable list", f"caption {shown(text)}: {error}; expected a caption, or a list of strings")
+    for caption in found:
+        refuse_what_is_no_text("captions", caption, fail)  # escapes inside a list may stand for anything
+    return found
+
+
+def is_empty(text: str) -> bool:
+    """Whether nothing is left of a text once it is cleaned as captions are, so that there is nothing to encode."""
+    try:
+        clean_caption(text)
+    except ValueError:
+        return True
+    return False
+
+
+def refuse_what_is_no_text(key: str, value: str, fail: Fail) -> None:
+    """Refuses what some formats allow in a text although it is none: NUL, and half of a surrogate pair ("\\ud800").
+
+    A file that was damaged has NULs where text is lost, line ends included: what stands around them need not belong
+    together.
+    """
+    if "\0" in value:
+        fail("NUL character", f"{key} holds a NUL character ({shown(value)}); expected text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

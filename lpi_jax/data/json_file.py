@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from lpi_jax.data.examples import Fail, kind_of, refuse_half_characters, shown
+from lpi_jax.data.examples import Fail, kind_of, refuse_what_is_no_text, shown
 from lpi_jax.errors import UserError
 from lpi_jax.files import require_file
 
@@ -131,7 +131,7 @@ def string(entry: dict[str, Any], key: str, fail: Fail) -> str:
     value = _value(entry, key, fail)
     if not isinstance(value, str):
         fail("wrong type", f"{key} is {_told(value)}; expected a string")
-    refuse_half_characters(key, value, fail)
+    refuse_what_is_no_text(key, value, fail)
     return value
 
 

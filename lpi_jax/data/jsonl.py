@@ -1,6 +1,7 @@
 """Bring your own data: a stream from one JSON Lines file.
 
-One line per picture:
+One line per picture, or one per caption: lines that name the same picture in the same task and split are one picture
+with several captions, wherever they stand:
 
     {"image": "pictures/0001.jpg", "captions": ["a red kite"], "task": "toys", "split": "train", "description": "toys"}
 
@@ -24,7 +25,7 @@ from lpi_jax.data.examples import (
     checked_captions,
     failing_at,
     kind_of,
-    refuse_half_characters,
+    refuse_what_is_no_text,
     shown,
 )
 from lpi_jax.data.json_file import parse
@@ -49,7 +50,8 @@ def jsonl(
       task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
-      The stream. Its fingerprint covers the file's bytes, the sizes of the pictures used and the order of the tasks.
+      The stream. Its fingerprint covers the file's bytes, sizes and samples of the pictures used and the order of the
+      tasks.
 
     Raises:
       UserError: a bad line (unless skipped), a task without train or val pictures, no file, or a wrong argument.
@@ -135,7 +137,7 @@ def _text(record: dict, key: str, fail: Fail) -> str:
         fail("wrong type", f"{key} is {kind_of(value)}; expected a string")
     if not value.strip():
         fail("wrong type", f"{key} is empty; expected a string with something in it")
-    refuse_half_characters(key, value, fail)
+    refuse_what_is_no_text(key, value, fail)
     return value
 
 

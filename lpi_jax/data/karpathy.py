@@ -118,12 +118,13 @@ def flickr30k(
         chosen = manifests.read(manifest, COLUMN, keys, source, unread=names.count(None))
         left_out["not in the manifest"] = sum(image.filename not in chosen for image in images)
     else:
-        chosen = {i.filename: Choice("flickr30k", splits[i.split]) for i in images if i.split in splits}
+        # The first entry of an image counts, as in the stream.
+        chosen = {i.filename: Choice("flickr30k", splits[i.split]) for i in reversed(images) if i.split in splits}
         left_out.update(not_evaluated(image.split) for image in images if image.split not in splits)
     return manifests.assemble_chosen(
         "flickr30k",
         source,
-        _examples(source, _picture_folder(path, chosen), found, chosen),
+        _examples(source, _picture_folder(path, chosen), found, chosen, {} if manifest else splits),
         COLUMN,
         chosen,
         {
@@ -149,15 +150,20 @@ def _picture_folder(path: str, names: Collection[str]) -> str:
 
 
 def _examples(
-    source: str, folder: str, found: Sequence[KarpathyImage | BadEntry], chosen: Mapping[str, Choice]
+    source: str,
+    folder: str,
+    found: Sequence[KarpathyImage | BadEntry],
+    chosen: Mapping[str, Choice],
+    splits: Mapping[str, str],
 ) -> Iterator[Example | BadExample]:
+    """All examples that were chosen. `splits`: what each entry's own split is in the run; empty: a manifest decides."""
     for image in found:
         choice = chosen.get(image.filename)
         if isinstance(image, BadEntry):
             yield BadExample(image.kind, str(image), choice and choice.task)
-        elif choice:
+        elif choice and (split := splits.get(image.split) if splits else choice.split):
             try:
-                yield _example(source, folder, image, choice)
+                yield _example(source, folder, image, choice._replace(split=split))
             except BadExample as error:
                 yield error
 

@@ -63,6 +63,8 @@ def read(path: str, column: str, keys: Mapping[str, Key], source: str, unread: i
     splits: dict[str, set[str]] = {}  # by task, of all rows
     for line, row in rows:
         where = f"{path}, line {line}"
+        if any("\0" in cell for cell in row):
+            raise UserError(f"{where}: the row holds a NUL character; expected text")
         if len(row) != len(header):
             raise UserError(f"{where}: the row has {len(row)} cells; expected {len(header)}, as many as the header")
         name, task, split = (row[header.index(name)].strip() for name in columns)
@@ -120,8 +122,8 @@ def assemble_chosen(
 ) -> Stream:
     """The stream of the chosen pictures, by `assembly.assemble`.
 
-    Its fingerprint covers the canonical table, each picture's name, captions and description, the sizes of the pictures
-    used and the order of the tasks: not the folder, nor how the choice was made.
+    Its fingerprint covers the canonical table, each picture's name, captions and description, sizes and samples of the
+    pictures used and the order of the tasks: not the folder, nor how the choice was made.
 
     Args:
       name: `Stream.name`.

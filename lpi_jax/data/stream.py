@@ -72,6 +72,7 @@ class Stream:
       fingerprint: a hash of what the stream was made from; two runs are comparable only if it is equal.
       refused: bad examples that were left out.
       notes: anything a reader of the results should know of the data (kept as JSON).
+      remarks: sentences about what was decided for the user and may be a mistake; told before a run.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Stream:
     fingerprint: str
     refused: Refused = Refused()
     notes: Mapping[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def skipped(self) -> dict[str, int]:

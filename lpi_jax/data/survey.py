@@ -100,6 +100,7 @@ class Findings:
       tasks: a row each. total: the row of all tasks together.
       unplaced: bad examples of which no task is known, by kind; `total` counts them, too.
       bad: what is wrong with the first LISTED bad ones.
+      remarks: as in `Stream`, the first LISTED.
       tiles: per task and split, at most TILES pictures for its contact sheet.
     """
 
@@ -110,6 +111,7 @@ class Findings:
     total: Row
     unplaced: Mapping[str, int]
     bad: tuple[str, ...]
+    remarks: tuple[str, ...]
     tiles: tuple[Mapping[str, Sequence[Tile]], ...]
 
 
@@ -170,6 +172,7 @@ def survey(stream: Stream, max_words: int, count_cut: Callable[[Sequence[str]], 
         total=_row("all", together, max_words, sum(cuts) if count_cut else None, stream.skipped),
         unplaced=refused.counts.get("", {}),
         bad=tuple(bad[:LISTED]),
+        remarks=stream.remarks[:LISTED],
         tiles=tuple({split: own[split].tiles for split in SPLITS} for own in read),
     )
 

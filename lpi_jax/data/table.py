@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,6 +29,7 @@ from lpi_jax.data.examples import (
     checked_captions,
     failing_at,
     kind_of,
+    refuse_what_is_no_text,
     shown,
 )
 from lpi_jax.data.pictures import MAX_PIXELS, Picture, PictureFile
@@ -84,8 +85,8 @@ def table(
       task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
-      The stream. Its fingerprint covers the values of all good rows, the sizes of the pictures used and the order of
-      the tasks.
+      The stream. Its fingerprint covers the values of all good rows, sizes and samples of the pictures used (those that
+      stand in the table: all bytes) and the order of the tasks.
 
     Raises:
       UserError: a bad row (unless skipped), a task without train or val pictures, a missing column, a file that is no
@@ -128,11 +129,13 @@ def stream_of(
       UserError: see `table`.
     """
     digest = hashlib.sha256()
-    found, earliest = _gathered(path, rows, columns, digest.update)
+    earliest: dict[str, float] = {}
+    found: Iterable[Example | BadExample] = _examples(path, rows, columns, digest.update, earliest)
     if parted is not None:
-        found = parted(found)
+        found = parted(list(found))
         digest.update(repr([example.split for example in found if isinstance(example, Example)]).encode())
-    if earliest and not task_order:
+    if columns.time and not task_order:
+        found = list(found)
         names = dict.fromkeys(example.task for example in found if example.task is not None)
         task_order = sorted(names, key=lambda name: (name not in earliest, earliest.get(name)))
     return assemble(
@@ -156,41 +159,31 @@ def _rows(path: str, allowed: Mapping[str, Sequence[str]], image: str, separator
     return parquet.rows(path, allowed, image)
 
 
-def _gathered(
-    path: str, rows: Iterator[Row | BadExample], columns: Columns, update: Callable[[bytes], object]
-) -> tuple[list[Example | BadExample], dict[str, float]]:
-    """Examples, each with the captions of all its rows, where its first row stands; each task's earliest time."""
+def _examples(
+    path: str,
+    rows: Iterator[Row | BadExample],
+    columns: Columns,
+    update: Callable[[bytes], object],
+    earliest: dict[str, float],
+) -> Iterator[Example | BadExample]:
+    """The examples of all rows; each task's earliest time is put into `earliest`."""
     identity, clock = Identity(), _Clock()
-    found: list[Example | BadExample] = []
-    captions: dict[tuple, list[str]] = {}
-    earliest: dict[str, float] = {}
     for row in rows:
         try:
             if isinstance(row, BadExample):
                 raise row
             example = _example(path, row, columns, identity)
-            key, content = (example.task, example.split, example.identity), [example.key, *example.captions]
+            content: list[Any] = [example.key, *example.captions]
             if columns.time:
                 fail = failing_at(example.where, example.task)
                 moment = clock(_value(row, columns.time, fail), fail)
                 earliest[example.task] = min(moment, earliest.get(example.task, moment))
                 content.append(moment)
         except BadExample as error:
-            found.append(error)
+            yield error
             continue
-        if isinstance(example.identity, bytes):  # a picture inside the table, by its hash
-            content.append(example.identity)
         update(repr([*content, example.task, example.split, example.description]).encode())
-        if key not in captions:
-            captions[key] = []
-            found.append(example)
-        captions[key] += example.captions
-        found += example.faults
-    for index, example in enumerate(found):
-        if isinstance(example, Example):
-            own = captions[example.task, example.split, example.identity]
-            found[index] = replace(example, captions=tuple(own), faults=())
-    return found, earliest
+        yield example
 
 
 def _example(path: str, row: Row, columns: Columns, identity: Identity) -> Example:
@@ -245,6 +238,8 @@ def _value(row: Row, column: str, fail: Fail) -> Any:
         fail("not UTF-8", f"{column} holds bytes that are not UTF-8")
     except Exception as error:  # damaged Parquet
         fail("damaged value", f"{column} cannot be read ({reason(error)})")
+    if isinstance(value, str):
+        refuse_what_is_no_text(column, value, fail)
     return value
 
 
@@ -305,7 +300,12 @@ def _csv_rows(path: str, names: Iterable[str], separator: str) -> Iterator[Row |
                 refuse_unless_once(f"{path}, line {line}", name, header)
             for line, row in rows:
                 place = f"line {line}"
-                if len(row) == len(header):
+                if any(
+                    "\0" in cell for cell in row
+                ):  # lost text: this may be the beginning of one row, the end of another
+                    message = "the row holds a NUL character; expected text"
+                    yield BadExample("NUL character", f"{path}, {place}: {message}")
+                elif len(row) == len(header):
                     yield Row(path, place, dict(zip(header, row, strict=True)).__getitem__)
                 else:
                     message = f"the row has {len(row)} values; expected {len(header)}, as in the header"

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from lpi_jax.data.assembly import assemble
-from lpi_jax.data.examples import SPLITS, BadExample, Example, Fail, checked_captions, failing_at, no_such_name, shown
+from lpi_jax.data.examples import (
+    SPLITS,
+    BadExample,
+    Example,
+    Fail,
+    checked_captions,
+    failing_at,
+    no_such_name,
+    refuse_what_is_no_text,
+    shown,
+)
 from lpi_jax.data.pictures import MAX_PIXELS
 from lpi_jax.data.stream import Stream
 from lpi_jax.data.tfds_records import Leaf, RecordPicture, leaves_of, opened, prepared, records
@@ -44,7 +54,7 @@ def tfds(
       task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
-      The stream. Its fingerprint covers name and version of the data set, captions and tasks of all records, the sizes
+      The stream. Its fingerprint covers name and version of the data set, captions and tasks of all records, all bytes
       of the pictures used and the order of the tasks.
 
     Raises:
@@ -100,13 +110,13 @@ def _examples(
     folder: str, split: str, name: str, image: str, texts: Sequence[Leaf], update: Callable[[bytes], object]
 ) -> Iterator[Example | BadExample]:
     """All examples of the split that TFDS calls `name`; of `texts`, the first is the captions, the second the task."""
-    found = records(folder, name, tuple(leaf.path for leaf in texts))
+    found = records(folder, name, (image, *(leaf.path for leaf in texts)))
     for index, place in found.numbered_places():
         file, position = place
         fail = failing_at(f"{file}, record {position}")
         try:
             try:
-                values = found[index]
+                stored, *values = found[index]
             except Exception as error:
                 fail("damaged record", f"the record cannot be read ({reason(error)})")
             task = _task(folder, texts[1:], values[1:], fail)
@@ -125,7 +135,7 @@ def _examples(
             faults=faults,
             task=task,
             split=split,
-            identity=place,
+            identity=hashlib.sha256(stored[0]).digest() if stored and isinstance(stored[0], bytes) else place,
         )
 
 
@@ -154,4 +164,5 @@ def _texts(leaf: Leaf, values: Sequence[Any], fail: Fail) -> list[str]:
             fail("not UTF-8", f"byte {error.start + 1} of feature {leaf.path!r} is not UTF-8")
         except Exception:  # a label beyond the names, or in a damaged record no label at all
             fail("unknown label", f"feature {leaf.path!r} is {value!r:.60}, which stands for no class")
+        refuse_what_is_no_text(f"feature {leaf.path!r}", texts[-1], fail)
     return texts

@@ -35,7 +35,7 @@ from lpi_jax.data.examples import (
     checked_captions,
     failing_at,
     kind_of,
-    refuse_half_characters,
+    refuse_what_is_no_text,
     shown,
 )
 from lpi_jax.data.json_file import decoded, parse, text
@@ -72,8 +72,8 @@ def webdataset(
       task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
     Returns:
-      The stream. Its fingerprint covers names and sizes of shards and members, captions and JSON, and the order of
-      the tasks, not the bytes of the pictures.
+      The stream. Its fingerprint covers names and sizes of shards and members, captions and JSON, all bytes of the
+      pictures used and the order of the tasks.
 
     Raises:
       UserError: a bad example (unless skipped), a task without train or val pictures, no shards, a compressed shard,
@@ -291,7 +291,7 @@ def _members(shard: _Shard, file: BinaryIO, size: int) -> Iterator[tarfile.TarIn
 def _example(shard: _Shard, name: str, parts: _Parts, identity: str, damaged: bool) -> Example | None:
     """The example of one name; None if none of its members is meant to be one."""
     fail = failing_at(f"{shard.path}, {shown(name)}", shard.task)
-    refuse_half_characters("the name", name, fail)
+    refuse_what_is_no_text("the name", name, fail)
     pictures = [member for ending, member in parts.members.items() if ending in PICTURES]
     if parts.nowhere is not None:
         link = f"a link to {shown(parts.nowhere.linkname)}, which is " if parts.nowhere.linkname else ""
@@ -319,17 +319,18 @@ def _example(shard: _Shard, name: str, parts: _Parts, identity: str, damaged: bo
     if split not in SPLITS:
         fail("unknown split", f"split is {shown(split)}; expected 'train' or 'val'")
     captions, faults = checked_captions(_captions(record, parts.texts, fail), fail)
-    picture = pictures[0]
+    member = pictures[0]
+    picture = PictureInside(shard.path, member.offset_data, member.size, f"member {shown(member.name)}")
     return Example(
         source=shard.path,
         place=shown(name),
         key=f"{shard.name}/{name}",
-        picture=PictureInside(shard.path, picture.offset_data, picture.size, f"member {shown(picture.name)}"),
+        picture=picture,
         captions=captions,
         faults=faults,
         task=task,
         split=split,
-        identity=(identity, name),
+        identity=picture.content_hash() or (identity, name),
         description=_optional_text("description", record, fail),
     )
 
