@@ -77,6 +77,7 @@ def test_columns_may_be_separated_by_semicolons_or_tabs(published, tmp_path, sig
         ("x" * 200, "line 6: the row has 1 cells; expected 3"),
         ("x" * 200 + ",a,val", "line 6: image_id is 'xxx.*[.]{3}', which is no image"),
         ("1,animal,train", "line 6: image_id '1' stands already in line 4$"),
+        ("5,ani\0mal,train", "line 6: the row holds a NUL character"),
         ("2,animal,test", "line 6: split is 'test'; expected 'train' or 'val'$"),
         ("2, ,train", "line 6: task is empty"),
         ("2,animal,train,5", "line 6: the row has 4 cells; expected 3, as many as the header$"),

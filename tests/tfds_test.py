@@ -168,6 +168,23 @@ def test_overlapping_splits_are_found(sound):
     assert read(sound, train="train[:4]", val="train[3:]", on_bad_example="skip").skipped == {"repeated image": 1}
 
 
+def test_records_with_the_same_picture_are_one_image_with_the_captions_of_all(tmp_path):
+    twice = [record(0), record(1, image=encoded(0)), record(2)]
+    prepare(tmp_path, train=twice, validation=[record(7)])
+    train = read(tmp_path, caption="one").tasks[0].train
+    assert sorted(shades(train)) == [0, 2] and train.captions[shades(train).index(2)] == ("number 2",)
+    assert sorted(train.captions[shades(train).index(0)]) == ["number 0", "number 1"]
+    with pytest.raises(UserError, match="stands already in"):
+        read(tmp_path, caption="one", val="validation+train[:1]")
+
+
+def test_a_nul_in_a_text_is_a_bad_example(tmp_path):
+    prepare(tmp_path, train=[record(0), record(1, one="number\0 1")], validation=[record(7)])
+    with pytest.raises(UserError, match=r"record \d: feature 'one' holds a NUL character"):
+        read(tmp_path, caption="one")
+    assert read(tmp_path, caption="one", on_bad_example="skip").skipped == {"NUL character": 1}
+
+
 def test_nothing_is_decoded_that_is_not_asked_for_and_no_tensorflow_imported(copied, monkeypatch):
     asked = []
 
