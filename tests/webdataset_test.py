@@ -404,6 +404,13 @@ def test_indices_beside_shards_are_no_shards(folder):
     assert len(webdataset(folder).tasks[0].train) == 2
 
 
+def test_a_folder_whose_name_is_no_text_is_a_bad_example(folder):
+    name = os.fsdecode(b"caf\xe9")
+    shard(folder, f"{name}/train.tar", pair(7))
+    with pytest.raises(UserError, match="'0007': task holds half of a surrogate pair"):
+        webdataset(folder)
+
+
 def test_no_shards_no_folder_pipes_and_wrong_arguments(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: there are no shards"):

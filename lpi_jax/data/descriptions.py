@@ -1,17 +1,19 @@
 """What the tasks of a stream are about: the text that their semantic distance is computed from."""
 
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Sequence
 
 from lpi_jax.data.examples import BadExample, Example, is_empty, shown
 from lpi_jax.data.preprocess import clean_caption
 from lpi_jax.errors import UserError
 
 
-@dataclass
 class Descriptions:
-    """The descriptions of each task, by what is left of them once they are cleaned, with the place of the first."""
+    """The descriptions of all tasks; of a task's own the first counts."""
 
-    _by_task: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        # By task, then by what is left once it is cleaned: the first such description, and where it stands.
+        self._by_task: dict[str, dict[str, tuple[str, str]]] = {}
 
     def add(self, example: Example) -> BadExample | None:
         """Takes an example's description, if it has one; what is wrong with it if nothing is left of it."""
@@ -22,7 +24,7 @@ class Descriptions:
             message = f"{example.where}: description {shown(text)} is empty once it is cleaned of punctuation"
             return BadExample("empty description", message, example.task)
         known = self._by_task.setdefault(example.task, {})
-        known.setdefault(clean_caption(text), (text, f"{example.source}, {example.place}"))
+        known.setdefault(clean_caption(text, sys.maxsize), (text, example.where))
         return None
 
     def of(self, source: str, task: str) -> str:
@@ -49,9 +51,10 @@ class Descriptions:
         return found
 
 
-def alike(names: list[str]) -> list[str]:
-    """A sentence for each pair of tasks whose names differ in letters' case or white space only."""
-    found, first = [], {}
+def alike(names: Sequence[str]) -> list[str]:
+    """A sentence for each task whose name differs from an earlier one in letters' case or white space only."""
+    found: list[str] = []
+    first: dict[str, str] = {}
     for name in names:
         other = first.setdefault(" ".join(name.split()).casefold(), name)
         if other is not name:

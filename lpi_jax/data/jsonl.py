@@ -6,8 +6,8 @@ with several captions, wherever they stand:
     {"image": "pictures/0001.jpg", "captions": ["a red kite"], "task": "toys", "split": "train", "description": "toys"}
 
 `image` is relative to the file (or absolute), `split` is train or val, `description` is optional and says what the
-task is about (the first one of a task counts; without one it is the task's name). Other keys are ignored, and so are
-blank lines.
+task is about (the first one of a task counts, and that others differ is told; without one it is the task's name). Other
+keys are ignored, and so are blank lines.
 """
 
 import codecs

@@ -42,6 +42,8 @@ def tfds(
 ) -> Stream:
     """Reads what is known of every picture; that means reading every record once.
 
+    Records with equal pictures in one task and split are one picture with the captions of all.
+
     Args:
       builder: the data set as TFDS names it: "coco_captions/2014", "flickr30k:1.0.0"; without a version the highest
         that is prepared, without a configuration the only one. Or the folder of a prepared version.

@@ -11,6 +11,8 @@ need the task there; where a folder or a shard's name says it too, both must agr
 shard is that member under one more name. Members with other endings are ignored, and so are names that begin with a
 dot.
 
+Examples with equal pictures in one task and split are one picture with the captions of all.
+
 Nothing is ever extracted: the headers are read once, and pictures later from where they lie in the shard.
 """
 
@@ -374,7 +376,9 @@ def _agreed(key: str, placed: str | None, record: dict, fail: Fail) -> str:
         fail("missing key", f"there is no {key}; expected it in a .json or as {where}")
     if said is not None and placed is not None and said != placed:
         fail("contradiction", f"{key} is {shown(said)} in its .json but {shown(placed)} by {where}")
-    return said if placed is None else placed
+    agreed = said if placed is None else placed
+    refuse_what_is_no_text(key, agreed, fail)  # folders' names need not be UTF-8
+    return agreed
 
 
 def _optional_text(key: str, record: dict, fail: Fail) -> str | None:
