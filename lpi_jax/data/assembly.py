@@ -92,14 +92,14 @@ def assemble(
         for fault in (*example.faults, descriptions.add(example)):
             if fault is not None:
                 bad(fault, example.task)
+    by_task: dict[str, list[Example]] = {name: [] for name in _ordered_tasks(source, list(named), task_order)}
+    about = {name: descriptions.of(source, name) for name in by_task}
     examples = merged.examples()
     seen = _check_pictures(examples, max_pixels, on_bad_example == "skip", bad)
-    by_task: dict[str, list[Example]] = {name: [] for name in _ordered_tasks(source, list(named), task_order)}
     for example, look in zip(examples, seen, strict=True):
         if look is not None:
             by_task[example.task].append(example)
     refused = Refused({task: dict(kinds) for task, kinds in counts.items()}, tuple(first))
-    about = {name: descriptions.of(source, name) for name in by_task}
     tasks = tuple(_task(source, name, about[name], rows, max_pixels, refused) for name, rows in by_task.items())
     looks = [look for look in seen if look is not None]
     digest.update(json.dumps([[look.size for look in looks], list(by_task)]).encode())
