@@ -9,6 +9,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from lpi_jax import terminal
 from lpi_jax.files import write_atomically
 
 
@@ -40,7 +41,7 @@ class Log:
 
     def says(self, text: str) -> None:
         """Shows what the run is at, in front of the bar."""
-        self._bar.set_description(text, refresh=True)
+        self._bar.set_description(terminal.one_line(text), refresh=True)
 
     def catch_up(self, step: int) -> None:
         """The run stands at `step`: a task is taken up in its middle."""
@@ -49,7 +50,7 @@ class Log:
 
     def prints(self, line: str) -> None:
         """Prints a line that stays, above the bar."""
-        self._bar.write(line, file=sys.stderr)
+        self._bar.write(terminal.one_line(line), file=sys.stderr)
 
     def advance(self, waited: float) -> None:
         """One more step is done, for whose batch the host waited so many seconds."""

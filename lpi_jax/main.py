@@ -5,12 +5,10 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from lpi_jax import command_line
-from lpi_jax.errors import UserError
-
-INTERRUPTED = 130
+from lpi_jax import command_line, terminal
 
 
+@terminal.command(interrupted="interrupted; the same command goes on from the last checkpoint")
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line.
 
@@ -23,23 +21,16 @@ def main(arguments: Sequence[str]) -> int:
     logging.set_verbosity(logging.ERROR)
     if command_line.asks_for_help(arguments[1:]):
         print(command_line.usage())
-        return 0
-    try:
-        config, workdir = command_line.parse(arguments[1:])
-        # Here, because JAX takes seconds to import and --help needs none of it.
-        from lpi_jax import continual, hosts, report
+        return terminal.OK
+    config, workdir = command_line.parse(arguments[1:])
+    # Here, because JAX takes seconds to import and --help needs none of it.
+    from lpi_jax import continual, hosts, report
 
-        continual.run(config, workdir)
-        if hosts.first():
-            print(report.table([workdir]))
-            print(f"Results: {workdir}/results.json")
-    except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    continual.run(config, workdir)
+    if hosts.first():
+        print(report.table([workdir]))
+        print(f"Results: {workdir}/results.json")
+    return terminal.OK
 
 
 if __name__ == "__main__":

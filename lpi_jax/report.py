@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lpi_jax import terminal
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically
 
@@ -365,6 +366,7 @@ def _page(blocks: Sequence[Block], captions: dict[str, str]) -> str:
     )
 
 
+@terminal.command()
 def main(arguments: Sequence[str]) -> int:
     """Prints the table of the given runs, and writes the report if asked to.
 
@@ -372,24 +374,20 @@ def main(arguments: Sequence[str]) -> int:
       arguments: as in sys.argv, the program's name first.
 
     Returns:
-      The exit status: 0, or 2 for a user's mistake.
+      The exit status: 0, 2 for a user's mistake, 130 after Ctrl-C.
     """
     given = list(arguments[1:])
     if any(argument in ("--help", "-help", "-h") for argument in given):
         print(__doc__)
-        return 0
-    try:
-        out, directories = _parse(given)
-        text = table(directories)
-        if out is not None:
-            write(directories, out)
-        print(text)
-        if out is not None:
-            print(f"Report: {Path(out) / 'index.html'}")
-    except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    return 0
+        return terminal.OK
+    out, directories = _parse(given)
+    text = table(directories)
+    if out is not None:
+        write(directories, out)
+    print(text)
+    if out is not None:
+        print(f"Report: {Path(out) / 'index.html'}")
+    return terminal.OK
 
 
 def _parse(given: list[str]) -> tuple[str | None, list[str]]:

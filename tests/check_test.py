@@ -327,11 +327,3 @@ def test_a_backbone_that_is_not_here_is_not_fetched(tmp_path, monkeypatch, capfd
     assert err.endswith(f"{backbone} is not on this machine\n")
     assert out.splitlines()[1].split()[11] == "?"
     assert json.loads((tmp_path / "out" / "check.json").read_text())["total"]["cut"] is None
-
-
-def test_a_terminal_that_knows_few_letters_shows_question_marks(monkeypatch):
-    shown = io.TextIOWrapper(io.BytesIO(), "ascii")
-    monkeypatch.setattr("sys.stdout", shown)
-    checks._say("chat – 猫 \udcff")
-    shown.flush()
-    assert shown.buffer.getvalue() == b"chat ? ? ?\n"

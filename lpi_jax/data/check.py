@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lpi_jax import terminal
 from lpi_jax.data.contact_sheet import Section, contact_sheet, file_name
 from lpi_jax.data.examples import SPLITS
 from lpi_jax.data.stream import Stream
@@ -51,7 +52,6 @@ the eye. captions in val: val captions that are train captions too. bad: example
 used. A task is compared with itself, "all" with all of them.
 """
 OUT = "runs/check"
-INTERRUPTED = 130
 DRAWN = 224  # pixels; side of drawn pictures where the backbone, which decides it, is not at hand
 
 
@@ -76,13 +76,13 @@ def table(findings: Findings) -> str:
         lines += [f"  and {more} more"] if more else []
     if findings.remarks:
         lines += ["", "what may be a mistake", *(f"  {remark}" for remark in findings.remarks)]
-    return "\n".join(map(_printable, lines))
+    return "\n".join(map(terminal.one_line, lines))
 
 
 def _cells(row: Row) -> list[str]:
     sizes, repeats = row.sizes, row.repeats
     return [
-        _printable(row.name)[:40],
+        terminal.one_line(row.name)[:40],
         *(" / ".join(str(counts[split]) for split in SPLITS) for counts in (row.pictures, row.captions)),
         f"{row.words.median:g} / {row.words.longest}",
         str(row.words.too_long),
@@ -97,11 +97,6 @@ def _cells(row: Row) -> list[str]:
 
 def _counted(kinds: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-
-
-def _printable(text: str) -> str:
-    """Text without control characters: what others wrote must not steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def write(findings: Findings, out: str | Path) -> None:
@@ -129,6 +124,7 @@ def write(findings: Findings, out: str | Path) -> None:
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
+@terminal.command()
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line.
 
@@ -143,23 +139,16 @@ def main(arguments: Sequence[str]) -> int:
 
     if command_line.asks_for_help(arguments[1:]):
         print(USAGE, end="")
-        return 0
-    try:
-        config, out = command_line.parse([f"--out={OUT}", *arguments[1:]], "out")
-        out = Path(out)
-        stream, count_cut = _stream(config)
-        with _writing(out):  # before the pictures are read, which may take an hour
-            out.mkdir(parents=True, exist_ok=True)
-        findings = survey(stream, config.data.max_words, count_cut)
-        write(findings, out)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    _say(f"{table(findings)}\n\nWritten: {out}/check.json and {len(findings.tasks)} contact sheets")
-    return 2 if findings.bad and config.data.on_bad_example == "error" else 0
+        return terminal.OK
+    config, out = command_line.parse([f"--out={OUT}", *arguments[1:]], "out")
+    out = Path(out)
+    stream, count_cut = _stream(config)
+    with _writing(out):  # before the pictures are read, which may take an hour
+        out.mkdir(parents=True, exist_ok=True)
+    findings = survey(stream, config.data.max_words, count_cut)
+    write(findings, out)
+    print(f"{table(findings)}\n\nWritten: {out}/check.json and {len(findings.tasks)} contact sheets")
+    return terminal.MISTAKE if findings.bad and config.data.on_bad_example == "error" else terminal.OK
 
 
 def _stream(config: "ConfigDict") -> tuple[Stream, Callable[[Sequence[str]], int] | None]:
@@ -207,12 +196,6 @@ def _writing(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"--out is {out}, which cannot be written: {error.strerror}") from error
-
-
-def _say(text: str) -> None:
-    """Prints, with question marks for letters that the terminal cannot show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from lpi_jax import files
+from lpi_jax import files, terminal
 from lpi_jax.data import coco_annotations, coco_tfds, karpathy
 from lpi_jax.data import manifest as manifests
 from lpi_jax.data.coco_tasks import LARGEST_AREA, MANIFEST, RULES, TASKS, Coco, CocoImage, place_of, task_of
@@ -28,7 +28,6 @@ from lpi_jax.errors import UserError
 
 SPLITS = ("published", "karpathy")
 COLUMN = "image_id"
-INTERRUPTED = 130
 Key = int | str  # an image's number, or "train/7" where the halves count apart
 # By task, from the release's post-processing of results; probably how many images it evaluated.
 RELEASE_WEIGHTS = dict(zip(TASKS, (73, 27, 44, 255, 210, 306, 474, 500, 500, 500, 500, 500), strict=True))
@@ -208,39 +207,28 @@ def _example(image: CocoImage, choice: Choice, description: str | None) -> Examp
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; --help explains the command line")
-
-
+@terminal.command(interrupted="interrupted; nothing was written")
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line, `sys.argv` without the program's name.
 
     Returns:
       The exit status: 0, 2 for a user's mistake (told in one line on stderr), 130 after Ctrl-C.
     """
+    given = _parser().parse_args(arguments)
+    split = "karpathy" if given.karpathy else "published"
+    selection = _select(given.path, given.rule, given.manifest, split, given.karpathy or "test")
+    content = manifests.table(COLUMN, selection.chosen)
     try:
-        given = _parser().parse_args(arguments)
-        split = "karpathy" if given.karpathy else "published"
-        selection = _select(given.path, given.rule, given.manifest, split, given.karpathy or "test")
-        content = manifests.table(COLUMN, selection.chosen)
-        try:
-            files.write_atomically(Path(given.out), lambda file: file.write(content))
-        except (OSError, ValueError) as error:  # ValueError: the name is no file name
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{given.out!r}: the file cannot be written ({reason})") from error
-    except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
+        files.write_atomically(Path(given.out), lambda file: file.write(content))
+    except (OSError, ValueError) as error:  # ValueError: the name is no file name
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{given.out!r}: the file cannot be written ({reason})") from error
     print(_report(selection, hashlib.sha256(content).hexdigest(), given.out))
-    return 0
+    return terminal.OK
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m lpi_jax.data.coco", description="COCO in twelve tasks.")
+    parser = terminal.Parser(prog="python -m lpi_jax.data.coco", description="COCO in twelve tasks.")
     command = parser.add_subparsers(required=True, metavar="manifest").add_parser(
         "manifest", help="write which image is in which task and split"
     )
@@ -257,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
 def _report(selection: _Selection, sha256: str, out: str) -> str:
     rows: list[tuple[Any, ...]] = [("task", "train", "val", "release")]
     for task, numbers in manifests.counts(selection.chosen).items():
-        rows.append((task, numbers["train"], numbers["val"], RELEASE_WEIGHTS.get(task, "")))
+        rows.append((terminal.one_line(task), numbers["train"], numbers["val"], RELEASE_WEIGHTS.get(task, "")))
     width = max(len(task) for task, *_ in rows)
     lines = [f"{task:<{width}}" + "".join(f"{cell:>9}" for cell in cells) for task, *cells in rows]
     lines += ["release: weights in the release's post-processing, probably its evaluation counts"]
