@@ -1,7 +1,7 @@
 """The continual run: for each task learn, remember, evaluate, checkpoint.
 
 What happens at a start, in this order:
-  1. build backbone, method and stream; refuse what cannot work before anything is written;
+  1. find the devices; build backbone, method and stream; refuse what cannot work before anything is written;
   2. claim the run's directory, or find that it is ours;
   3. go on behind the newest task boundary: memory, results so far, gallery features;
   4. inside the next task, go on from the newest train state, if there is one.
@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpi_jax import build, checkpoint, compilation, evaluate, hosts, learn, mesh, results, similarity, workdir
+from lpi_jax import build, checkpoint, compilation, devices, evaluate, hosts, learn, mesh, results, similarity, workdir
 from lpi_jax import config as configs
 from lpi_jax import memory as memories
 from lpi_jax.data import loader
@@ -50,6 +50,7 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
     compilation.keep_compiled(config.compilation_cache)
     if config.distributed:
         hosts.start()
+    devices.available()
     hosts.refuse_differences({"configuration": config.to_dict()})  # first, because what is asked of all follows from it
     directory = Path(directory)
     hosts.agreed(lambda: workdir.refuse_foreign(directory))

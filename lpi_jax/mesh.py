@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lpi_jax.devices import available
 from lpi_jax.errors import UserError
 
 
@@ -18,12 +19,13 @@ def make_mesh(devices: int = 0) -> Mesh:
     """A mesh over the first `devices` devices (0: all of them), axis `data`.
 
     Raises:
-      UserError: more devices are asked for than there are, or some process would have fewer than others.
+      UserError: there are none (see `devices.available`) or fewer than asked for, or some process would have fewer
+        than others.
     """
-    available = jax.devices()
-    if not 0 <= devices <= len(available):
-        raise UserError(f"config.devices is {devices}, expected 0 (all) to {len(available)}, the devices found here")
-    chosen = available[: devices or len(available)]
+    found = available()
+    if not 0 <= devices <= len(found):
+        raise UserError(f"config.devices is {devices}, expected 0 (all) to {len(found)}, the devices found here")
+    chosen = found[: devices or len(found)]
     # By process, so that each holds neighbouring rows of a batch: `jax.make_mesh` may order devices otherwise.
     chosen = sorted(chosen, key=lambda device: (device.process_index, device.id))
     shares = np.bincount([device.process_index for device in chosen], minlength=jax.process_count())

@@ -9,7 +9,7 @@ from jax import Array
 from ml_collections import ConfigDict
 from PIL import Image
 
-from lpi_jax import build, checkpoint, compilation, continual, routing, workdir
+from lpi_jax import build, checkpoint, compilation, continual, devices, routing, workdir
 from lpi_jax.data import pictures, preprocess
 from lpi_jax.errors import UserError
 from lpi_jax.gallery import tables
@@ -98,8 +98,10 @@ def load(directory: str | Path) -> Retriever:
     """The model a run has trained so far, from its newest task boundary; on one device, wherever it was trained.
 
     Raises:
-      UserError: the directory holds no run, or none with a finished task, or its backbone is not what it was.
+      UserError: the directory holds no run, or none with a finished task, its backbone is not what it was, or JAX
+        has no device to run it on.
     """
+    devices.available()
     directory = Path(directory)
     record = workdir.read(directory)
     config = ConfigDict(record["config"])
