@@ -17,6 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
+from lpi_jax import paths
 from lpi_jax.errors import UserError
 
 USAGE = """\
@@ -76,7 +77,7 @@ def parse(arguments: Sequence[str], folder: str = "workdir") -> tuple[ConfigDict
         if name.startswith("config."):
             change(config, name.removeprefix("config."), text)
     configs.check(config)
-    return config, values[folder]
+    return paths.in_config(config), paths.expanded(values[folder], f"--{folder}")
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
@@ -94,7 +95,7 @@ def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 def load(file: str) -> ConfigDict:
     """The configuration that FILE or FILE:PRESET makes, locked. Raises UserError, naming file and line."""
-    name, _, preset = file.partition(":")
+    name, _, preset = paths.expanded(file, "--config").partition(":")
     module = ModuleType("config_file")
     module.__file__ = name
     try:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpi_jax import build, checkpoint, compilation, devices, evaluate, hosts, learn, mesh, results, similarity, workdir
+from lpi_jax import build, checkpoint, compilation, devices, evaluate, hosts, learn, mesh, paths, results, similarity, workdir
 from lpi_jax import config as configs
 from lpi_jax import memory as memories
 from lpi_jax.data import loader
@@ -47,12 +47,12 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
       SystemExit: after SIGTERM, once the state is saved.
     """
     configs.check(config)
+    config, directory = paths.in_config(config), paths.local(directory, "--workdir")
     compilation.keep_compiled(config.compilation_cache)
     if config.distributed:
         hosts.start()
     devices.available()
     hosts.refuse_differences({"configuration": config.to_dict()})  # first, because what is asked of all follows from it
-    directory = Path(directory)
     hosts.agreed(lambda: workdir.refuse_foreign(directory))
     system = build.system(config)
     stream = build.stream(config, system.model.config.image_size)

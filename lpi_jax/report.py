@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lpi_jax import terminal
+from lpi_jax import paths, terminal
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically
 
@@ -406,7 +406,8 @@ def _parse(given: list[str]) -> tuple[str | None, list[str]]:
             directories.append(argument)
     if not directories:
         raise UserError("no run is named; expected python -m lpi_jax.report [--out=DIR] WORKDIR [WORKDIR ...]")
-    return out, directories
+    directories = [paths.expanded(directory, "WORKDIR") for directory in directories]
+    return out if out is None else paths.expanded(out, "--out"), directories
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A trained run as a model: pictures and captions in, routed features out."""
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from jax import Array
 from ml_collections import ConfigDict
 from PIL import Image
 
-from lpi_jax import build, checkpoint, compilation, continual, devices, routing, workdir
+from lpi_jax import build, checkpoint, compilation, continual, devices, paths, routing, workdir
 from lpi_jax.data import pictures, preprocess
 from lpi_jax.errors import UserError
 from lpi_jax.gallery import tables
 from lpi_jax.memory import Memory
+
+Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 
 
 class Retriever:
@@ -32,21 +35,32 @@ class Retriever:
         self._visual, self._textual = tables(system.method, memory)
         self.tasks = memory.names
 
-    def encode_image(self, images: np.ndarray | Image.Image | Iterable[np.ndarray | Image.Image]) -> np.ndarray:
+    def prepare(self, image: Picture) -> np.ndarray:
+        """A picture as the tower sees it: [S, S, 3] uint8, of which `encode_image` makes what it makes of the picture.
+
+        Args:
+          image: one of those that `encode_image` takes.
+
+        Raises:
+          UserError: as for `encode_image`.
+        """
+        return preprocess.resize_and_crop(_rgb(image), self._system.model.config.image_size)
+
+    def encode_image(self, images: Picture | Iterable[Picture]) -> np.ndarray:
         """Features of pictures.
 
         Args:
-          images: [B, H, W, 3] uint8 RGB of any size, one picture, or several of any sizes: arrays [H, W, 3] and PIL
-            images, which are read as the pictures of a stream are (upright, transparency on white).
+          images: [B, H, W, 3] uint8 RGB of any size, one picture, or several of any sizes: arrays [H, W, 3], and files
+            (their paths) and PIL images, which are read as the pictures of a stream are (upright, transparency on
+            white).
 
         Returns:
           [B, E] float32, L2-normalised.
 
         Raises:
-          UserError: something else than such pictures.
+          UserError: something else than such pictures, or a file that is missing, damaged or too large.
         """
-        size = self._system.model.config.image_size
-        pictures = [preprocess.resize_and_crop(_rgb(image), size) for image in _several(images)]
+        pictures = [self.prepare(image) for image in _several(images)]
         return self._routed(
             len(pictures),
             self._memory.image_centres,
@@ -61,16 +75,9 @@ class Retriever:
         """Features of captions: B strings (or one) -> [B, E] float32, L2-normalised.
 
         Raises:
-          UserError: not a string, or one without a word.
+          UserError: not a string, or one without a word or with half a character.
         """
-        captions = [captions] if isinstance(captions, str) else list(captions)
-        for caption in captions:
-            if not isinstance(caption, str):
-                raise UserError(f"a caption is a {type(caption).__name__}, expected a string")
-            try:
-                preprocess.clean_caption(caption)
-            except ValueError as error:
-                raise UserError(f"the caption {caption!r} is empty; expected at least one word") from error
+        captions = _captions(captions)
         asking = self._system.captions(captions, self._asking)
         ids = self._system.captions(captions, self._system.method.placeholders)
         return self._routed(
@@ -101,8 +108,8 @@ def load(directory: str | Path) -> Retriever:
       UserError: the directory holds no run, or none with a finished task, its backbone is not what it was, or JAX
         has no device to run it on.
     """
+    directory = paths.local(directory, "the run's directory")
     devices.available()
-    directory = Path(directory)
     record = workdir.read(directory)
     config = ConfigDict(record["config"])
     config.devices = 1
@@ -123,16 +130,38 @@ def load(directory: str | Path) -> Retriever:
 
 
 def _several(images: Any) -> list[Any]:
-    if isinstance(images, Image.Image) or getattr(images, "ndim", 4) != 4:  # one PIL image, one array
+    if isinstance(images, str | os.PathLike | Image.Image) or getattr(images, "ndim", 4) != 4:  # one of them
         return [images]
     try:
         return list(images)
     except TypeError as error:
-        raise UserError(f"images is a {type(images).__name__}, expected arrays or PIL images") from error
+        raise UserError(f"images is a {type(images).__name__}, expected arrays, PIL images or paths") from error
+
+
+def _captions(captions: Any) -> list[str]:
+    try:
+        several = [captions] if isinstance(captions, str) else list(captions)
+    except TypeError as error:
+        raise UserError(f"captions is a {type(captions).__name__}, expected strings") from error
+    for caption in several:
+        if not isinstance(caption, str):
+            raise UserError(f"a caption is a {type(caption).__name__}, expected a string")
+        try:
+            caption.encode()
+            preprocess.clean_caption(caption)
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the caption {caption!a:.80} holds half of a surrogate pair, expected whole characters"
+            ) from error
+        except ValueError as error:
+            raise UserError(f"the caption {caption!r:.80} is empty; expected at least one word") from error
+    return several
 
 
 def _rgb(image: Any) -> Image.Image:
-    """A picture in mode RGB, from an array or a PIL image."""
+    """A picture in mode RGB, from an array, a PIL image or a file."""
+    if isinstance(image, str | os.PathLike):
+        return pictures.read_image(paths.local(image, "a picture"))
     if isinstance(image, Image.Image):
         if 0 in image.size:
             raise UserError(f"a picture is {image.width} x {image.height} pixels, expected at least one")

@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from lpi_jax.files import write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "ml_collections", "numpy", "pillow")
 FREE_KEYS = ("devices", "distributed")  # may differ between two starts of one run
+DROPPINGS = (
+    *(".config.json.part", "*.log", "nohup.out", "slurm-*.out", "slurm-*.err"),
+    *(".DS_Store", "._*", ".localized", ".directory", "Thumbs.db", "desktop.ini", ".nfs*"),
+)
 
 
 def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> None:
@@ -44,7 +49,7 @@ def refuse_foreign(workdir: Path) -> None:
     try:
         if (workdir / "config.json").exists() or not workdir.exists():
             return
-        if not workdir.is_dir() or any(not _unfinished(path) for path in workdir.iterdir()):
+        if not workdir.is_dir() or any(not _of_nobody(path) for path in workdir.iterdir()):
             raise UserError(
                 f"--workdir is {workdir}, which holds other files; expected a new or empty folder, or a run's"
             )
@@ -100,9 +105,12 @@ def _compare(record: Path, found: dict[str, Any], own: dict[str, Any]) -> None:
         raise UserError(f"{record.parent} holds another run: {'; '.join(different)}; choose another --workdir")
 
 
-def _unfinished(path: Path) -> bool:
-    """Whether this is the record of a run that was killed while it claimed the directory."""
-    return path.name == ".config.json.part"
+def _of_nobody(path: Path) -> bool:
+    """Whether this is a file that a run may lie beside.
+
+    The record of a run that was killed while it claimed the directory, or what a shell, a scheduler or a desktop left.
+    """
+    return path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in DROPPINGS)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -142,6 +142,40 @@ def test_the_json_holds_the_numbers_and_names_the_sheets(tmp_path):
     assert numbers == whole | {"tasks": tasks, "total": row | {"name": "all"}}
 
 
+def test_contact_sheets_of_an_earlier_check_are_removed_and_nothing_else(tmp_path):
+    def checked(*names):
+        write(survey(stream(*((name, split([photo(0)]), split([photo(1)])) for name in names)), 30), tmp_path)
+        return {path.name for path in tmp_path.iterdir()}
+
+    checked("pets", "toys", "food")
+    own = {"02-mine.png", "00-pets.jpg", "notes.txt", "01-toys.png.bak"}
+    for name in own:
+        (tmp_path / name).write_text("mine")
+    assert checked("food", "toys") == own | {"check.json", "00-food.png", "01-toys.png"}
+    assert all((tmp_path / name).read_text() == "mine" for name in own)
+    assert checked("food") == own | {"check.json", "00-food.png"}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        *("", "[]", '{"tasks": 3}', '{"tasks": [{}]}', '{"tasks": [{"sheet": 7}]}', "[" * 100_000),
+        '{"tasks": [{"sheet": "../00-pets.png"}, {"sheet": "notes.txt"}, {"sheet": "/etc/00-x.png"}]}',
+    ],
+    ids=range(7),
+)
+def test_a_damaged_record_of_an_earlier_check_costs_nothing(tmp_path, record):
+    out = tmp_path / "out"
+    out.mkdir()
+    own = [tmp_path / "00-pets.png", out / "notes.txt", out / "00-pets.png"]
+    for path in own:
+        path.write_text("mine")
+    (out / "check.json").write_text(record)
+    write(survey(stream(("toys", split([photo(0)]), split([photo(1)]))), 30), out)
+    assert all(path.read_text() == "mine" for path in own)
+    assert (out / "00-toys.png").exists()
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 

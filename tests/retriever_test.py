@@ -124,6 +124,31 @@ def test_a_pillow_picture_is_turned_upright(model, tmp_path, pictures):
     np.testing.assert_allclose(model.encode_image(read_image(tmp_path / "turned.png")), found, **EXACT)  # only once
 
 
+def test_a_picture_may_be_named(model, tmp_path, pictures, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files = [tmp_path / "0.png", tmp_path / "1.png"]
+    for file, picture in zip(files, pictures, strict=False):
+        Image.fromarray(picture).save(file)
+    expected = model.encode_image(pictures[:2])
+    np.testing.assert_allclose(model.encode_image(files), expected, **EXACT)
+    np.testing.assert_allclose(model.encode_image([str(files[0]), pictures[1]]), expected, **EXACT)
+    np.testing.assert_allclose(model.encode_image(files[1]), expected[1:], **EXACT)
+    np.testing.assert_allclose(model.encode_image("~/1.png"), expected[1:], **EXACT)
+
+
+def test_a_damaged_file_is_named(model, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"GIF89a")
+    with pytest.raises(UserError, match=r"a\.png: "):
+        model.encode_image(tmp_path / "a.png")
+
+
+def test_a_prepared_picture_is_encoded_as_the_picture(model, tmp_path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 47, 3), np.uint8))
+    prepared = model.prepare(picture)
+    assert (prepared.shape, prepared.dtype) == ((32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(model.encode_image(prepared), model.encode_image(picture))
+
+
 def test_nothing_in_nothing_out(model):
     for found in (model.encode_image([]), model.encode_image(np.zeros((0, 8, 8, 3), np.uint8)), model.encode_text([])):
         assert found.shape == (0, 16)
@@ -139,8 +164,11 @@ def test_nothing_in_nothing_out(model):
         (np.zeros((1, 0, 8, 3), np.uint8), r"a picture is uint8 \(0, 8, 3\), expected uint8"),
         (np.zeros((1, 1, 8, 8, 3), np.uint8), r"a picture is uint8 \(1, 1, 8, 8, 3\)"),
         ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.int64)], r"a picture is int64 \(8, 8, 3\)"),
-        (["a.png"], r"a picture is <U5 \(\), expected uint8"),
-        (7, "images is a int, expected arrays or PIL images"),
+        (["nosuch.png"], "^nosuch.png: there is no such file"),
+        ("gs://bucket/a.png", "a picture is gs://bucket/a.png, a URL; expected a path on this machine"),
+        ("a\0b", r"a picture is 'a\\x00b', expected a path"),
+        ([b"a.png"], r"a picture is \|S5 \(\), expected uint8"),
+        (7, "images is a int, expected arrays, PIL images or paths"),
         (Image.new("RGB", (0, 5)), "a picture is 0 x 5 pixels, expected at least one"),
     ],
 )
@@ -157,6 +185,10 @@ def test_what_is_no_picture_is_refused(model, images, message):
         (["...!"], "the caption '...!' is empty"),
         ([7], "a caption is a int, expected a string"),
         ([b"a red circle"], "a caption is a bytes, expected a string"),
+        (7, "captions is a int, expected strings"),
+        (None, "captions is a NoneType, expected strings"),
+        ("a red \ud83d circle", r"the caption 'a red \\ud83d circle' holds half of a surrogate pair"),
+        (["two rings", "\udcff" * 999], r"the caption '\\udcff.{70,80} holds half of a surrogate pair, expected whole"),
     ],
 )
 def test_what_is_no_caption_is_refused(model, captions, message):

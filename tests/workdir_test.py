@@ -92,6 +92,32 @@ def test_a_directory_with_other_files_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [".DS_Store", "._config", "Thumbs.db", "desktop.ini", "nohup.out", "slurm-12_5.out", "run.log", ".nfs01"],
+)
+def test_what_a_desktop_a_shell_or_a_scheduler_left_is_no_obstacle(tmp_path, name):
+    (tmp_path / name).write_text("left")
+    workdir.refuse_foreign(tmp_path)
+    workdir.claim(tmp_path, intended(), MADE_FROM)
+    assert {path.name for path in tmp_path.iterdir()} == {name, "config.json"}
+    assert (tmp_path / name).read_text() == "left"
+
+
+@pytest.mark.parametrize("name", ["thesis.log.tex", "slurm.sh", "a.out", "logs", ".git"])
+def test_what_somebody_made_is_one(tmp_path, name):
+    (tmp_path / "run.log").write_text("left")
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match="holds other files"):
+        workdir.refuse_foreign(tmp_path)
+
+
+def test_a_folder_is_no_log(tmp_path):
+    (tmp_path / "all.log").mkdir()
+    with pytest.raises(UserError, match="holds other files"):
+        workdir.refuse_foreign(tmp_path)
+
+
 def test_a_file_is_no_directory(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match="which holds other files"):

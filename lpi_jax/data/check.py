@@ -5,6 +5,7 @@ training pictures and captions that come again in validation. A contact sheet pe
 """
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lpi_jax import terminal
-from lpi_jax.data.contact_sheet import Section, contact_sheet, file_name
+from lpi_jax.data.contact_sheet import SHEET, Section, contact_sheet, file_name
 from lpi_jax.data.examples import SPLITS
 from lpi_jax.data.stream import Stream
 from lpi_jax.data.survey import Findings, Row, survey
@@ -102,6 +103,8 @@ def _counted(kinds: Mapping[str, int]) -> str:
 def write(findings: Findings, out: str | Path) -> None:
     """Writes a contact sheet per task and check.json, which holds the same numbers as the table, into a folder.
 
+    The contact sheets of an earlier check there, which its check.json names, are removed.
+
     Raises:
       UserError: the folder cannot be written.
     """
@@ -110,6 +113,7 @@ def write(findings: Findings, out: str | Path) -> None:
     del numbers["tiles"]
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
+        old = _sheets(out / "check.json")
         for number, (row, record) in enumerate(zip(findings.tasks, numbers["tasks"], strict=True)):
             record["sheet"] = file_name(number, row.name)
             sections = [
@@ -118,7 +122,18 @@ def write(findings: Findings, out: str | Path) -> None:
             ]
             sheet = contact_sheet(row.name, sections)
             write_atomically(out / record["sheet"], lambda file, sheet=sheet: file.write(sheet))
+        for name in old - {record["sheet"] for record in numbers["tasks"]}:
+            (out / name).unlink(missing_ok=True)
         write_json(out / "check.json", numbers)
+
+
+def _sheets(record: Path) -> set[str]:
+    """The contact sheets that an earlier check.json names; none where it is missing or no such file."""
+    try:
+        names = [row["sheet"] for row in json.loads(record.read_bytes())["tasks"]]
+        return {name for name in names if SHEET.fullmatch(name)}
+    except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError):
+        return set()
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

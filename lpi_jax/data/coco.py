@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lpi_jax import files, terminal
+from lpi_jax import files, paths, terminal
 from lpi_jax.data import coco_annotations, coco_tfds, karpathy
 from lpi_jax.data import manifest as manifests
 from lpi_jax.data.coco_tasks import LARGEST_AREA, MANIFEST, RULES, TASKS, Coco, CocoImage, place_of, task_of
@@ -215,6 +215,9 @@ def main(arguments: Sequence[str]) -> int:
       The exit status: 0, 2 for a user's mistake (told in one line on stderr), 130 after Ctrl-C.
     """
     given = _parser().parse_args(arguments)
+    given.path, given.out, given.manifest = (
+        paths.expanded(getattr(given, name), f"--{name}") for name in ("path", "out", "manifest")
+    )
     split = "karpathy" if given.karpathy else "published"
     selection = _select(given.path, given.rule, given.manifest, split, given.karpathy or "test")
     content = manifests.table(COLUMN, selection.chosen)

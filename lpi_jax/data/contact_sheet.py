@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 COLUMNS = 6
 SIDE = 150  # pixels; the longer side of a thumbnail
+SHEET = re.compile(r"\d{2,}(-[a-z0-9-]+)?\.png")  # what `file_name` makes
 _GAP, _LINE, _LINES, _LETTERS = 8, 14, 3, 25  # pixels, pixels, lines under a picture, letters in a line
 _HEADING = 24
 _LONGEST = 500  # letters looked at: a caption may have a million
