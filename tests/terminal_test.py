@@ -16,7 +16,7 @@ from lpi_jax.log import Log
 from lpi_jax.terminal import Screen, one_line, printable
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("main", "report", "data.check", "data.coco")
+COMMANDS = ("main", "report", "search", "data.check", "data.coco")
 NASTY = "red\x1b[31m \x9b2J\u202eabc\ud800\x07"
 
 
