@@ -13,6 +13,7 @@ from tqdm import tqdm
 from lpi_jax import report, terminal
 from lpi_jax.errors import UserError
 from lpi_jax.log import Log
+from lpi_jax.main import main
 from lpi_jax.terminal import Screen, one_line, printable
 
 ROOT = Path(__file__).parents[1]
@@ -125,6 +126,16 @@ def test_a_reader_that_reads_a_little_and_goes_disturbs_nobody(finished_run):
     assert (done.stdout, done.stderr) == (b"| method |status 0\n", b"")
 
 
+def test_a_runs_table_without_a_reader_is_no_failure(monkeypatch, finished_run, small_settings, tmp_path, capfd):
+    (tmp_path / "small.py").write_text("from lpi_jax import config\n\nget_config = config.intended\n")
+    flags = [f"--config.{key}={value}" for key, value in small_settings.items()]
+    with open(gone(), "w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        workdir = f"--workdir={finished_run.directory}"
+        assert main(["main", f"--config={tmp_path}/small.py", workdir, *flags]) == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_command_without_any_stdout_or_stderr_still_works():
     code = "import sys; from lpi_jax import main; sys.exit(main.main(['main', *sys.argv[1:]]))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -137,7 +148,7 @@ def test_work_goes_on_when_nobody_sees_its_progress(monkeypatch):
     done = []
 
     @terminal.command()
-    def main(arguments):
+    def work(arguments):
         for number in tqdm(range(3), mininterval=0, miniters=1):
             print(f"step {number}", file=sys.stderr, flush=True)
             print(f"step {number}", flush=True)
@@ -147,7 +158,7 @@ def test_work_goes_on_when_nobody_sees_its_progress(monkeypatch):
     with open(gone(), "w") as out, open(gone(), "w") as err:
         monkeypatch.setattr("sys.stdout", out)
         monkeypatch.setattr("sys.stderr", err)
-        assert main([]) == 7
+        assert work([]) == 7
     assert done == [0, 1, 2]
 
 
