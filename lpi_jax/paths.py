@@ -20,7 +20,8 @@ def local(path: str | os.PathLike[str], name: str) -> Path:
     """The path on this machine that a user means.
 
     Args:
-      path: as it was given. name: of the flag or argument, for the message.
+      path: as it was given.
+      name: of the flag or argument, for the message.
 
     Raises:
       UserError: it is a URL, or nothing that could be a path.

@@ -34,8 +34,10 @@ class Found(NamedTuple):
     """The images of a folder.
 
     Attributes:
-      files: those that could be read, N paths. features: [N, E] float32, L2-normalised.
-      bad: how many could not, by kind. first: what is wrong with the first of them.
+      files: those that could be read, N paths.
+      features: [N, E] float32, L2-normalised.
+      bad: how many could not, by kind.
+      first: what is wrong with the first of them.
     """
 
     files: list[str]
