@@ -17,7 +17,20 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lpi_jax import build, checkpoint, compilation, devices, evaluate, hosts, learn, mesh, paths, results, similarity, workdir
+from lpi_jax import (
+    build,
+    checkpoint,
+    compilation,
+    devices,
+    evaluate,
+    hosts,
+    learn,
+    mesh,
+    paths,
+    results,
+    similarity,
+    workdir,
+)
 from lpi_jax import config as configs
 from lpi_jax import memory as memories
 from lpi_jax.data import loader

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lpi_jax import build, checkpoint, compilation, continual, devices, paths, routing, workdir
 from lpi_jax.data import pictures, preprocess
-from lpi_jax.errors import UserError
+from lpi_jax.errors import UserError, reason
 from lpi_jax.gallery import tables
 from lpi_jax.memory import Memory
 
@@ -165,7 +165,10 @@ def _rgb(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         if 0 in image.size:
             raise UserError(f"a picture is {image.width} x {image.height} pixels, expected at least one")
-        return pictures.as_seen(image)
+        try:
+            return pictures.as_seen(image)
+        except Exception as error:  # an image that was opened but not loaded may be damaged, or of a grey without white
+            raise UserError(f"a picture in mode {image.mode} cannot be used ({reason(error)})") from error
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
         raise UserError(f"a picture is {array.dtype} {array.shape}, expected uint8 (height, width, 3)")

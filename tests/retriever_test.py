@@ -245,3 +245,9 @@ def test_the_public_name_is_the_retrievers():
     assert lpi_jax.load is retriever.load
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         lpi_jax.lode  # noqa: B018
+
+
+def test_a_pil_image_that_cannot_be_seen_is_a_users_mistake(model):
+    deep = Image.fromarray(np.array([[0, 70_000]], np.int32))
+    with pytest.raises(UserError, match=r"^a picture in mode I cannot be used \(its grey reaches from 0 to 70000"):
+        model.encode_image(deep)
