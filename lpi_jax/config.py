@@ -1,143 +1,33 @@
-"""The configuration of a run: every key with its meaning and default, and the two presets.
+"""The configuration of a run: the two presets, and what a configuration must be for a run to use it.
 
-A config file builds one of the presets and changes what its experiment needs. The tree is locked: only `run` functions
-unpack it; everything below takes plain arguments.
+A config file builds one of the presets and changes what its experiment needs; what each key means stands in
+`lpi_jax.options`. The tree is locked: only `run` functions unpack it; everything below takes plain arguments.
 """
 
+import copy
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from lpi_jax.errors import UserError
+from lpi_jax.options import FREE, OF_ALL_STREAMS, OPTIONS, flat, is_read, of_stream, option
 
-CHOICES = {
-    "task_id": ("inferred", "oracle"),
-    "dtype": ("float32", "bfloat16"),
-    "matmul_precision": ("highest", "high", "default"),
-    "towers.activation": ("", "quick_gelu", "gelu"),
-    "prompt.injection": ("add", "replace"),
-    "loss.alignment": ("released", "cosine"),
-    "loss.task": ("released", "intended"),
-    "pixels": ("clip", "imagenet"),
-    "train.schedule": ("cosine", "constant"),
-    "data.on_bad_example": ("error", "skip"),
-    "data.rule": ("largest_area", "most_objects", "single_only", "manifest"),
-    "data.split": ("published", "karpathy"),
-    "data.evaluate": ("test", "val"),
-    "data.train_transform": ("random", "centre"),
-    "eval.transform": ("centre", "random"),
-    "eval.gallery": ("union", "task"),
-    "routing.caption": ("plain", "placeholders"),
-}
-LEAST = {
-    "data.order_seed": -1,
-    **dict.fromkeys(("seed", "devices", "data.seed", "data.cache_mb", "data.shots"), 0),
-    **dict.fromkeys(("data.max_pixels", "data.train", "data.val", "data.max_words", "data.cache_side"), 1),
-    **dict.fromkeys(("prompt.length", "prompt.rank", "prompt.layers", "prompt.depth"), 1),
-    **dict.fromkeys(("loss.alignment_weight", "loss.task_weight", "train.lr"), 0),
-    **dict.fromkeys(("train.epochs", "train.batch", "train.checkpoint_every", "train.log_every"), 1),
-    **dict.fromkeys(("routing.centres", "eval.batch"), 1),
-    **dict.fromkeys(("towers.vision_heads", "towers.text_heads", "train.checkpoints_kept", "data.val_share"), 0),
-}
-FREE = "train.optimizer_args"  # another optimiser has other arguments: their names are not known here
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a tuple"}
 
 
 def intended() -> ConfigDict:
     """LPI as the method is meant: every prompt layer enters the towers, losses that give gradient, clean evaluation."""
-    config = ConfigDict(
-        {
-            "method": "lpi",  # lpi | zero_shot
-            "preset": "intended",  # for the record
-            "task_id": "inferred",  # inferred (nearest centre) | oracle
-            "reuse": "",  # folder of a finished run: measure its prompts in this way instead of training
-            "seed": 0,
-            "backbone": "bundled",  # bundled | folder | hub id | one .safetensors or .npz file with OpenAI's names
-            "tokenizer": "",  # folder or hub id; "": where the backbone is
-            "towers": {  # what weights under OpenAI's names do not say of themselves
-                "activation": "",  # quick_gelu | gelu; "": as the files say, or OpenAI's
-                "vision_heads": 0,  # 0: as the files say, or OpenAI's 64 numbers a head
-                "text_heads": 0,
-            },
-            "dtype": "float32",  # compute: float32 | bfloat16
-            "matmul_precision": "highest",  # of float32 products: highest | high | default (fewer bits on TPU and GPU)
-            "devices": 0,  # 0: all
-            "distributed": False,  # True: one of several processes that were started with the same command
-            "compilation_cache": "auto",  # of compiled programs: auto (the user's cache folder) | off | a folder
-            "pixels": "clip",  # mean and std: clip | imagenet
-            "data": {
-                "name": "scenes",  # scenes | jsonl | coco | flickr30k | tfds | webdataset | table | multi
-                "path": "",  # the file or folder; tfds: its data_dir, "" for its usual one
-                "task_order": (),  # names; (): the stream's own order
-                "order_seed": -1,  # shuffles the tasks; -1: does not
-                "shots": 0,  # training pictures kept of each task, chosen by data.seed; 0: all
-                "on_bad_example": "error",  # error | skip
-                "max_pixels": 50_000_000,
-                "rule": "largest_area",  # coco: how an image gets its task (lpi_jax/data/coco_tasks.py), or manifest
-                "manifest": "",  # coco, flickr30k: a CSV table of image, task and split
-                "split": "published",  # coco: published | karpathy
-                "evaluate": "test",  # Karpathy's split to measure on: test | val
-                "builder": "",  # tfds: the data set, such as coco_captions/2014
-                "fields": {  # columns of a table, features of a tfds builder; "": the source's usual name
-                    "image": "",
-                    "caption": "",
-                    "task": "",
-                    "split": "",
-                    "time": "",  # table: tasks arrive in its order
-                    "description": "",
-                    "train": "",  # tfds: the split that is trained on
-                    "val": "",
-                },
-                "separator": "",  # table in text: between columns; "": a comma, in a .tsv file a tab
-                "val_list": "",  # folder: a text file that names the validation images, one a line
-                "val_share": 0.2,  # folder: else the share of each task's images kept for validation, by data.seed
-                "streams": (),  # multi: a dictionary of these keys for each stream
-                "domains": (),  # scenes: names; (): the twelve
-                "seed": 0,  # scenes, shots: which pictures
-                "train": 200,  # scenes: training pictures a task
-                "val": 100,  # scenes: validation pictures a task
-                "cache_mb": 1024,  # decoded pictures kept in memory
-                "cache_dir": "",  # resized pictures kept on disk, so that each is decoded once; "": none
-                "cache_side": 256,  # of their shorter side, pixels
-                "train_transform": "random",  # random (crop and flip) | centre
-                "crop_scale": (0.08, 1.0),  # share of the area a random crop keeps
-                "flip": True,
-                "max_words": 30,
-            },
-            "prompt": {
-                "length": 16,
-                "rank": 4,
-                "layers": 9,
-                "depth": 9,  # how many of the layers enter the towers
-                "injection": "add",  # add | replace
-                "interaction": False,
-            },
-            "loss": {
-                "alignment": "cosine",
-                "alignment_weight": 0.1,
-                "task": "intended",
-                "task_weight": 0.1,
-                "threshold": 0.4,  # cosine above which two tasks count as similar
-                "similarity": "text",  # text (frozen text tower) | a CSV table
-            },
-            "train": {
-                "epochs": 10,
-                "batch": 64,
-                "lr": 0.05,
-                "schedule": "cosine",  # cosine (per epoch) | constant
-                "optimizer": "sgd",  # sgd (PyTorch's) | any optimiser of optax
-                "optimizer_args": {"momentum": 0.9, "weight_decay": 2e-4},
-                "checkpoint_every": 500,  # steps inside a task
-                "checkpoints_kept": 3,  # newest task boundaries kept on disk; 0: all
-                "log_every": 10,  # steps
-            },
-            "routing": {"centres": 5, "caption": "plain"},  # captions ask: plain | placeholders in front
-            "eval": {"batch": 128, "transform": "centre", "gallery": "union"},
-        }
-    )
+    tree: dict[str, Any] = {}
+    for key, known in OPTIONS.items():
+        *path, name = key.split(".")
+        section = tree
+        for part in path:
+            section = section.setdefault(part, {})
+        section[name] = copy.copy(known.default)
+    config = ConfigDict(tree)
     config.lock()
     config.train.optimizer_args.unlock()
     return config
@@ -163,6 +53,13 @@ def for_tiny_backbone(config: ConfigDict) -> None:
     config.prompt.depth = min(config.prompt.depth, 4)
 
 
+def for_any_backbone(config: ConfigDict) -> None:
+    """Lets the backbone decide how many prompts a layer and how many layers of them; CLIP ViT-B/16 takes 16 and 9."""
+    config.prompt.length = config.prompt.layers = 0
+    if config.prompt.depth > 1:
+        config.prompt.depth = 0
+
+
 PRESETS = {"intended": intended, "released": released}
 
 
@@ -173,47 +70,100 @@ def preset(name: str) -> ConfigDict:
     return PRESETS[name]()
 
 
-def check(config: ConfigDict) -> None:
-    """Raises UserError, naming the key, for values that no run could use."""
+# ---- the check -------------------------------------------------------------------------------------------------------
+
+
+def check(config: ConfigDict, given: Iterable[str] = ()) -> None:
+    """Refuses values that no run could use, and keys that were set for nothing.
+
+    In a configuration alone nobody can tell what was set on purpose from what a preset or a file brought along, so that
+    keys which the chosen method, source or setting does not read are refused only where they are named in `given`.
+
+    Args:
+      config: the configuration.
+      given: dotted keys that were set on purpose, as by a flag; what equals its preset's value is no mistake.
+
+    Raises:
+      UserError: naming the key.
+    """
     values, known = flat(config), flat(intended())
     for key in values:
-        if key not in known and not key.startswith(f"{FREE}."):
+        if key not in known and option(key) is None:
             raise unknown_key(key, known)
     for key, usual in known.items():
         if not key.startswith(f"{FREE}."):
             _check_value(key, usual, values)
-    if config.prompt.depth > config.prompt.layers:
+    layers, depth = config.prompt.layers, config.prompt.depth
+    if layers and depth > layers:
         raise UserError(
-            f"config.prompt.depth is {config.prompt.depth}, expected at most config.prompt.layers,"
-            f" {config.prompt.layers}"
+            f"config.prompt.depth is {depth}, expected at most config.prompt.layers, {layers}; use"
+            f" --config.prompt.depth={layers} or --config.prompt.layers={depth}"
         )
     scale = config.data.crop_scale
     if len(scale) != 2 or not all(isinstance(s, int | float) for s in scale) or not 0 < scale[0] <= scale[1] <= 1:
         raise UserError(f"config.data.crop_scale is {scale}, expected two numbers, 0 < smallest <= largest <= 1")
+    for key in idle(config, given):
+        raise UserError(
+            f"config.{key} is {_value(config, key)!r}, but nothing reads it in this configuration: it is read"
+            f" {option(key).reader.words}"
+        )
+    if "data.streams" in given and config.data.name == "multi":
+        _refuse_idle_of_streams(values)
+
+
+def changed(config: ConfigDict) -> list[str]:
+    """The dotted keys whose values are not those of the preset that the configuration was made from."""
+    usual = flat(PRESETS.get(config.get("preset"), intended)())
+    return [key for key, value in flat(config).items() if key not in usual or value != usual[key]]
+
+
+def idle(config: ConfigDict, keys: Iterable[str]) -> list[str]:
+    """Those of the dotted keys that differ from their preset and that no run of this configuration reads."""
+    values, different = flat(config), changed(config)
+    keys = [key for key in keys if key in different or any(other.startswith(f"{key}.") for other in different)]
+    return [key for key in keys if not is_read(key, values)]
+
+
+def _refuse_idle_of_streams(values: dict[str, Any]) -> None:
+    """The same for the keys of each of several streams, which are all set on purpose."""
+    for number, part in enumerate(values["data.streams"]):
+        whole = of_stream(part, values) if isinstance(part, Mapping) else {}
+        for name, value in flat(part).items() if whole else ():
+            key = f"data.{name}"
+            known, where = option(key), f"config.data.streams[{number}]: {name} is {value!r}, but"
+            # What does not exist is the source's to refuse.
+            if known and value != known.default and not is_read(key, whole):
+                raise UserError(f"{where} nothing reads it: it is read {known.reader.words}")
+            if name in OF_ALL_STREAMS:
+                raise UserError(f"{where} is read of config.data alone, for all streams: use --config.{key}={value}")
+
+
+def _value(config: ConfigDict, key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config.to_dict() if isinstance(config, ConfigDict) else config
 
 
 def _check_value(key: str, usual: Any, values: dict[str, Any]) -> None:
     """One value is there, of the kind of `usual`, and within its bounds."""
     if key not in values:
         raise UserError(f"config.{key} is missing, expected {KINDS[type(usual)]} such as {usual!r}")
-    value = values[key]
+    value, known = values[key], OPTIONS[key]
     allowed = {float: (float, int), tuple: (tuple, list)}.get(type(usual), type(usual))
     if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(usual, bool):
         raise UserError(f"config.{key} is {value!r}, expected {KINDS[type(usual)]}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"config.{key} is {value!r}, expected a finite number")
-    if key in CHOICES and value not in CHOICES[key]:
-        raise UserError(f"config.{key} is {value!r}, expected {' or '.join(map(repr, CHOICES[key]))}")
-    if key in LEAST and value < LEAST[key]:
-        raise UserError(f"config.{key} is {value!r}, expected at least {LEAST[key]}")
-
-
-def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Every dotted key with its value."""
-    found = {}
-    for name, value in config.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {prefix + name: value}
-    return found
+    if known.choices and value not in known.choices:
+        few = len(known.choices) <= 4
+        raise UserError(
+            f"config.{key} is {value!r}, expected"
+            f" {' or '.join(map(repr, known.choices)) if few else 'one of ' + ', '.join(known.choices)}"
+        )
+    if known.least is not None and value < known.least:
+        raise UserError(f"config.{key} is {value!r}, expected at least {known.least}")
+    if known.most is not None and value > known.most:
+        raise UserError(f"config.{key} is {value!r}, expected at most {known.most}")
 
 
 def unknown_key(key: str, known: Iterable[str]) -> UserError:

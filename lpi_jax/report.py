@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lpi_jax import paths, terminal
+from lpi_jax import config as configs
+from lpi_jax import paths, records, terminal
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically
 
@@ -47,9 +48,8 @@ mean over stages; final: after the last task. forgetting: points of R@1, both di
 right: per cent of images / captions sent to their own task's prompts after the last task. min: training and evaluation.
 peak MB: the largest resident memory of the process.
 """
-# Keys that change no number, and keys that are told apart by a hash instead.
-IGNORED = {"seed", "data.seed", "devices", "reuse", "preset", "data.cache_mb", "data.path", "backbone", "tokenizer"}
-IGNORED |= {"train.log_every", "train.checkpoint_every"}
+# Keys of which runs of one row may differ: the seeds, and the preset, which stands in the row's label.
+IGNORED = {"seed", "data.seed", "preset"}
 # What has to be equal for two runs to have been measured on the same galleries of the same backbone.
 GALLERIES = ("stream", "data", "data.domains", "data.val", "backbone", "eval.gallery")
 
@@ -102,14 +102,17 @@ def read(directory: str | Path) -> Run:
             for direction in DIRECTIONS:
                 if len(_square(result[kind][direction]["1"]["matrix"])) != len(result["tasks"]):
                     raise ValueError(f"not a row of recall per task, {direction}")
-        config = _flat(record["config"])
+        config = configs.flat(records.configuration(record, directory / "config.json"))
         # The pictures of `scenes` follow the seed; a file is the same or another one.
         data = "" if config["data.name"] == "scenes" else record["stream"]
         keys = {"stream": result["stream"]["name"], "data": data, "backbone": result["parameters"]["backbone_sha256"]}
-        keys |= {key: value for key, value in config.items() if key not in IGNORED}
+        telling = records.telling(record, directory / "config.json")
+        keys |= {key: value for key, value in telling.items() if key not in IGNORED}
         keys["tasks"] = f"{len(result['tasks'])} of {len(result['tasks']) + len(result['tasks_to_come'])} tasks"
         keys["label"] = _label(result) + (f", {keys['tasks']}" if result["tasks_to_come"] else "")
         return Run(directory, result, keys, (config["seed"], config["data.seed"]))
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
             f"{directory} holds damaged results ({type(error).__name__}: {error}); expected config.json and"
@@ -124,13 +127,6 @@ def _json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read ({error.strerror}); expected the directory of a run") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); expected JSON") from error
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
 
 
 def _square(rows: Sequence[Sequence[float]]) -> np.ndarray:

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from lpi_jax import records
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "ml_collections", "numpy", "pillow")
-FREE_KEYS = ("devices", "distributed")  # may differ between two starts of one run
 DROPPINGS = (
     *(".config.json.part", "*.log", "nohup.out", "slurm-*.out", "slurm-*.err"),
     *(".DS_Store", "._*", ".localized", ".directory", "Thumbs.db", "desktop.ini", ".nfs*"),
@@ -95,11 +95,9 @@ def _commit() -> str:
 
 
 def _compare(record: Path, found: dict[str, Any], own: dict[str, Any]) -> None:
-    there, here = _flat(found), _flat(own)
     different = [
-        f"{key} is {there.get(key, 'missing')!r} there and {here.get(key, 'missing')!r} here"
-        for key in sorted({*there, *here} - {f"config.{key}" for key in FREE_KEYS})
-        if not key.startswith("environment") and there.get(key) != here.get(key)
+        f"{key} is {there!r} there and {here!r} here"
+        for key, (there, here) in records.differences(found, own, record).items()
     ]
     if different:
         raise UserError(f"{record.parent} holds another run: {'; '.join(different)}; choose another --workdir")
@@ -111,9 +109,3 @@ def _of_nobody(path: Path) -> bool:
     The record of a run that was killed while it claimed the directory, or what a shell, a scheduler or a desktop left.
     """
     return path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in DROPPINGS)
-
-
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{prefix}.{key}" if prefix else key).items()}
