@@ -18,4 +18,5 @@ def get_config(preset: str = "intended") -> ConfigDict:
     config.backbone = "openai/clip-vit-base-patch16"
     config.train.batch = 64
     config.train.epochs = 10
+    lpi_config.for_any_backbone(config)
     return config

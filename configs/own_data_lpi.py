@@ -17,4 +17,5 @@ def get_config(preset: str = "intended") -> ConfigDict:
     config.data.name = "jsonl"
     config.data.on_bad_example = "skip"
     config.backbone = "openai/clip-vit-base-patch16"
+    lpi_config.for_any_backbone(config)
     return config

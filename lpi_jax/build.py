@@ -22,6 +22,7 @@ from lpi_jax.methods.zero_shot import zero_shot
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIP, CLIPConfig
 from lpi_jax.models.tokenizer import Tokenizer
+from lpi_jax.options import TRAINING, flat
 
 BUNDLED = Path(__file__).parent / "assets" / "tiny_clip"
 PIXELS = {
@@ -55,6 +56,7 @@ class System(NamedTuple):
     model: CLIP
     backbone: Tree
     sha256: str
+    tokenizer_sha256: str
     captions: Captions
     method: Method
     mesh: Mesh
@@ -70,13 +72,9 @@ def system(config: ConfigDict) -> System:
     source = BUNDLED if config.backbone == "bundled" else config.backbone
     clip_config, params = weights.load(source)
     tokenizer = Tokenizer.load(config.tokenizer or source)
-    if tokenizer.vocab_size > clip_config.vocab_size:
-        raise UserError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens but backbone {config.backbone} embeds only"
-            f" {clip_config.vocab_size}"
-        )
+    check_tokenizer(config, clip_config, tokenizer)
     mesh = meshes.make_mesh(config.devices)
-    meshes.check_batch("config.train.batch", config.train.batch, mesh)
+    check_train_batch(config, mesh)
     model = CLIP(clip_config, dtype=jnp.dtype(config.dtype), injection=config.prompt.injection)
     backbone = meshes.put_replicated(params, mesh)
     mean, std = PIXELS[config.pixels]
@@ -85,6 +83,7 @@ def system(config: ConfigDict) -> System:
         model=model,
         backbone=backbone,
         sha256=weights.fingerprint(params),
+        tokenizer_sha256=tokenizer.fingerprint(),
         captions=Captions(tokenizer, clip_config.context_length, config.data.max_words),
         method=method(config, clip_config),
         mesh=mesh,
@@ -96,20 +95,56 @@ def system(config: ConfigDict) -> System:
     )
 
 
+def check_tokenizer(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) -> None:
+    """Raises UserError unless the text tower embeds every token."""
+    if tokenizer.vocab_size > clip.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens but backbone {config.backbone} embeds only"
+            f" {clip.vocab_size}; choose another by --config.tokenizer=DIR"
+        )
+
+
+def check_train_batch(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises UserError unless a training batch, where there will be one, splits evenly over the devices."""
+    if TRAINING.reads(flat(config)):
+        meshes.check_batch("config.train.batch", config.train.batch, mesh)
+
+
+def resolved(config: ConfigDict, clip: CLIPConfig) -> ConfigDict:
+    """A copy in which every size that is 0 because it follows from the backbone has its value.
+
+    Length: the largest power of two up to the method's 16 that takes at most a third of the patches' number and a
+    quarter of the context. Layers: the method's 9, or what the smaller tower has. Depth: all of them. ViT-B/16 gets the
+    method's own numbers, the bundled backbone those of `config.for_tiny_backbone`.
+    """
+    config = config.copy_and_resolve_references()
+    prompt, blocks = config.prompt, min(clip.vision.layers, clip.text.layers)
+    room = max(1, min(16, clip.patches // 3, clip.context_length // 4))
+    prompt.length = prompt.length or 1 << (room.bit_length() - 1)
+    prompt.layers = prompt.layers or max(min(9, blocks), prompt.depth)
+    prompt.depth = prompt.depth or min(prompt.layers, blocks)
+    return config
+
+
 def method(config: ConfigDict, clip: CLIPConfig) -> Method:
-    """The method `config.method`, sized for a backbone."""
+    """The method `config.method`, sized for a backbone. Raises UserError for prompts that do not fit into it."""
     if config.method == "zero_shot":
         return zero_shot()
     if config.method != "lpi":
         raise UserError(f"config.method is {config.method!r}, expected 'lpi' or 'zero_shot'")
-    prompt, loss = config.prompt, config.loss
+    prompt, loss = resolved(config, clip).prompt, config.loss
     for tower, own in (("vision", clip.vision), ("text", clip.text)):
         if prompt.depth > own.layers:
-            raise UserError(f"config.prompt.depth is {prompt.depth}, but the {tower} tower has {own.layers} layers")
+            raise UserError(
+                f"config.prompt.depth is {prompt.depth}, but the {tower} tower has {own.layers} layers; use"
+                f" --config.prompt.depth={min(clip.vision.layers, clip.text.layers)}, or --config.prompt.depth=0 for as"
+                " many as there are"
+            )
     if prompt.length + 3 > clip.context_length or prompt.length > clip.patches:
         raise UserError(
             f"config.prompt.length is {prompt.length}, too long for a context of {clip.context_length} tokens"
-            f" and {clip.patches} patches"
+            f" and {clip.patches} patches; use --config.prompt.length={min(clip.context_length - 3, clip.patches)} or"
+            " less, or --config.prompt.length=0 to have it chosen"
         )
     return lpi(
         LPI(

@@ -8,6 +8,7 @@ import ast
 import difflib
 import inspect
 import re
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from ml_collections import ConfigDict
 from lpi_jax import config as configs
 from lpi_jax import paths
 from lpi_jax.errors import UserError
+from lpi_jax.options import OPTIONS, Option
 
 USAGE = """\
 Learns a stream of captioned pictures task by task and writes what it finds to --workdir.
@@ -37,13 +39,30 @@ The same command again goes on where it was interrupted. A finished run only pri
 Exit status: 0; 2 for a mistake in the command line or the data; 130 after Ctrl-C, 143 after
 SIGTERM.
 
-What each KEY means stands in lpi_jax/config.py. Keys and their values in the preset `intended`:
+A key that is given but that the chosen method or source does not read is a mistake. Below are the
+keys of lpi_jax/options.py with their values in the preset `intended`. Kind of a key: numbers, it
+changes results; speed, it does not; place, only the content of what lies there counts. Where a run
+goes on, keys of kind `numbers` must be as they were.
+
 """
 
 
 def usage() -> str:
     """The text of --help."""
-    return USAGE + "\n".join(f"  {key} = {value!r}" for key, value in configs.flat(configs.intended()).items())
+    lines = []
+    for key, known in OPTIONS.items():
+        lines += [f"  {name} = {value!r}" for name, value in configs.flat({key: known.default}).items()]
+        lines += textwrap.wrap(_described(known), 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return USAGE + "\n".join(lines)
+
+
+def _described(known: Option) -> str:
+    """Meaning, choices, bounds, reader and kind."""
+    bounds = [f"at least {known.least}"] if known.least is not None else []
+    bounds += [f"at most {known.most}"] if known.most is not None else []
+    parts = [known.meaning, " | ".join(map(repr, known.choices)), ", ".join(bounds)]
+    parts += [f"read {known.reader.words}"] if known.reader else []
+    return "; ".join(part for part in [*parts, known.kind] if part)
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -73,10 +92,16 @@ def parse(arguments: Sequence[str], folder: str = "workdir") -> tuple[ConfigDict
         if not values.get(name):
             raise UserError(f"--{name} is missing; --help explains it")
     config = load(values["config"])
+    # What the file set for nothing; what only the flags below make idle is no mistake.
+    keys = configs.idle(config, configs.changed(config))
+    optimizer = values.get("config.train.optimizer")
+    if optimizer and optimizer != config.train.optimizer:
+        config.train.optimizer_args = ConfigDict()  # those that stand there are the other's
     for name, text in given:
         if name.startswith("config."):
-            change(config, name.removeprefix("config."), text)
-    configs.check(config)
+            change(config, key := name.removeprefix("config."), text)
+            keys.append(key)
+    configs.check(config, keys)
     return paths.in_config(config), paths.expanded(values[folder], f"--{folder}")
 
 
@@ -111,7 +136,9 @@ def load(file: str) -> ConfigDict:
             raise UserError("the file defines no function get_config()")
         config = get_config(*_fitting(get_config, preset))
     except UserError as error:
-        raise UserError(f"{name}: {error}") from error
+        unknown = preset and preset not in configs.PRESETS
+        near = difflib.get_close_matches(preset, configs.PRESETS, 1, 0.0)[0] if unknown else ""
+        raise UserError(f"{name}: {error}" + (f"; did you mean --config={name}:{near}?" if near else "")) from error
     except SyntaxError as error:
         raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
     except Exception as error:

@@ -120,8 +120,10 @@ def changed(config: ConfigDict) -> list[str]:
 def idle(config: ConfigDict, keys: Iterable[str]) -> list[str]:
     """Those of the dotted keys that differ from their preset and that no run of this configuration reads."""
     values, different = flat(config), changed(config)
+    if not {key for key in OPTIONS if key != FREE} <= values.keys():
+        return []  # the check names what is missing
     keys = [key for key in keys if key in different or any(other.startswith(f"{key}.") for other in different)]
-    return [key for key in keys if not is_read(key, values)]
+    return [key for key in keys if option(key) and not is_read(key, values)]
 
 
 def _refuse_idle_of_streams(values: dict[str, Any]) -> None:

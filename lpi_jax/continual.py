@@ -27,6 +27,7 @@ from lpi_jax import (
     learn,
     mesh,
     paths,
+    records,
     results,
     similarity,
     workdir,
@@ -68,6 +69,7 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
     hosts.refuse_differences({"configuration": config.to_dict()})  # first, because what is asked of all follows from it
     hosts.agreed(lambda: workdir.refuse_foreign(directory))
     system = build.system(config)
+    config = build.resolved(config, system.model.config)
     stream = build.stream(config, system.model.config.image_size)
     sources = made_from(config, system, stream)
     hosts.refuse_differences(sources)
@@ -130,9 +132,11 @@ def publish(directory: Path, found: dict[str, Any]) -> dict[str, Any]:
 
 def made_from(config: ConfigDict, system: build.System, stream: Stream) -> dict[str, str]:
     """Hashes of what the run reads beside its configuration."""
-    found = {"stream": stream.fingerprint, "backbone": system.sha256}
+    found = {"stream": stream.fingerprint, "backbone": system.sha256, "tokenizer": system.tokenizer_sha256}
     if config.loss.similarity != "text":
         found["similarity"] = similarity.fingerprint(config.loss.similarity)
+    if config.reuse:
+        found["reuse"] = hosts.agreed(lambda: records.fingerprint(workdir.read(Path(config.reuse))))
     return found
 
 
@@ -194,18 +198,31 @@ def restore(checkpoints: checkpoint.Checkpoints, config: ConfigDict, system: bui
         ) from error
 
 
+def reusable(config: ConfigDict) -> dict[str, Any]:
+    """The record of the run in the folder `config.reuse`.
+
+    Raises:
+      UserError: there is no run, or its prompts are not of the kind that `config`, resolved, asks for.
+    """
+    there = workdir.read(Path(config.reuse))
+    theirs, own = (configs.flat(one) for one in (records.configuration(there, config.reuse), config))
+    for key in own:
+        if (key == "method" or key.startswith("prompt.")) and theirs[key] != own[key]:
+            raise UserError(
+                f"config.reuse is {config.reuse!r}, a run with config.{key} {theirs[key]!r} instead of {own[key]!r};"
+                f" use --config.{key}={theirs[key]}"
+            )
+    return there
+
+
 def _reused(config: ConfigDict, system: build.System) -> learn.Reused:
     """What the run in the folder `config.reuse` has trained, if it was trained on this backbone."""
-    there = hosts.agreed(lambda: workdir.read(Path(config.reuse)))
+    there = hosts.agreed(lambda: reusable(config))
     if there.get("backbone") != system.sha256:
         raise UserError(f"config.reuse is {config.reuse!r}, a run on another backbone than config.backbone")
-    for key in ("method", "prompt"):
-        own = config[key].to_dict() if isinstance(config[key], ConfigDict) else config[key]
-        if (found := there["config"].get(key)) != own:
-            raise UserError(f"config.reuse is {config.reuse!r}, a run with config.{key} {found!r} instead of {own!r}")
     checkpoints = checkpoint.Checkpoints(Path(config.reuse))
     try:
-        memory = restore(checkpoints, ConfigDict(there["config"]), system).memory
+        memory = restore(checkpoints, records.configuration(there, config.reuse), system).memory
     finally:
         checkpoints.close()
     return learn.Reused(memory, config.reuse)

@@ -33,18 +33,31 @@ def steps_per_task(config: ConfigDict, system: build.System, stream: Stream) -> 
     if not jax.tree.leaves(abstract_tree(system)):
         return [0] * len(stream.tasks)
     train.make_optimizer(config.train.optimizer, config.train.optimizer_args)
+    check_similarity(config, stream)
+    check_tasks(config, stream, system.mesh.size)
+    batch, epochs = config.train.batch, config.train.epochs
+    return [epochs * loader.steps_per_epoch(len(task.train.pairs), batch) for task in stream.tasks]
+
+
+def check_similarity(config: ConfigDict, stream: Stream) -> None:
+    """Raises UserError unless the table of similarities, if there is one, can be read and knows every task."""
     if config.loss.similarity != "text":
         similarity.from_table(config.loss.similarity, [task.name for task in stream.tasks])
-    steps = []
-    for task in stream.tasks:
-        pairs = len(task.train.pairs)
-        if pairs < config.train.batch:
-            raise UserError(
-                f"task {task.name!r} has {pairs} training captions, too few for a batch: config.train.batch is"
-                f" {config.train.batch}"
-            )
-        steps.append(config.train.epochs * loader.steps_per_epoch(pairs, config.train.batch))
-    return steps
+
+
+def check_tasks(config: ConfigDict, stream: Stream, devices: int) -> None:
+    """Raises UserError, naming the smallest task, unless every task fills a batch, which is split over `devices`.
+
+    The batch is not fitted to the data: it decides how many negatives a pair has, and two runs would not be comparable.
+    """
+    pairs, name = min(((len(task.train.pairs), task.name) for task in stream.tasks), key=lambda pair: pair[0])
+    if pairs < config.train.batch:
+        fitting = pairs // devices * devices
+        remedy = f"--config.train.batch={fitting}" if fitting else f"at most --config.devices={pairs}"
+        raise UserError(
+            f"task {name!r} has {pairs} training captions, too few for a batch: config.train.batch is"
+            f" {config.train.batch}; use {remedy}"
+        )
 
 
 def abstract_tree(system: build.System) -> Tree:

@@ -41,7 +41,10 @@ def make_mesh(devices: int = 0) -> Mesh:
 def check_batch(name: str, size: int, mesh: Mesh) -> None:
     """Raises UserError unless a batch of `size` splits evenly over the mesh."""
     if size < 1 or size % mesh.size:
-        raise UserError(f"{name} is {size}, expected a multiple of the {mesh.size} devices it is split over")
+        raise UserError(
+            f"{name} is {size}, expected a multiple of the {mesh.size} devices it is split over; use"
+            f" --{name}={max(size // mesh.size, 1) * mesh.size}"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

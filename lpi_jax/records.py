@@ -1,5 +1,7 @@
 """What a run's config.json says: its configuration, also of an older version, and what of it makes its numbers."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,12 @@ def differences(there: Record, here: Record, path: str | Path) -> dict[str, tupl
         if _compared(key, values[0]) != _compared(key, values[1]):
             found[f"config.{key}"] = values
     return found | {name: (there[name], here[name]) for name in sorted(of_both) if there[name] != here[name]}
+
+
+def fingerprint(record: Record) -> str:
+    """sha256 (hexadecimal) of what a run was made from: its configuration and the hashes."""
+    made_from = {key: value for key, value in record.items() if key == "config" or isinstance(value, str)}
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def _compared(key: str, value: Any) -> Any:

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from jax import Array
-from ml_collections import ConfigDict
 from PIL import Image
 
-from lpi_jax import build, checkpoint, compilation, continual, devices, paths, routing, workdir
+from lpi_jax import build, checkpoint, compilation, continual, devices, paths, records, routing, workdir
 from lpi_jax.data import pictures, preprocess
 from lpi_jax.errors import UserError, reason
 from lpi_jax.gallery import tables
@@ -111,9 +110,9 @@ def load(directory: str | Path) -> Retriever:
     directory = paths.local(directory, "the run's directory")
     devices.available()
     record = workdir.read(directory)
-    config = ConfigDict(record["config"])
+    config = records.configuration(record, directory)
     config.devices = 1
-    compilation.keep_compiled(config.get("compilation_cache", compilation.AUTO))
+    compilation.keep_compiled(config.compilation_cache)
     system = build.system(config)
     if system.sha256 != record.get("backbone"):
         raise UserError(

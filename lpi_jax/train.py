@@ -1,5 +1,6 @@
 """One task: the optimiser, the jitted step, and the epochs. Only the method's tree is differentiated."""
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -51,8 +52,19 @@ def make_optimizer(name: str, arguments: Mapping[str, Any]) -> optax.GradientTra
     except UserError:
         raise
     except (TypeError, ValueError) as error:
-        raise UserError(f"config.train.optimizer_args do not fit optimiser {name!r}: {reason(error)}") from error
+        raise UserError(
+            f"config.train.optimizer_args do not fit optimiser {name!r}: {reason(error)}{_remedy(build, arguments)}"
+        ) from error
     return optimizer
+
+
+def _remedy(build: Callable, arguments: Mapping[str, Any]) -> str:
+    """What to give instead of arguments that the optimiser does not have; "" where it has them all."""
+    known = [name for name in inspect.signature(build).parameters if name != "learning_rate"]
+    left = {name: value for name, value in arguments.items() if name in known}
+    if len(left) == len(arguments):
+        return ""
+    return f'; it takes {", ".join(known)}: use --config.train.optimizer_args="{left}"'
 
 
 def _pytorch_sgd(momentum: float = 0.0, weight_decay: float = 0.0) -> optax.GradientTransformation:

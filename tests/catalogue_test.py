@@ -134,7 +134,8 @@ def test_several_streams_can_be_given_on_the_command_line(folder, form):
 
 def test_one_stream_of_several_needs_no_brackets_on_the_command_line():
     file = Path(__file__).parents[1] / "configs" / "own_data_lpi.py"
-    config, _ = command_line.parse([f"--config={file}", "--workdir=x", "--config.data.streams={'name': 'scenes'}"])
+    changes = ["--config.data.name=multi", "--config.data.streams={'name': 'scenes'}"]
+    config, _ = command_line.parse([f"--config={file}", "--workdir=x", *changes])
     assert config.data.to_dict()["streams"] == ({"name": "scenes"},)
 
 

@@ -195,7 +195,8 @@ ROWS = [(photo(0), ["a cat"], "pets", "train"), (photo(1), ["a dog"], "pets", "v
 
 def test_the_command_prints_the_table_and_writes_the_files(tiny_clip, tmp_path, capfd):
     path = manifest(tmp_path, ROWS)
-    assert main(command(preset(tmp_path), path, tiny_clip, tmp_path / "out")) == 0
+    fitting = [f"--config.{key}" for key in ("train.batch=1", "prompt.length=0", "prompt.layers=0", "prompt.depth=0")]
+    assert main(command(preset(tmp_path), path, tiny_clip, tmp_path / "out", *fitting)) == 0
     out, err = capfd.readouterr()
     assert err == ""
     told = table(survey(jsonl(path), 30, lambda _: 0))
@@ -251,8 +252,8 @@ def test_pictures_that_break_after_the_stream_was_read_are_told_too(
 ):
     read = checks._stream
 
-    def read_then_break(config):
-        found = read(config)
+    def read_then_break(*arguments):
+        found = read(*arguments)
         (tmp_path / "1.png").write_bytes(b"")
         return found
 

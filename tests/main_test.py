@@ -14,6 +14,7 @@ from lpi_jax.errors import UserError
 from lpi_jax.main import main
 
 ROOT = Path(__file__).parents[1]
+BUNDLED_FITS = [f"--config.prompt.{key}=0" for key in ("length", "layers", "depth")]
 COCO12 = ROOT / "lpi_jax" / "assets" / "coco12_similarity.csv"
 
 
@@ -67,7 +68,7 @@ def test_help_explains_flags_and_keys(capfd, arguments):
     assert main(["lpi_jax.main", *arguments]) == 0
     out, err = capfd.readouterr()
     assert err == ""
-    for word in ("--config=FILE[:PRESET]", "--config.KEY=VALUE", "--workdir=DIR", "released", "lpi_jax/config.py"):
+    for word in ("--config=FILE[:PRESET]", "--config.KEY=VALUE", "--workdir=DIR", "released", "lpi_jax/options.py"):
         assert word in out
     for key in configs.flat(configs.intended()):
         assert f"  {key} = " in out
@@ -149,7 +150,7 @@ def test_flags_and_values_may_be_written_in_several_ways(config_file):
             "-workdir=some where",
             "--config.train.lr",
             "1",
-            "--config.data.domains=fax, comic",
+            "--config.data.name=jsonl",
             "--config.data.task_order=('a, b', 'c')",
             "--config.data.crop_scale=0.5,1",
             "--config.data.flip=False",
@@ -167,8 +168,9 @@ def test_flags_and_values_may_be_written_in_several_ways(config_file):
     assert config.seed == 3
     assert config.train.lr == 1.0
     assert isinstance(config.train.lr, float)
-    assert config.data.domains == ("fax", "comic")
     assert config.data.task_order == ("a, b", "c")
+    scenes, _ = command_line.parse([f"--config={file}", "--workdir=x", "--config.data.domains=fax, comic"])
+    assert scenes.data.domains == ("fax", "comic")
     assert config.data.crop_scale == (0.5, 1.0)
     assert config.data.flip is False
     assert config.prompt.interaction is True
@@ -227,8 +229,10 @@ def test_a_configuration_file_that_is_not_there_is_named(refused, config_file, t
 
 
 def test_a_preset_that_does_not_exist_is_named(refused, config_file):
-    message = refused(f"--config={config_file()}:releasd")
-    assert message.endswith("experiment.py: preset is 'releasd', expected one of intended, released")
+    file = config_file()
+    assert refused(f"--config={file}:releasd") == (
+        f"{file}: preset is 'releasd', expected one of intended, released; did you mean --config={file}:released?"
+    )
 
 
 def test_a_file_without_presets_is_told_from_one_with(refused, config_file):
@@ -256,16 +260,27 @@ def test_loading_a_configuration_file_leaves_no_trace(config_file, tmp_path):
     [
         ("method=lpl", "config.method is 'lpl', expected 'lpi' or 'zero_shot'"),
         ("data.name=scene", "config.data.name is 'scene', expected one of scenes, jsonl, coco"),
-        ("data.name=jsonl", "config.data.path is empty, expected the path of a JSON Lines file"),
         ("data.domains=faks", "scenes: unknown domain 'faks'; did you mean 'fax'?"),
         ("data.domains=fax,fax", "scenes: domain 'fax' is given 2 times; expected once"),
         ("devices=99", "config.devices is 99, expected 0 (all) to "),
-        ("train.batch=49", "task 'comic' has 48 training captions, too few for a batch: config.train.batch is 49"),
-        ("data.train=2", "task 'comic' has 6 training captions, too few for a batch: config.train.batch is 16"),
+        (
+            "train.batch=49",
+            "task 'comic' has 48 training captions, too few for a batch: config.train.batch is 49; use"
+            " --config.train.batch=48",
+        ),
+        (
+            "data.train=2",
+            "task 'comic' has 6 training captions, too few for a batch: config.train.batch is 16; use"
+            " --config.train.batch=6",
+        ),
         ("prompt.length=40", "config.prompt.length is 40, too long for a context of 77 tokens and 16 patches"),
         ("train.optimizer=sdg", "config.train.optimizer is 'sdg', expected 'sgd' or the name of an optax optimiser"),
         ("train.optimizer_args={'momentun': 0.9}", "config.train.optimizer_args do not fit optimiser 'sgd': "),
-        ("train.optimizer=adamw", "config.train.optimizer_args do not fit optimiser 'adamw': "),
+        (
+            "train.optimizer_args={'momentum': 0.9, 'b1': 0.8}",
+            "config.train.optimizer_args do not fit optimiser 'sgd': _pytorch_sgd() got an unexpected keyword argument"
+            " 'b1'; it takes momentum, weight_decay: use --config.train.optimizer_args=\"{'momentum': 0.9}\"",
+        ),
         ("train.optimizer_args={'momentum': 'x'}", "config.train.optimizer_args do not fit optimiser 'sgd': "),
         ("loss.similarity={coco}", "similarity table {coco} has no entry for task 'comic'"),
         ("loss.similarity=nosuch.csv", "similarity table nosuch.csv cannot be read: No such file or directory"),
@@ -279,7 +294,10 @@ def test_what_does_not_fit_together_is_one_sentence(refused, small_flags, argume
 
 def test_more_prompt_layers_than_the_tower_has_is_one_sentence(refused, small_flags):
     message = refused(*small_flags, "--config.prompt.layers=3", "--config.prompt.depth=3")
-    assert message == "config.prompt.depth is 3, but the vision tower has 2 layers"
+    assert message == (
+        "config.prompt.depth is 3, but the vision tower has 2 layers; use --config.prompt.depth=2, or"
+        " --config.prompt.depth=0 for as many as there are"
+    )
 
 
 @pytest.mark.parametrize("key", ["backbone", "tokenizer"])
@@ -289,9 +307,14 @@ def test_a_missing_backbone_or_tokenizer_is_named(refused, small_flags, tmp_path
     assert message == f"{missing} does not exist; expected a checkpoint directory, a checkpoint file or a hub id"
 
 
-def test_a_missing_stream_is_named(refused, small_flags, tmp_path):
+def test_a_source_without_its_path_is_named(refused):
+    message = refused("--config.data.name=jsonl", *BUNDLED_FITS)
+    assert message == "config.data.path is empty, expected the path of a JSON Lines file"
+
+
+def test_a_missing_stream_is_named(refused, tmp_path):
     path = tmp_path / "nosuch.jsonl"
-    message = refused(*small_flags, "--config.data.name=jsonl", f"--config.data.path={path}")
+    message = refused("--config.data.name=jsonl", f"--config.data.path={path}", *BUNDLED_FITS)
     assert message == f"{path}: there is no such file; expected a JSON Lines file, one line per picture"
 
 

@@ -76,12 +76,28 @@ def test_another_configuration_is_an_error_that_shows_every_difference_and_only_
     )
 
 
-def test_a_key_that_only_one_of_the_two_has_is_a_difference(tmp_path):
+def test_an_argument_of_the_optimiser_that_only_one_of_the_two_has_is_a_difference(tmp_path):
+    workdir.claim(tmp_path, changed(train__optimizer_args={"momentum": 0.9}), MADE_FROM)
+    with pytest.raises(UserError, match=r"config\.train\.optimizer_args\.weight_decay is 'missing' there and 0\.0002"):
+        workdir.claim(tmp_path, intended(), MADE_FROM)
+
+
+def test_a_key_that_is_newer_than_the_run_is_as_the_run_did_it(tmp_path):
     workdir.claim(tmp_path, intended(), MADE_FROM)
     record = json.loads((tmp_path / "config.json").read_text())
-    del record["config"]["train"]["epochs"]
+    del record["config"]["towers"], record["config"]["matmul_precision"], record["config"]["train"]["checkpoints_kept"]
     (tmp_path / "config.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match=r"config\.train\.epochs is 'missing' there and 10 here"):
+    workdir.claim(tmp_path, intended(), {**MADE_FROM, "tokenizer": "7" * 64})
+    with pytest.raises(UserError, match=r"config\.towers\.text_heads is 0 there and 2 here; choose another"):
+        workdir.claim(tmp_path, changed(backbone="x.npz", towers__text_heads=2), MADE_FROM)
+
+
+def test_a_record_of_a_newer_version_is_named(tmp_path):
+    workdir.claim(tmp_path, intended(), MADE_FROM)
+    record = json.loads((tmp_path / "config.json").read_text())
+    record["config"]["train"]["warmup"] = 3
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"config\.json: there is no key 'train\.warmup'; expected a run of"):
         workdir.claim(tmp_path, intended(), MADE_FROM)
 
 

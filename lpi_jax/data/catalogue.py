@@ -37,12 +37,17 @@ def stream(settings: Settings, image_size: int) -> Stream:
     found = _arranged(settings, image_size)
     if not settings["cache_dir"]:
         return found
-    if settings["cache_side"] < image_size:
+    check_cache(settings, image_size)
+    return cached(found, settings["cache_dir"], settings["cache_side"])
+
+
+def check_cache(settings: Settings, image_size: int) -> None:
+    """Raises UserError if there is a cache whose pictures are smaller than the backbone's."""
+    if settings["cache_dir"] and settings["cache_side"] < image_size:
         raise UserError(
             f"config.data.cache_side is {settings['cache_side']}, expected at least {image_size}, the side of the"
-            " backbone's pictures"
+            f" backbone's pictures; use --config.data.cache_side={image_size}"
         )
-    return cached(found, settings["cache_dir"], settings["cache_side"])
 
 
 def _arranged(settings: Settings, image_size: int) -> Stream:

@@ -24,6 +24,8 @@ from lpi_jax.files import write_atomically, write_json
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+    from lpi_jax.refusals import Towers
+
 USAGE = """\
 Reads a whole stream as a run would, prints a table of what is in it, and writes check.json and
 a contact sheet (PNG) per task to --out. Nothing is downloaded.
@@ -36,7 +38,9 @@ a contact sheet (PNG) per task to --out. Nothing is downloaded.
   --help                  shows this text
 
 Bad examples are counted and the first are told, with data.on_bad_example=error, too, where a run
-would end at the first of them. Exit status: 0; 2 for a mistake in the command line or the data
+would end at the first of them. "a run would refuse: ..." tells, for every setting that does not
+fit the backbone, the data or the devices, what a run would end with before it begins; it does not
+count for the exit status. Exit status: 0; 2 for a mistake in the command line or the data
 (bad examples count only with data.on_bad_example=error; of several streams, that of all of
 them counts); 130 after Ctrl-C.
 """
@@ -156,53 +160,44 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE, end="")
         return terminal.OK
     config, out = command_line.parse([f"--out={OUT}", *arguments[1:]], "out")
+    from lpi_jax import refusals  # here, because JAX takes seconds to import and --help needs none of it
+
     out = Path(out)
-    stream, count_cut = _stream(config)
+    towers = refusals.look(config)
+    stream, count_cut = _stream(config, towers)
     with _writing(out):  # before the pictures are read, which may take an hour
         out.mkdir(parents=True, exist_ok=True)
     findings = survey(stream, config.data.max_words, count_cut)
     write(findings, out)
-    print(f"{table(findings)}\n\nWritten: {out}/check.json and {len(findings.tasks)} contact sheets")
+    refused = [f"a run would refuse: {sentence}" for sentence in refusals.refusals(config, towers, stream)]
+    told = "\n\n".join([table(findings), *(["\n".join(map(terminal.one_line, refused))] if refused else [])])
+    print(f"{told}\n\nWritten: {out}/check.json and {len(findings.tasks)} contact sheets")
     return terminal.MISTAKE if findings.bad and config.data.on_bad_example == "error" else terminal.OK
 
 
-def _stream(config: "ConfigDict") -> tuple[Stream, Callable[[Sequence[str]], int] | None]:
+def _stream(config: "ConfigDict", towers: "Towers") -> tuple[Stream, Callable[[Sequence[str]], int] | None]:
     """The stream, and a function that counts captions which the text tower cannot take whole; None: nobody can tell.
 
     The stream is the source's own, not a cache of it, without its bad examples, whatever a run would do with them.
     """
     from lpi_jax import build
     from lpi_jax.data import catalogue
-    from lpi_jax.models import weights
-    from lpi_jax.models.tokenizer import Tokenizer
 
-    source = build.BUNDLED if config.backbone == "bundled" else config.backbone
-    placeholders = 0 if config.method == "zero_shot" else config.prompt.length
     image_size, count_cut = DRAWN, None
-    try:
-        clip = weights.config(_at_hand(source))
-        image_size = clip.image_size
-        tokenizer = Tokenizer.load(_at_hand(config.tokenizer or source))
-        tower = build.Captions(tokenizer, clip.context_length, config.data.max_words)
-        count_cut = partial(tower.count_cut, placeholders=placeholders)
-    except UserError as error:
-        print(f"cut captions are not counted, drawn pictures are {image_size} pixels wide: {error}", file=sys.stderr)
+    if towers.clip:
+        image_size = towers.clip.image_size
+        placeholders = 0 if config.method == "zero_shot" else build.resolved(config, towers.clip).prompt.length
+        if towers.tokenizer and placeholders + 2 < towers.clip.context_length:
+            tower = build.Captions(towers.tokenizer, towers.clip.context_length, config.data.max_words)
+            count_cut = partial(tower.count_cut, placeholders=placeholders)
+    if towers.unknown:
+        reason = towers.unknown
+        print(f"cut captions are not counted, drawn pictures are {image_size} pixels wide: {reason}", file=sys.stderr)
     usual = config.data.to_dict()
     told = {"on_bad_example": "skip"}
     parts = tuple({**part, **told} if isinstance(part, Mapping) else part for part in usual["streams"])
     data = {**usual, **told, "streams": parts, "cache_dir": ""}
     return catalogue.stream(data, image_size), count_cut
-
-
-def _at_hand(path_or_hub_id: str | Path) -> Path:
-    """Where a checkpoint lies on this machine; UserError if it would have to be downloaded."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        path = Path(path_or_hub_id).expanduser()
-        return path if path.exists() else Path(snapshot_download(str(path_or_hub_id), local_files_only=True))
-    except Exception as error:  # many kinds: an impossible path, no hub id, never fetched
-        raise UserError(f"{path_or_hub_id} is not on this machine") from error
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 Spec section 2: a caption is tokenised behind P placeholder words "X", whose embeddings the text prompts replace.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -101,6 +102,13 @@ class Tokenizer:
             tokens = [*head, *words[:room], self._end]
             row[: len(tokens)] = tokens
         return ids, cut
+
+    def fingerprint(self) -> str:
+        """sha256 (hexadecimal) of the vocabulary and the merges: what the token ids of a caption follow from."""
+        merges = json.loads(self._backend.to_str())["model"].get("merges", [])
+        pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in merges]  # as older versions write them
+        content = json.dumps([sorted(self._backend.get_vocab().items()), pairs])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def _placeholder(self) -> int:
         ids = self._backend.encode(PLACEHOLDER, add_special_tokens=False).ids

@@ -85,8 +85,7 @@ def local_path(path_or_hub_id: str | Path) -> Path:
             return path
     except (OSError, RuntimeError, ValueError) as error:  # too long, not allowed, the home of nobody
         raise UserError(f"{brief(name)} cannot be looked up ({brief(error)}); {expected}") from error
-    hub_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and not name.endswith((".safetensors", ".npz"))
-    if isinstance(path_or_hub_id, Path) or not hub_id:
+    if isinstance(path_or_hub_id, Path) or not may_be_hub_id(name):
         raise UserError(f"{name} does not exist; {expected}")
     from huggingface_hub import snapshot_download
 
@@ -94,6 +93,12 @@ def local_path(path_or_hub_id: str | Path) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
     except Exception as error:  # many kinds: offline, unknown name, forbidden, disk full
         raise UserError(f"{name} is neither a local path nor a hub id that can be fetched ({brief(error)})") from error
+
+
+def may_be_hub_id(name: str) -> bool:
+    """Whether a name that is no local path could be one on the hub."""
+    written_as_one = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None
+    return written_as_one and not name.endswith((".safetensors", ".npz"))
 
 
 # ---- saving ----------------------------------------------------------------------------------------------------------
