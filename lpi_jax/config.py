@@ -112,9 +112,9 @@ def check(config: ConfigDict, given: Iterable[str] = ()) -> None:
 
 
 def changed(config: ConfigDict) -> list[str]:
-    """The dotted keys whose values are not those of the preset that the configuration was made from."""
-    usual = flat(PRESETS.get(config.get("preset"), intended)())
-    return [key for key, value in flat(config).items() if key not in usual or value != usual[key]]
+    """The dotted keys that are not what the preset has that the configuration was made from; also what was taken out."""
+    usual, values = flat(PRESETS.get(config.get("preset"), intended)()), flat(config)
+    return [key for key in {**usual, **values} if usual.get(key, KeyError) != values.get(key, KeyError)]
 
 
 def idle(config: ConfigDict, keys: Iterable[str]) -> list[str]:
@@ -142,7 +142,7 @@ def _refuse_idle_of_streams(values: dict[str, Any]) -> None:
 
 def _value(config: ConfigDict, key: str) -> Any:
     for part in key.split("."):
-        config = config[part]
+        config = config.get(part)
     return config.to_dict() if isinstance(config, ConfigDict) else config
 
 

@@ -212,7 +212,7 @@ OPTIONS: dict[str, Option] = {
     "data.val": Option(100, "validation pictures a task", least=1, reader=_source("scenes")),
     "data.cache_mb": Option(1024, "decoded pictures kept in memory", kind="speed", least=0),
     "data.cache_dir": Option(
-        "", "folder of pictures resized once, so that each is decoded once; '': none", kind="speed"
+        "", "folder of pictures resized once, so that each is decoded once; '': none", kind="place"
     ),
     "data.cache_side": Option(256, "of their shorter side, pixels", least=1, reader=CACHE),
     "data.train_transform": Option("random", "random: crop and flip", choices=("random", "centre"), reader=TRAINING),
