@@ -112,7 +112,7 @@ def check(config: ConfigDict, given: Iterable[str] = ()) -> None:
 
 
 def changed(config: ConfigDict) -> list[str]:
-    """The dotted keys that are not what the preset has that the configuration was made from; also what was taken out."""
+    """The dotted keys that are not as in the preset that the configuration was made from; also what was taken out."""
     usual, values = flat(PRESETS.get(config.get("preset"), intended)()), flat(config)
     return [key for key in {**usual, **values} if usual.get(key, KeyError) != values.get(key, KeyError)]
 
