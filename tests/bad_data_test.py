@@ -448,7 +448,8 @@ def run(tmp_path, small_settings, capfd):
         config = tmp_path / "experiment.py"
         config.write_text("from lpi_jax import config\n\n\nget_config = config.intended\n")
         wanted = {**small_settings, "data.name": "jsonl", "data.path": path, "train.batch": 8, **changes}
-        flags = [f"--config.{key}={value}" for key, value in wanted.items() if key != "data.domains"]
+        unread = ("data.domains", "data.train", "data.val")
+        flags = [f"--config.{key}={value}" for key, value in wanted.items() if key not in unread]
         status = main(["main", f"--config={config}", f"--workdir={tmp_path / 'run'}", *flags])
         return status, capfd.readouterr().err
 

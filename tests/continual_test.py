@@ -345,6 +345,6 @@ def test_eight_devices_give_the_recall_of_one_and_its_losses_to_1e_5(finished_ru
 
 def test_prompts_of_another_depth_are_not_reused(make_config, finished_run, tmp_path):
     config = make_config({"prompt.depth": 1, "reuse": str(finished_run.directory)})
-    with pytest.raises(UserError, match=r"a run with config.prompt .*'depth': 2.* instead of .*'depth': 1"):
+    with pytest.raises(UserError, match=r"a run with config.prompt.depth 2 instead of 1; use --config.prompt.depth=2"):
         continual.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -380,7 +380,11 @@ DIFFERENT = "process 1 has another {} than process 0; expected all processes to 
             "devices",
             "config.devices is 3, which gives the 2 processes 1 to 2 devices each; expected as many for each",
         ),
-        ("batch", "config.train.batch is 6, expected a multiple of the 4 devices it is split over"),
+        (
+            "batch",
+            "config.train.batch is 6, expected a multiple of the 4 devices it is split over; use"
+            " --config.train.batch=4",
+        ),
     ],
 )
 def test_what_cannot_work_is_the_same_sentence_in_all_processes(refused, name, sentence):

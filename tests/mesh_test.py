@@ -105,11 +105,20 @@ def test_batches_are_split_and_weights_are_everywhere(eight):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("train batch", "error: config.train.batch is 12, expected a multiple of the 8 devices it is split over\n"),
-        ("eval batch", "error: config.eval.batch is 12, expected a multiple of the 8 devices it is split over\n"),
+        (
+            "train batch",
+            "error: config.train.batch is 12, expected a multiple of the 8 devices it is split over; use"
+            " --config.train.batch=8\n",
+        ),
+        (
+            "eval batch",
+            "error: config.eval.batch is 12, expected a multiple of the 8 devices it is split over; use"
+            " --config.eval.batch=8\n",
+        ),
         (
             "devices of three",
-            "error: config.train.batch is 16, expected a multiple of the 3 devices it is split over\n",
+            "error: config.train.batch is 16, expected a multiple of the 3 devices it is split over; use"
+            " --config.train.batch=15\n",
         ),
         ("too many", "error: config.devices is 9, expected 0 (all) to 8, the devices found here\n"),
     ],

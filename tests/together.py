@@ -92,8 +92,14 @@ def calling(function: Callable, *arguments: Any) -> list[str]:
 def command_line(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     """`-m lpi_jax.main` with these settings, as one of several processes. A configuration file is put into `folder`."""
     file = folder / "config.py"
-    file.write_text("from lpi_jax import config\n\n\ndef get_config():\n    return config.intended()\n")
-    return ["-m", "lpi_jax.main", f"--config={file}", *flags({**settings, "distributed": True})]
+    file.write_text(
+        "from lpi_jax import config as configs\n\n\n"
+        "def get_config():\n"
+        "    config = configs.intended()\n"
+        f"    config.update_from_flattened_dict({dict(settings)!r})\n"
+        "    return config\n"
+    )
+    return ["-m", "lpi_jax.main", f"--config={file}", "--config.distributed=true"]
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
