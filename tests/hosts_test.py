@@ -351,7 +351,7 @@ def refused(tiny_clip, command, tmp_path_factory) -> tuple[list[Ended], list[dic
         "foreign": [[*usual, "--workdir=thesis"]] * 2,
         "of others": [[*usual, "--workdir=of others"]] * 2,
         "configuration": [usual, [*usual, "--config.seed=1"]],
-        "reuse": [usual, [*usual, "--config.reuse=nosuch"]],
+        "reuse": [usual, [*(flag for flag in usual if ".train." not in flag), "--config.reuse=nosuch"]],
         "stream": [[*usual, "--config.data.path=rewritten.jsonl"]] * 2,
         "backbone": [[*usual, "--config.backbone=retrained"]] * 2,
         "devices": [[*usual, "--config.devices=3"]] * 2,
