@@ -75,7 +75,9 @@ def system(config: ConfigDict) -> System:
     check_tokenizer(config, clip_config, tokenizer)
     mesh = meshes.make_mesh(config.devices)
     check_train_batch(config, mesh)
-    model = CLIP(clip_config, dtype=jnp.dtype(config.dtype), injection=config.prompt.injection)
+    model = CLIP(
+        clip_config, dtype=jnp.dtype(config.dtype), injection=config.prompt.injection, precision=config.matmul_precision
+    )
     backbone = meshes.put_replicated(params, mesh)
     mean, std = PIXELS[config.pixels]
     size, crop = clip_config.image_size, tuple(config.data.crop_scale)

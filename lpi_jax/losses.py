@@ -17,7 +17,8 @@ INTENDED_TASK_TEMPERATURE = 0.1
 def retrieval_loss(image_features: Array, text_features: Array, logit_scale: Array | float) -> Array:
     """Symmetric cross entropy of matching pairs, over the whole (global) batch.
 
-    S = logit_scale * I T^t; the mean of the cross entropies of rows and columns with the diagonal as target.
+    S = logit_scale * I T^t; the mean of the cross entropies of rows and columns with the diagonal as target. Features
+    that lie on several devices are gathered, and multiplied, in float32.
 
     Args:
       image_features: [B, E] float, L2-normalised.
@@ -28,7 +29,7 @@ def retrieval_loss(image_features: Array, text_features: Array, logit_scale: Arr
       Scalar, in nats.
     """
     _expect(image_features.ndim == 2 and image_features.shape == text_features.shape, image_features, text_features)
-    return _diagonal_cross_entropy(logit_scale * image_features @ text_features.T)
+    return _diagonal_cross_entropy(_product(logit_scale * image_features, text_features))
 
 
 def alignment_loss(visual: Array, textual: Array, form: Literal["released", "cosine"] = "cosine") -> Array:
@@ -48,9 +49,9 @@ def alignment_loss(visual: Array, textual: Array, form: Literal["released", "cos
     _expect(visual.ndim == textual.ndim == 3 and visual.shape[:2] == textual.shape[:2], visual, textual)
     v, x = visual.mean(-1), textual.mean(-1)
     if form == "released":
-        scores = (v / ALIGNMENT_TEMPERATURE) @ (x / ALIGNMENT_TEMPERATURE).T
+        scores = _product(v / ALIGNMENT_TEMPERATURE, x / ALIGNMENT_TEMPERATURE)
     elif form == "cosine":
-        scores = _unit_rows(v) @ _unit_rows(x).T / ALIGNMENT_TEMPERATURE
+        scores = _product(_unit_rows(v), _unit_rows(x)) / ALIGNMENT_TEMPERATURE
     else:
         raise ValueError(f"alignment form is {form!r}, expected 'released' or 'cosine'")
     return _diagonal_cross_entropy(scores)
@@ -83,7 +84,7 @@ def task_loss(
     _expect(prompts.ndim == 4 and similarity.shape == (len(prompts),) * 2, prompts, similarity)
     same = jnp.eye(len(prompts), dtype=bool)
     flat = _unit_rows(prompts.reshape(len(prompts), -1))
-    cosine = flat @ flat.T
+    cosine = _product(flat, flat)
     if form == "released":
         z, z_same = jax.nn.sigmoid(cosine / RELEASED_TASK_TEMPERATURE), 1.0
     elif form == "intended":
@@ -99,6 +100,11 @@ def task_loss(
     similar = (similarity > threshold) | same
     rows = _mean_where(attract, pairs & similar) + _mean_where(repel, pairs & ~similar)
     return jnp.where(seen, rows, 0.0).sum() / seen.sum()
+
+
+def _product(a: Array, b: Array) -> Array:
+    """a [N, E], b [M, E] -> a b^t [N, M] from all bits of the factors, on any device: temperatures magnify errors."""
+    return jnp.matmul(a, b.T, precision="highest")
 
 
 def _diagonal_cross_entropy(scores: Array) -> Array:

@@ -43,6 +43,7 @@ def summarise(
         "method": config.method,
         "preset": config.preset,
         "task_id": config.task_id,
+        "precision": {"towers": config.dtype, "products": config.matmul_precision},
         "stream": {"name": stream.name, "sha256": stream.fingerprint, "notes": dict(stream.notes)},
         "tasks": list(memory.names),
         "tasks_to_come": [task.name for task in stream.tasks[memory.count :]],

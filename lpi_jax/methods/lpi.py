@@ -61,7 +61,7 @@ def expand(factors: dict[str, Array]) -> tuple[Array, Array]:
 
     def product(modality: str) -> Array:
         token, width = factors[f"token_{modality}"], factors[f"width_{modality}"]
-        return jnp.einsum("...lk,...nk,...jk->...lnj", factors["layer"], token, width) / rank
+        return jnp.einsum("...lk,...nk,...jk->...lnj", factors["layer"], token, width, precision="highest") / rank
 
     return product("visual"), product("textual")
 
@@ -85,9 +85,10 @@ def interact(maps: dict[str, dict[str, Array]], visual: Array, textual: Array) -
 
     def mapped(source: Array, m: dict[str, Array]) -> Array:
         with_one = jnp.concatenate([source, jnp.ones_like(source[..., :1])], -1)
-        low = jnp.einsum("...lni,...ik->...lnk", with_one, m["source"])
+        low = jnp.einsum("...lni,...ik->...lnk", with_one, m["source"], precision="highest")
         rank = m["layer"].shape[-1]
-        return jnp.einsum("...lnk,...lk,...jk->...lnj", low, m["layer"], m["target"]) / rank
+        layer, target = m["layer"], m["target"]
+        return jnp.einsum("...lnk,...lk,...jk->...lnj", low, layer, target, precision="highest") / rank
 
     def mixed(own: Array, other: Array, m: dict[str, Array]) -> Array:
         return _layer_norm((1 - INTERACTION_SHARE) * own + INTERACTION_SHARE * mapped(other, m))

@@ -72,14 +72,20 @@ def _at(x: jax.Array, position: jax.Array | int) -> jax.Array:
 
 
 def _replace(x: jax.Array, prompts: jax.Array) -> jax.Array:
-    """[B, N, D] with positions 1..P replaced by prompts [B or 1, P, D]."""
-    prompts = jnp.broadcast_to(prompts, (x.shape[0], *prompts.shape[1:]))
+    """[B, N, D] with positions 1..P replaced by prompts [B or 1, P, D] float32."""
+    prompts = _for_each(prompts, x)
     return jnp.concatenate([x[:, :1], prompts, x[:, 1 + prompts.shape[1] :]], axis=1)
 
 
 def _add(x: jax.Array, prompts: jax.Array) -> jax.Array:
-    """[B, N, D] with prompts [B or 1, P, D] added to positions 1..P."""
-    return x + jnp.pad(prompts, ((0, 0), (1, x.shape[1] - 1 - prompts.shape[1]), (0, 0)))
+    """[B, N, D] with prompts [B or 1, P, D] float32 added to positions 1..P."""
+    return x + _for_each(jnp.pad(prompts, ((0, 0), (1, x.shape[1] - 1 - prompts.shape[1]), (0, 0))), x)
+
+
+def _for_each(prompts: jax.Array, x: jax.Array) -> jax.Array:
+    """[B or 1, N, D] float32 -> [B, N, D] in the dtype of x."""
+    # Cast last: its transpose casts first, so that gradients are summed over the batch, and its devices, in float32.
+    return jnp.broadcast_to(prompts, (x.shape[0], *prompts.shape[1:])).astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -163,7 +169,7 @@ class Encoder(nn.Module):
         self.layers = [Block(self.config, self.tower, self.causal, self.dtype) for _ in range(self.tower.layers)]
 
     def __call__(self, x: jax.Array, prompts: jax.Array | None, pooled: jax.Array | int) -> jax.Array:
-        """x [B, N, D], prompts None or [B or 1, L, P, D], pooled position ([] or [B]) -> that token, [B, D]."""
+        """x [B, N, D], prompts None or [B or 1, L, P, D] float32, pooled position ([] or [B]) -> that token, [B, D]."""
         inject = _add if self.injection == "add" else _replace
         for index, block in enumerate(self.layers):
             if prompts is not None and 0 < index < prompts.shape[1]:
@@ -226,7 +232,7 @@ class VisionTower(nn.Module):
         if prompts is not None:  # behind the class token, without positions
             first = jnp.broadcast_to(prompts[:, 0], (x.shape[0], *prompts.shape[2:]))
             x = jnp.concatenate([x[:, :1], first, x[:, 1:]], axis=1)
-        return self.post_layernorm(self.encoder(self.pre_layrnorm(x), _cast(prompts, self.dtype), 0))
+        return self.post_layernorm(self.encoder(self.pre_layrnorm(x), prompts, 0))
 
 
 class TextTower(nn.Module):
@@ -244,20 +250,21 @@ class TextTower(nn.Module):
     def __call__(self, token_ids: jax.Array, prompts: jax.Array | None) -> jax.Array:
         """[B, N] -> the EOT token (the highest id, the first if repeated) after the last block, [B, D] float32."""
         x = self.embeddings(token_ids, None if prompts is None else prompts[:, 0]).astype(self.dtype)
-        return self.final_layer_norm(self.encoder(x, _cast(prompts, self.dtype), jnp.argmax(token_ids, axis=-1)))
+        return self.final_layer_norm(self.encoder(x, prompts, jnp.argmax(token_ids, axis=-1)))
 
 
 class CLIP(nn.Module):
     """Both towers and their projections. `dtype` is what the blocks compute in; parameters and features are float32.
 
-    LayerNorm statistics, softmax and everything after the last block are float32 too. (A GPU or TPU may round the
-    factors of float32 matrix products unless `jax.default_matmul_precision` says otherwise.) `init` only makes the
-    leaves; `init_params` gives them CLIP's initial values.
+    LayerNorm statistics, softmax, sums of gradients over a batch and everything after the last block are float32 too.
+    `precision` is that of float32 products, also of their gradients: a TPU or a recent GPU rounds the factors unless it
+    is "highest". `init` only makes the leaves; `init_params` gives them CLIP's initial values.
     """
 
     config: CLIPConfig
     dtype: Any = jnp.float32
     injection: Literal["add", "replace"] = "add"
+    precision: Literal["highest", "high", "default"] = "highest"
 
     def setup(self):
         if self.injection not in ("add", "replace"):
@@ -283,7 +290,9 @@ class CLIP(nn.Module):
         if images.ndim != 4 or images.shape[1:] != (size, size, 3):
             raise ValueError(f"images must be [B, {size}, {size}, 3] for this model; got {list(images.shape)}")
         prompts = _batched(prompts, self.config.vision, images.shape[0], "image")
-        return _normalise(self.visual_projection(self.vision_model(images, prompts)))
+        # A product remembers the precision it was traced with, and so do its transposes in the backward pass.
+        with jax.default_matmul_precision(self.precision):
+            return _normalise(self.visual_projection(self.vision_model(images, prompts)))
 
     def encode_text(self, token_ids: jax.Array, prompts: jax.Array | None = None) -> jax.Array:
         """Caption features.
@@ -305,15 +314,12 @@ class CLIP(nn.Module):
             raise ValueError(
                 f"{prompts.shape[2]} text prompts, a start and an end token do not fit in {token_ids.shape[1]} tokens"
             )
-        return _normalise(self.text_projection(self.text_model(token_ids, prompts)))
+        with jax.default_matmul_precision(self.precision):
+            return _normalise(self.text_projection(self.text_model(token_ids, prompts)))
 
     def __call__(self, images: jax.Array, token_ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Image features [B, E], caption features [B, E] and the logit scale [] (the factor, not its logarithm)."""
         return self.encode_image(images), self.encode_text(token_ids), jnp.exp(self.logit_scale)
-
-
-def _cast(prompts: jax.Array | None, dtype: Any) -> jax.Array | None:
-    return None if prompts is None else prompts.astype(dtype)
 
 
 def _batched(prompts: jax.Array | None, tower: TowerConfig, batch: int, name: str) -> jax.Array | None:
