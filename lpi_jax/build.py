@@ -70,7 +70,7 @@ class System(NamedTuple):
 def system(config: ConfigDict) -> System:
     """Loads the backbone and builds everything around it; UserError for what does not fit together."""
     source = BUNDLED if config.backbone == "bundled" else config.backbone
-    clip_config, params = weights.load(source)
+    clip_config, params = weights.load(source, weights.Towers(**config.towers.to_dict()))
     tokenizer = Tokenizer.load(config.tokenizer or source)
     check_tokenizer(config, clip_config, tokenizer)
     mesh = meshes.make_mesh(config.devices)
@@ -98,11 +98,16 @@ def system(config: ConfigDict) -> System:
 
 
 def check_tokenizer(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) -> None:
-    """Raises UserError unless the text tower embeds every token."""
+    """Raises UserError unless the text tower embeds every token and pools where the tokenizer ends a caption."""
     if tokenizer.vocab_size > clip.vocab_size:
         raise UserError(
             f"the tokenizer has {tokenizer.vocab_size} tokens but backbone {config.backbone} embeds only"
             f" {clip.vocab_size}; choose another by --config.tokenizer=DIR"
+        )
+    if clip.end_of_text not in (None, tokenizer.vocab_size - 1):
+        raise UserError(
+            f"the tokenizer ends captions with id {tokenizer.vocab_size - 1} but backbone {config.backbone} pools them"
+            f" at id {clip.end_of_text}; choose another by --config.tokenizer=DIR"
         )
 
 

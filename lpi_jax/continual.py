@@ -89,6 +89,8 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
 
     done = sum(steps[:finished]) + checkpoints.steps_inside(finished)
     log = Log(directory, sum(steps), done, config.train.batch) if hosts.first() else Silence()
+    if system.model.config.assumed:
+        log.prints(f"backbone {system.model.config.assumed}")
     if stream.skipped:
         counts = ", ".join(f"{count} {kind}" for kind, count in stream.skipped.items())
         log.prints(f"bad examples left out: {counts}; python -m lpi_jax.data.check tells which")

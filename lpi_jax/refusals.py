@@ -16,7 +16,7 @@ from lpi_jax import mesh as meshes
 from lpi_jax.data import catalogue
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
-from lpi_jax.models import weights
+from lpi_jax.models import hub, weights
 from lpi_jax.models.clip import CLIPConfig
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.options import TRAINING, flat
@@ -42,11 +42,12 @@ def look(config: ConfigDict) -> Towers:
     source = build.BUNDLED if config.backbone == "bundled" else config.backbone
     found: list[Any] = []
     unknown, refused = [], []
-    for name, load in ((source, weights.config), (config.tokenizer or source, Tokenizer.load)):
+    sizes = partial(weights.config, towers=weights.Towers(**config.towers.to_dict()))
+    for name, load in ((source, sizes), (config.tokenizer or source, Tokenizer.load)):
         found.append(None)
         try:
             path = _at_hand(name)
-            if path or not weights.may_be_hub_id(str(name)):  # which a run would fetch
+            if path or not hub.is_hub_id(str(name)):  # which a run would fetch
                 found[-1] = load(path or Path(name))
         except UserError as error:
             refused.append(str(error))
@@ -90,11 +91,8 @@ def refusals(config: ConfigDict, towers: Towers, stream: Stream) -> list[str]:
 
 
 def _at_hand(path_or_hub_id: str | Path) -> Path | None:
-    """Where a checkpoint lies on this machine; None if it would have to be downloaded."""
-    from huggingface_hub import snapshot_download
-
+    """Where a checkpoint lies on this machine; None if it would have to be downloaded, or is nowhere."""
     try:
-        path = Path(path_or_hub_id).expanduser()
-        return path if path.exists() else Path(snapshot_download(str(path_or_hub_id), local_files_only=True))
-    except Exception:  # many kinds: an impossible path, no hub id, never fetched
+        return hub.local_path(path_or_hub_id, fetch=False)
+    except UserError:
         return None

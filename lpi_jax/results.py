@@ -56,6 +56,7 @@ def summarise(
             "backbone": sum(leaf.size for leaf in jax.tree.leaves(system.backbone)),
             "backbone_source": config.backbone,
             "backbone_sha256": system.sha256,
+            "backbone_assumed": system.model.config.assumed,
         },
         "counts": {
             "train_pictures": [len(task.train) for task in stream.tasks],

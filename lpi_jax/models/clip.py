@@ -9,7 +9,7 @@ Shapes: B batch, S image size, N text length, E embedding, D a tower's width, L 
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
@@ -40,7 +40,13 @@ class TowerConfig:
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Both towers; `activation` is "quick_gelu" (OpenAI's models) or "gelu"."""
+    """Both towers.
+
+    Attributes:
+      activation: "quick_gelu" (OpenAI's models) or "gelu".
+      end_of_text: the id that captions are pooled at, the highest that they hold; None: the highest of the vocabulary.
+      assumed: where activation and heads were taken from, if the weights do not say it: for the user, in words.
+    """
 
     image_size: int
     patch_size: int
@@ -51,6 +57,8 @@ class CLIPConfig:
     context_length: int = 77
     activation: str = "quick_gelu"
     layer_norm_eps: float = 1e-5
+    end_of_text: int | None = None
+    assumed: str = field(default="", compare=False)
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:

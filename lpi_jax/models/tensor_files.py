@@ -61,6 +61,30 @@ def directory_tensors(path: Path) -> dict[str, np.ndarray]:
     return state
 
 
+def holds_safetensors(path: Path) -> bool:
+    """Whether a Hugging Face directory has its weights as safetensors, one file or sharded."""
+    return any((path / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+
+
+def msgpack_tensors(path: Path) -> dict[str, np.ndarray]:
+    """All arrays in a msgpack file of Flax's, by the names on their way, joined by slashes.
+
+    The format can name arrays, numbers and text only: nothing in it is executed. Raises: UserError for a damaged file.
+    """
+    from flax import serialization, traverse_util
+
+    try:
+        tree = serialization.msgpack_restore(path.read_bytes())
+        if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+            raise ValueError(f"it holds a {type(tree).__name__}, expected names and arrays")
+        state = {"/".join(map(str, names)): value for names, value in traverse_util.flatten_dict(tree).items()}
+        if stray := [key for key, value in state.items() if not isinstance(value, np.ndarray | np.generic)]:
+            raise ValueError(f"{stray[0]} is no array")
+        return state
+    except Exception as error:  # whatever damaged bytes make the reader raise
+        raise UserError(f"{path} is not a readable msgpack file of Flax's ({brief(error)})") from error
+
+
 def json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a Hugging Face directory. Raises: UserError if there is none that can be read."""
     if not path.is_file():

@@ -5,7 +5,6 @@ sha256), so a checkpoint either fills the whole tree and is used up by it, or th
 """
 
 import hashlib
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -20,85 +19,101 @@ from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically, write_json
 from lpi_jax.models import tensor_files
 from lpi_jax.models.clip import ACTIVATIONS, CLIPConfig, TowerConfig, param_shapes
+from lpi_jax.models.hub import FLAX, local_path, names_in, unreadable, with_weights
 from lpi_jax.models.tensor_files import brief, listed
+from lpi_jax.models.towers import (
+    DESCRIPTION,
+    MAX_LAYERS,
+    UNTOLD,
+    Described,
+    Towers,
+    described,
+    from_shapes,
+    plain_names,
+)
 
 Leaf = tuple[str, ...]  # the path of a leaf in the tree
 Params = dict[str, Any]  # nested dicts of float32 arrays
+__all__ = ["Towers", "config", "fingerprint", "from_openai", "load", "local_path", "save"]
 
 HF_BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 OPENAI_SCALARS = ("input_resolution", "context_length", "vocab_size")
-MAX_LAYERS, MAX_SIZE = 512, 2**20
+MAX_SIZE, MAX_PADDING = 2**20, 1024
 
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
 
 
-def load(path_or_hub_id: str | Path) -> tuple[CLIPConfig, Params]:
+def load(path_or_hub_id: str | Path, towers: Towers = UNTOLD) -> tuple[CLIPConfig, Params]:
     """Reads a CLIP checkpoint.
 
     Args:
-      path_or_hub_id: a Hugging Face directory (config.json and safetensors, one file or sharded), a hub id such as
-        "openai/clip-vit-base-patch16" (downloaded once into the hub's cache), or one .safetensors or .npz file with
-        OpenAI's key names.
+      path_or_hub_id: a Hugging Face directory (config.json and safetensors, one file or sharded, or Flax's msgpack); a
+        directory with open_clip_config.json and open_clip_model.safetensors; a hub id such as
+        "openai/clip-vit-base-patch16", or ID@REVISION (downloaded once into the hub's cache); or one .safetensors or
+        .npz file with OpenAI's key names, which open_clip_config.json beside it may describe.
+      towers: what is known of weights under OpenAI's names, before what files say.
 
     Returns: the configuration and the tree of float32 NumPy arrays, to be placed on devices by the caller.
     Raises: UserError where anything is missing, left over, misshapen or unreadable.
     """
-    path = local_path(path_or_hub_id)
-    if path.is_dir():
-        config = _config_of_directory(path)
+    path = with_weights(path_or_hub_id)
+    if file := _openai_file(path):
+        return _from_openai(tensor_files.tensors(file), str(file), towers, described(file.parent))
+    config = _config_of_directory(path, towers)
+    if tensor_files.holds_safetensors(path):
         return config, _fill(config, tensor_files.directory_tensors(path), _hf_source, HF_BUFFERS, str(path))
-    return _from_openai(tensor_files.tensors(path), str(path))
+    if not (path / FLAX).is_file():
+        raise UserError(f"{path / 'model.safetensors'} does not exist; the folder {unreadable(names_in(path))}")
+    return config, _fill(config, tensor_files.msgpack_tensors(path / FLAX), _flax_source, (), str(path))
 
 
-def config(path_or_hub_id: str | Path) -> CLIPConfig:
+def config(path_or_hub_id: str | Path, towers: Towers = UNTOLD) -> CLIPConfig:
     """The configuration that `load` returns, without the tensors.
 
     Args:
-      path_or_hub_id: as for `load`. Of a directory only config.json is read, of a .safetensors file only the shapes; a
-        .npz file is read whole. A hub id is downloaded as for `load`.
+      path_or_hub_id, towers: as for `load`. Of a Hugging Face directory only config.json is read, of a .safetensors
+        file only the shapes; a .npz file is read whole. A hub id is downloaded as for `load`.
 
     Raises: UserError where what is read is missing, unreadable or unusable. Only `load` finds out whether all tensors
       fit.
     """
-    path = local_path(path_or_hub_id)
-    return _config_of_directory(path) if path.is_dir() else _config_from_openai(tensor_files.shapes(path), str(path))
+    path = with_weights(path_or_hub_id)
+    if file := _openai_file(path):
+        return from_shapes(plain_names(tensor_files.shapes(file)), str(file), towers, described(file.parent))
+    return _config_of_directory(path, towers)
 
 
-def from_openai(state: Mapping[str, np.ndarray]) -> tuple[CLIPConfig, Params]:
-    """A ViT CLIP from tensors under OpenAI's key names; the configuration follows from the shapes (heads = width / 64).
+def from_openai(state: Mapping[str, np.ndarray], towers: Towers = UNTOLD) -> tuple[CLIPConfig, Params]:
+    """A ViT CLIP from tensors under OpenAI's key names; the configuration follows from the shapes.
+
+    Args:
+      towers: activation and heads; what it does not say is as in OpenAI's models: quick_gelu, heads = width / 64.
 
     Raises: UserError that lists what is missing, left over or misshapen.
     """
-    return _from_openai(state, "the OpenAI state")
+    return _from_openai(state, "the OpenAI state", towers, None)
 
 
-def local_path(path_or_hub_id: str | Path) -> Path:
-    """A local file or directory as it is; the files (json, safetensors, txt) of a hub id from the hub's cache.
-
-    Raises: UserError for what is not here and cannot be fetched, or is no possible path.
-    """
-    name, expected = str(path_or_hub_id), "expected a checkpoint directory, a checkpoint file or a hub id"
-    try:
-        path = Path(name).expanduser()
-        if path.exists():
-            return path
-    except (OSError, RuntimeError, ValueError) as error:  # too long, not allowed, the home of nobody
-        raise UserError(f"{brief(name)} cannot be looked up ({brief(error)}); {expected}") from error
-    if isinstance(path_or_hub_id, Path) or not may_be_hub_id(name):
-        raise UserError(f"{name} does not exist; {expected}")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
-    except Exception as error:  # many kinds: offline, unknown name, forbidden, disk full
-        raise UserError(f"{name} is neither a local path nor a hub id that can be fetched ({brief(error)})") from error
-
-
-def may_be_hub_id(name: str) -> bool:
-    """Whether a name that is no local path could be one on the hub."""
-    written_as_one = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) is not None
-    return written_as_one and not name.endswith((".safetensors", ".npz"))
+def _openai_file(path: Path) -> Path | None:
+    """The file with OpenAI's names that `path` is or holds; None for a Hugging Face directory."""
+    if not path.is_dir():
+        return path
+    known = (path / "config.json").is_file()
+    if not (path / DESCRIPTION).is_file() or (known and tensor_files.holds_safetensors(path)):
+        return None
+    files = [path / "open_clip_model.safetensors"]
+    if not files[0].is_file():
+        files = sorted(file for file in path.iterdir() if file.suffix in (".safetensors", ".npz"))
+    if len(files) == 1:
+        return files[0]
+    if known:
+        return None
+    if files:
+        raise UserError(
+            f"{path} holds {DESCRIPTION} and several checkpoints: {listed(f.name for f in files)}; name one"
+        )
+    raise UserError(f"{path} {unreadable(names_in(path))}")
 
 
 # ---- saving ----------------------------------------------------------------------------------------------------------
@@ -201,6 +216,11 @@ _OPENAI_NAMES = (
 )
 
 
+def _flax_source(leaf: Leaf, shape: tuple[int, ...]):
+    """transformers' Flax models: the same names and layouts, blocks numbered one level deeper."""
+    return "/".join(re.sub(r"^layers_(\d+)$", r"layers/\1", part) for part in leaf), shape, lambda source: source
+
+
 def _openai_source(leaf: Leaf, shape: tuple[int, ...]):
     """OpenAI: other names, query, key and value fused, both projections [in, out]."""
     key, source_shape, convert = _hf_source(leaf, shape)
@@ -225,6 +245,8 @@ def _fill(
         used.add(key)
         if key not in state:
             missing.append(key)
+        elif source_shape == () and np.shape(state[key]) == (1,):  # how some save logit_scale
+            leaves[leaf] = np.array(_as_float32(state[key], key, name)[0], np.float32)
         elif np.shape(state[key]) != source_shape:
             misshapen.append(f"{key} is {list(np.shape(state[key]))}, expected {list(source_shape)}")
         else:
@@ -258,8 +280,11 @@ _HF_TEXT = {"hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 
 _HF_VISION = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 
 
-def _config_of_directory(directory: Path) -> CLIPConfig:
+def _config_of_directory(directory: Path, towers: Towers) -> CLIPConfig:
     path = directory / "config.json"
+    if towers != UNTOLD:
+        told = ", ".join(f"{key} {value!r}" for key, value in towers._asdict().items() if value)
+        raise UserError(f"config.towers says {told}, but {path} says it itself; leave config.towers as it was")
     return _config_from_hf(tensor_files.json_object(path), path)
 
 
@@ -292,16 +317,19 @@ def _config_from_hf(fields: dict[str, Any], path: Path) -> CLIPConfig:
         return values[0]
 
     if fields.get("model_type", "clip") != "clip":
-        raise UserError(f"{path}: model_type must be 'clip', not {brief(fields['model_type'])}")
+        raise UserError(
+            f"{path}: model_type must be 'clip', not {brief(fields['model_type'])}, another family of models"
+        )
     text, vision = section("text_config"), section("vision_config")
     if vision.get("num_channels", 3) != 3:
         raise UserError(f"{path}: num_channels must be 3, not {brief(vision['num_channels'])}")
     vocab_size = size(text, "vocab_size", 49408)
-    # 2 is what the first converted checkpoints say; they too pool at the highest id.
-    if text.get("eos_token_id", 2) not in (2, vocab_size - 1):
+    # 2 is what the first converted checkpoints say; they too pool at the highest id. Rows behind it are padding.
+    end = text.get("eos_token_id", 2)
+    if type(end) is not int or (end != 2 and not vocab_size - MAX_PADDING <= end < vocab_size):
         raise UserError(
             f"{path}: eos_token_id must be {vocab_size - 1}, the highest id (or 2 in old files), where captions are "
-            f"pooled; not {brief(text['eos_token_id'])}"
+            f"pooled, or less by the rows of padding, fewer than {MAX_PADDING}; not {brief(end)}"
         )
     activation, epsilon = common("hidden_act", "quick_gelu"), common("layer_norm_eps", 1e-5)
     if activation not in list(ACTIVATIONS):
@@ -319,6 +347,7 @@ def _config_from_hf(fields: dict[str, Any], path: Path) -> CLIPConfig:
             context_length=size(text, "max_position_embeddings", 77),
             activation=activation,
             layer_norm_eps=float(epsilon),
+            end_of_text=None if end in (2, vocab_size - 1) else end,
         )
     except UserError:
         raise
@@ -342,8 +371,8 @@ def _config_to_hf(config: CLIPConfig, dtype: np.dtype) -> dict[str, Any]:
             model_type="clip_text_model",
             vocab_size=config.vocab_size,
             max_position_embeddings=config.context_length,
-            bos_token_id=config.vocab_size - 2,
-            eos_token_id=config.vocab_size - 1,
+            bos_token_id=(config.vocab_size - 1 if config.end_of_text is None else config.end_of_text) - 1,
+            eos_token_id=config.vocab_size - 1 if config.end_of_text is None else config.end_of_text,
             pad_token_id=0,
         ),
         "vision_config": section(
@@ -356,45 +385,9 @@ def _config_to_hf(config: CLIPConfig, dtype: np.dtype) -> dict[str, Any]:
     }
 
 
-def _from_openai(state: Mapping[str, np.ndarray], name: str) -> tuple[CLIPConfig, Params]:
-    config = _config_from_openai({key: np.shape(value) for key, value in state.items()}, name)
+def _from_openai(
+    state: Mapping[str, np.ndarray], name: str, towers: Towers, file: Described | None
+) -> tuple[CLIPConfig, Params]:
+    state = plain_names(state)
+    config = from_shapes({key: np.shape(value) for key, value in state.items()}, name, towers, file)
     return config, _fill(config, state, _openai_source, OPENAI_SCALARS, name)
-
-
-def _config_from_openai(shapes: Mapping[str, tuple[int, ...]], name: str) -> CLIPConfig:
-    """Shapes of tensors under OpenAI's key names -> CLIPConfig."""
-    if any(key.startswith("vision_model.") for key in shapes):
-        raise UserError(f"{name} has Hugging Face's key names: give the directory that holds it and its config.json")
-    if "visual.layer1.0.conv1.weight" in shapes:
-        raise UserError(f"{name} is a ResNet CLIP; only the ViT models are supported")
-
-    def shape(key: str, rank: int) -> tuple[int, ...]:
-        if key not in shapes:
-            raise UserError(f"{name} does not fit a CLIP ViT; tensors missing: {key}")
-        found = shapes[key]
-        if len(found) != rank or 0 in found:
-            raise UserError(f"{name}: {key} is {list(found)}, expected {rank} dimensions, none of them 0")
-        return found
-
-    def tower(width: int, prefix: str) -> TowerConfig:
-        blocks = {key.removeprefix(prefix).split(".")[0] for key in shapes if key.startswith(prefix)}
-        if width % 64:
-            raise UserError(f"{name}: the width below {prefix} is {width}, expected a multiple of 64 (64 per head)")
-        if not 1 <= len(blocks) <= MAX_LAYERS:
-            raise UserError(f"{name} has {len(blocks)} blocks below {prefix}, expected 1 to {MAX_LAYERS}")
-        return TowerConfig(width, len(blocks), width // 64, shape(f"{prefix}0.mlp.c_fc.weight", 2)[0])
-
-    vision_width, _, patch, _ = shape("visual.conv1.weight", 4)
-    vocab_size, text_width = shape("token_embedding.weight", 2)
-    patches = shape("visual.positional_embedding", 2)[0] - 1
-    if patches < 1 or math.isqrt(patches) ** 2 != patches:
-        raise UserError(f"{name}: visual.positional_embedding has {patches + 1} rows, expected 1 + a square number")
-    return CLIPConfig(
-        image_size=math.isqrt(patches) * patch,
-        patch_size=patch,
-        embed_dim=shape("text_projection", 2)[1],
-        vision=tower(vision_width, "visual.transformer.resblocks."),
-        text=tower(text_width, "transformer.resblocks."),
-        vocab_size=vocab_size,
-        context_length=shape("positional_embedding", 2)[0],
-    )
