@@ -251,3 +251,11 @@ def test_a_pil_image_that_cannot_be_seen_is_a_users_mistake(model):
     deep = Image.fromarray(np.array([[0, 70_000]], np.int32))
     with pytest.raises(UserError, match=r"^a picture in mode I cannot be used \(its grey reaches from 0 to 70000"):
         model.encode_image(deep)
+
+
+def test_a_run_that_was_recorded_before_a_key_came_is_loaded(copied_run):
+    record = copied_run.directory / "config.json"
+    fields = json.loads(record.read_text(encoding="utf-8"))
+    del fields["config"]["towers"], fields["config"]["matmul_precision"]
+    record.write_text(json.dumps(fields), encoding="utf-8")
+    assert lpi_jax.load(copied_run.directory).tasks == tuple(copied_run.results["tasks"])
