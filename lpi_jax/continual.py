@@ -88,7 +88,10 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
         refill(gallery, _features(directory, finished), vals[:finished], progress.memory)
 
     done = sum(steps[:finished]) + checkpoints.steps_inside(finished)
-    log = Log(directory, sum(steps), done, config.train.batch) if hosts.first() else Silence()
+    log = Silence()
+    if hosts.first():
+        evaluations = [seconds["evaluation"] for seconds in progress.seconds]
+        log = Log(directory, sum(steps), done, config.train.batch, len(steps), evaluations)
     if system.model.config.assumed:
         log.prints(f"backbone {system.model.config.assumed}")
     if stream.skipped:
@@ -104,11 +107,12 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
                 trained = learner.learn(task, number, progress.memory)
                 learnt = time.monotonic()
 
-                log.says(f"task {number + 1}/{len(stream.tasks)} {task.name}, evaluation")
+                log.says(number, task.name, "evaluation")
                 before = progress.memory
                 progress.memory = learn.remember(config, system, before, task, number, trained)
                 progress.stages.append(measure(config, gallery, before, progress.memory, vals[number]))
                 ended = time.monotonic()
+                log.evaluated(ended - learnt)
 
                 progress.seconds.append({"training": learnt - began, "evaluation": ended - learnt})
                 progress.cut += sum(captions_cut(system, split) for split in (task.train, task.val))

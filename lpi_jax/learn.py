@@ -85,6 +85,7 @@ class Learner:
     ) -> None:
         self._config, self._system, self._checkpoints, self._log = config, system, checkpoints, log
         self._steps, self._stop = steps, stop
+        self._compiled = False
         self._optimizer = train.make_optimizer(config.train.optimizer, config.train.optimizer_args)
         self._step = train.make_step(system.model, system.method, self._optimizer, system.mesh, system.mean, system.std)
 
@@ -105,6 +106,8 @@ class Learner:
             state = mesh.put_replicated(saved, system.mesh)
         done = int(state.step)
         self._log.catch_up(sum(self._steps[:number]) + done)
+        if not self._compiled:
+            self._log.says(number, task.name, "compiling", stays=True)
         context = system.method.context(finished, memories.capacity(memory.count + 1))
         batches = loader.training_batches(
             loader.remembered(task.train, config.data.cache_mb << 19),
@@ -152,11 +155,13 @@ class Learner:
         """Log, then checkpoint, then end if asked to."""
         settings, steps = self._config.train, self._steps[number]
         total = sum(self._steps[:number]) + done
+        per_epoch = steps // settings.epochs
+        epoch = (done - 1) // per_epoch + 1
+        self._compiled = True
+        self._log.says(number, task.name, f"epoch {epoch}/{settings.epochs}")
         self._log.advance(waited)
         logged = done % settings.log_every == 0 or done == steps
         if logged:
-            epoch = (done - 1) // (steps // settings.epochs) + 1
-            self._log.says(f"task {number + 1}/{len(self._steps)} {task.name}, epoch {epoch}/{settings.epochs}")
             values = {name: float(value) for name, value in terms.items()}
             self._log.terms(total, {"task_name": task.name, "epoch": epoch}, values)
             if not np.isfinite(values["loss"]):
@@ -164,6 +169,8 @@ class Learner:
                     f"the loss is {values['loss']} in task {task.name!r} after {done} steps; config.train.lr of"
                     f" {settings.lr} may be too large"
                 )
+        if done % per_epoch == 0:
+            self._log.ends_epoch()
         if done == steps:
             return
         # Several processes must agree when to stop, and wait for one another where they do: not after every step.

@@ -1,16 +1,18 @@
-"""What a run says while it works: a progress bar, metrics.jsonl, and TensorBoard events beside it."""
+"""What a run says while it works: a line of progress, metrics.jsonl, and TensorBoard events beside it."""
 
 import json
-import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-from tqdm import tqdm
-
-from lpi_jax import terminal
+from lpi_jax.display import Display, duration, shortened
+from lpi_jax.events import Events
 from lpi_jax.files import write_atomically
+from lpi_jax.pace import Pace
+
+_NAME = 20  # columns of a task's name in the line that moves
 
 
 class Log:
@@ -21,41 +23,51 @@ class Log:
     back, so its own idle time may be less; near 0 the data keep up, near 1 they are the bottleneck.
 
     Args:
-      workdir: the run's directory. total: steps of the whole stream. batch: pairs a step.
+      workdir: the run's directory. total: steps of the whole stream. batch: pairs a step. tasks: of the stream.
       done: steps done before this start; later lines of an interrupted start are dropped, so that none is there twice.
+      evaluations: seconds that the evaluation after each finished task took.
     """
 
-    def __init__(self, workdir: Path, total: int, done: int, batch: int) -> None:
-        self._batch = batch
+    def __init__(
+        self, workdir: Path, total: int, done: int, batch: int, tasks: int, evaluations: Sequence[float] = ()
+    ) -> None:
+        self._batch, self._total, self._done, self._tasks = batch, total, done, tasks
         path = workdir / "metrics.jsonl"
         if path.exists():
             kept = b"".join(line for line in path.read_bytes().splitlines(True) if _step(line) <= done)
             write_atomically(path, lambda file: file.write(kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
-        events = workdir / "tensorboard"
-        self._events = SummaryWriter(str(events), purge_step=done + 1 if events.exists() else None)
-        # On a terminal the bar moves; in a file, a line now and then is enough.
-        interval = 0.5 if sys.stderr.isatty() else 30.0
-        self._bar = tqdm(total=total, initial=done, unit="step", mininterval=interval, dynamic_ncols=True)
+        self._display = Display()
+        self._events = Events(workdir / "tensorboard", done + 1, self.prints)
+        self._pace = Pace(total, tasks - len(evaluations), *evaluations[-1:])
+        self._place, self._terms = ("", ""), []
         self._last, self._waited = (time.monotonic(), done), 0.0
 
-    def says(self, text: str) -> None:
-        """Shows what the run is at, in front of the bar."""
-        self._bar.set_description(terminal.one_line(text), refresh=True)
+    def says(self, number: int, name: str, doing: str, stays: bool = False) -> None:
+        """What the run is `doing` in task `number` (from 0). stays: it is said where no line moves, too."""
+        task = f"task {number + 1}/{self._tasks}"
+        place = (f"{task} {name}, {doing}", f"{task} {shortened(name, _NAME)}, {doing}")
+        if place != self._place:
+            self._place = place
+            self._draw(now=True)
+            if stays and not self._display.moves:
+                self._display.line(place[0])
 
     def catch_up(self, step: int) -> None:
         """The run stands at `step`: a task is taken up in its middle."""
-        self._bar.n, self._bar.initial = step, step - (self._bar.n - self._bar.initial)
+        self._done = step
+        self._pace.skip()
         self._last, self._waited = (time.monotonic(), step), 0.0
 
     def prints(self, line: str) -> None:
-        """Prints a line that stays, above the bar."""
-        self._bar.write(terminal.one_line(line), file=sys.stderr)
+        """Prints a line that stays."""
+        self._display.line(line)
 
     def advance(self, waited: float) -> None:
         """One more step is done, for whose batch the host waited so many seconds."""
         self._waited += waited
-        self._bar.update()
+        self._done += 1
+        self._draw()
 
     def terms(self, step: int, position: dict[str, Any], terms: dict[str, float]) -> None:
         """Logs the loss terms after `step` steps of the run; position: task, epoch and so on."""
@@ -66,21 +78,47 @@ class Log:
         line = {"step": step, **position, **terms, "pairs_per_second": round(rate, 1), "data_wait": round(wait, 3)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        for name, value in (*terms.items(), ("pairs_per_second", rate), ("data_wait", wait)):
-            self._events.add_scalar(f"train/{name}", value, step)
-        shown = {name: f"{value:.3f}" for name, value in terms.items()}
-        self._bar.set_postfix({**shown, "pairs/s": f"{rate:.0f}", "data_wait": f"{wait:.3f}"}, refresh=False)
+        values = {**terms, "pairs_per_second": rate, "data_wait": wait}
+        self._events.add(step, {f"train/{name}": value for name, value in values.items()})
+        self._pace.trained(step - before, elapsed)
+        shown = {name: f"{name} {value:.3f}" for name, value in terms.items()}
+        loss = [shown.pop("loss")] if "loss" in shown else []
+        self._terms = [*loss, f"{rate:.0f} pairs/s", *shown.values(), f"data wait {wait:.3f}"]
+
+    def ends_epoch(self) -> None:
+        """An epoch is done: a line of its own where none moves."""
+        if not self._display.moves:
+            self._display.line(f"{self._place[0]}: {', '.join(self._fields())}")
+
+    def evaluated(self, seconds: float) -> None:
+        """The evaluation after a task took so long."""
+        self._pace.evaluated(seconds)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """TensorBoard only: values after a task."""
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        self._events.add(step, values)
 
     def close(self) -> None:
-        """Writes what is pending."""
-        self._bar.close()
-        self._file.close()
+        """Lets everything go; each line was written when it was logged."""
+        self._draw(now=True)
+        self._display.close()
+        self._pace.close()
         self._events.close()
+        with suppress(OSError):  # what could not be written has been told
+            self._file.close()
+
+    def _draw(self, now: bool = False) -> None:
+        share = self._done / self._total if self._total else None
+        self._display.draw(self._place[1], share, self._fields(), now)
+
+    def _fields(self) -> list[str]:
+        """What is told of the run's progress, the most important first."""
+        fields = [f"{self._done}/{self._total}"] if self._total else []
+        left = self._pace.left(self._done)
+        if left is not None:
+            seconds, whole = left
+            fields.append(f"{duration(seconds)} left" if whole else f"over {duration(seconds)} left")
+        return fields + self._terms
 
 
 class Silence(Log):
@@ -89,11 +127,13 @@ class Silence(Log):
     def __init__(self) -> None:
         pass
 
-    def says(self, text: str) -> None: ...
+    def says(self, number: int, name: str, doing: str, stays: bool = False) -> None: ...
     def catch_up(self, step: int) -> None: ...
     def prints(self, line: str) -> None: ...
     def advance(self, waited: float) -> None: ...
     def terms(self, step: int, position: dict[str, Any], terms: dict[str, float]) -> None: ...
+    def ends_epoch(self) -> None: ...
+    def evaluated(self, seconds: float) -> None: ...
     def scalars(self, step: int, values: dict[str, float]) -> None: ...
     def close(self) -> None: ...
 

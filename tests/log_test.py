@@ -25,15 +25,17 @@ def lines(workdir):
 
 def logged(workdir, first, last, value=1.0, total=8):
     """Logs the steps first + 1 .. last as the loop does."""
-    logs(Log(workdir, total, first, batch=4), first, last, value)
+    logs(Log(workdir, total, first, batch=4, tasks=2), first, last, value)
 
 
 def logs(log, first, last, value=1.0):
-    log.says("task 1/2 fax, epoch 1/1")
     log.catch_up(first)
+    log.says(0, "fax", "epoch 1/1", stays=True)
     for step in range(first + 1, last + 1):
         log.advance(0.0)
         log.terms(step, {"task": "fax", "epoch": 1}, {"loss": value * step, "align": 0.5})
+    log.ends_epoch()
+    log.evaluated(1.0)
     log.scalars(last, {"eval/image_to_text/R@1": 12.5})
     log.prints("after fax: R@1 12.5 %")
     log.close()
@@ -78,21 +80,22 @@ def clock(monkeypatch):
 
 
 def test_data_wait_is_the_share_of_the_time_since_the_line_before(tmp_path, clock, capsys):
-    log = Log(tmp_path, 8, 0, batch=4)
+    log = Log(tmp_path, 8, 0, batch=4, tasks=2)
     for step, (seconds, waited) in enumerate([(1.0, 0.25), (3.0, 0.125), (2.0, 2.0), (0.0, 0.0), (1.0, 7.0)]):
         clock[0] += seconds
         log.advance(waited)
         if step:  # the first two steps share a line
             log.terms(step + 1, {"task": "fax", "epoch": 1}, {"loss": 1.0})
+    log.ends_epoch()
     log.close()
     assert [line["data_wait"] for line in lines(tmp_path)] == [0.094, 1.0, 0.0, 1.0]
     scalars = {e.step: v.simple_value for e in events(tmp_path) for v in e.summary.value if v.tag == "train/data_wait"}
     assert scalars == {2: 0.09375, 3: 1.0, 4: 0.0, 5: 1.0}
-    assert "data_wait=1.000" in capsys.readouterr().err
+    assert "data wait 1.000" in capsys.readouterr().err
 
 
 def test_time_before_a_task_is_taken_up_counts_as_no_wait(tmp_path, clock):
-    log = Log(tmp_path, 8, 0, batch=4)
+    log = Log(tmp_path, 8, 0, batch=4, tasks=2)
     log.advance(5.0)
     clock[0] += 10.0
     log.catch_up(3)
@@ -133,7 +136,7 @@ def test_fit_tells_what_the_host_waited_for_each_batch(monkeypatch):
 
 
 def test_lines_are_there_while_the_run_goes_on(tmp_path):
-    log = Log(tmp_path, 8, 0, batch=4)
+    log = Log(tmp_path, 8, 0, batch=4, tasks=2)
     log.terms(1, {"task": "fax", "epoch": 1}, {"loss": 1.0})
     assert len(lines(tmp_path)) == 1
     log.close()

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
-from tqdm import tqdm
 
 from lpi_jax.data.descriptions import Descriptions, alike
 from lpi_jax.data.examples import SPLITS, BadExample, Example, listed, shown
 from lpi_jax.data.merging import Merged
 from lpi_jax.data.pictures import BadImage, Picture
 from lpi_jax.data.stream import Refused, Split, Stream, Task
+from lpi_jax.display import counting
 from lpi_jax.errors import UserError
 
 TOLD = 20  # bad examples whose message is kept, beside the counts of all
@@ -166,7 +166,7 @@ def _check_pictures(examples: Sequence[Example], max_pixels: int, decode: bool, 
     quiet = len(examples) <= _PROGRESS_FROM
     with (
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        tqdm(total=len(examples), desc="checking pictures", unit="picture", disable=quiet) as bar,
+        counting(len(examples), "checking pictures", "picture", quiet) as bar,
     ):
         for start in range(0, len(examples), _BLOCK):
             block = range(start, min(start + _BLOCK, len(examples)))

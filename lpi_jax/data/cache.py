@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from lpi_jax.data.loader import ahead
 from lpi_jax.data.stream import Stream
+from lpi_jax.display import counting
 from lpi_jax.errors import UserError, reason
 from lpi_jax.files import write_atomically
 
@@ -74,7 +75,7 @@ def cached(stream: Stream, folder: str | Path, side: int) -> Stream:
             splits[name] = replace(split, load=kept)
         tasks.append(replace(task, **splits))
     total = sum(len(kept.numbers(shard)) for kept, shard in missing)
-    with tqdm(total=total, desc="resizing pictures", unit="picture", disable=total <= _PROGRESS_FROM) as bar:
+    with counting(total, "resizing pictures", "picture", quiet=total <= _PROGRESS_FROM) as bar:
         for kept, shard in missing:
             kept.make(shard, bar.update)
     return replace(stream, tasks=tuple(tasks))

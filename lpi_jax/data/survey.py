@@ -22,6 +22,7 @@ from lpi_jax.data.loader import ahead
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.preprocess import clean_caption
 from lpi_jax.data.stream import Split, Stream
+from lpi_jax.display import counting
 
 LISTED = 20  # bad pictures that are told one by one
 TILES = 12  # pictures of each split on a contact sheet
@@ -156,7 +157,7 @@ def survey(stream: Stream, max_words: int, count_cut: Callable[[Sequence[str]], 
     if count_cut:
         cuts = [sum(count_cut(_captions(getattr(task, split))) for split in SPLITS) for task in stream.tasks]
     count = sum(len(getattr(task, split)) for task in stream.tasks for split in SPLITS)
-    with tqdm(total=count, desc="checking pictures", unit="picture", disable=count <= _PROGRESS_FROM) as bar:
+    with counting(count, "checking pictures", "picture", quiet=count <= _PROGRESS_FROM) as bar:
         read = [{split: _read(getattr(task, split), max_words, bar) for split in SPLITS} for task in stream.tasks]
     together = {split: _joined([own[split] for own in read]) for split in SPLITS}
     refused = stream.refused

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from lpi_jax.data.examples import listed, shown
 from lpi_jax.data.json_file import load
 from lpi_jax.data.pictures import MAX_BYTES, TOO_LARGE, UNREADABLE, BadImage, StoredPicture
+from lpi_jax.display import counting
 from lpi_jax.errors import UserError, reason
 
 _PROGRESS_FROM = 500  # records: fewer are read in a moment
@@ -152,7 +151,7 @@ class Records:
     def numbered_places(self) -> Iterator[tuple[int, tuple[str, int]]]:
         """(index, place) of each record, with a bar on the terminal where there are many."""
         quiet = len(self.places) <= _PROGRESS_FROM
-        return enumerate(tqdm(self.places, desc=f"reading {self._split}", unit="record", disable=quiet))
+        return enumerate(counting(len(self.places), f"reading {self._split}", "record", quiet, self.places))
 
 
 @functools.lru_cache(maxsize=16)
