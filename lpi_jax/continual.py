@@ -2,7 +2,7 @@
 
 What happens at a start, in this order:
   1. find the devices; build backbone, method and stream; refuse what cannot work before anything is written;
-  2. claim the run's directory, or find that it is ours;
+  2. take the run's directory for as long as this start lasts, and claim it or find that it is ours;
   3. go on behind the newest task boundary: memory, results so far, gallery features;
   4. inside the next task, go on from the newest train state, if there is one.
 Everything else (data order, crops, initial prompts) is a function of the seed, so a killed run ends with the same bits.
@@ -25,6 +25,7 @@ from lpi_jax import (
     evaluate,
     hosts,
     learn,
+    lock,
     mesh,
     paths,
     records,
@@ -62,12 +63,18 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
     """
     configs.check(config)
     config, directory = paths.in_config(config), paths.local(directory, "--workdir")
+    with lock.Lock(directory) as held:
+        return _run(config, directory, held)
+
+
+def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]:
     compilation.keep_compiled(config.compilation_cache)
     if config.distributed:
         hosts.start()
     devices.available()
     hosts.refuse_differences({"configuration": config.to_dict()})  # first, because what is asked of all follows from it
     hosts.agreed(lambda: workdir.refuse_foreign(directory))
+    hosts.agreed(lambda: lock.refuse_held(directory))
     system = build.system(config)
     config = build.resolved(config, system.model.config)
     stream = build.stream(config, system.model.config.image_size)
@@ -75,6 +82,7 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
     hosts.refuse_differences(sources)
     reused = _reused(config, system) if config.reuse else None
     steps = learn.steps_per_task(config, system, stream) if reused is None else [0] * len(stream.tasks)
+    hosts.agreed(held.take)
     hosts.agreed(lambda: workdir.claim(directory, config, sources))
     mesh.connect(system.mesh)
 

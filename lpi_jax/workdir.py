@@ -11,13 +11,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from lpi_jax import records
+from lpi_jax import lock, records
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "ml_collections", "numpy", "pillow")
 DROPPINGS = (
-    *(".config.json.part", "*.log", "nohup.out", "slurm-*.out", "slurm-*.err"),
+    *(".config.json.part", lock.NAME, "*.log", "nohup.out", "slurm-*.out", "slurm-*.err"),
     *(".DS_Store", "._*", ".localized", ".directory", "Thumbs.db", "desktop.ini", ".nfs*"),
 )
 
