@@ -83,7 +83,7 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
     reused = _reused(config, system) if config.reuse else None
     steps = learn.steps_per_task(config, system, stream) if reused is None else [0] * len(stream.tasks)
     hosts.agreed(held.take)
-    hosts.agreed(lambda: workdir.claim(directory, config, sources))
+    changed = hosts.agreed(lambda: workdir.claim(directory, config, sources))
     mesh.connect(system.mesh)
 
     checkpoints = checkpoint.Checkpoints(directory)
@@ -100,6 +100,8 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
     if hosts.first():
         evaluations = [seconds["evaluation"] for seconds in progress.seconds]
         log = Log(directory, sum(steps), done, config.train.batch, len(steps), evaluations)
+    if changed:
+        log.prints(changed)
     if system.model.config.assumed:
         log.prints(f"backbone {system.model.config.assumed}")
     if stream.skipped:

@@ -1,32 +1,35 @@
 """A run's directory: whose run it is, and whether this start goes on with it."""
 
 import json
-import platform
-import subprocess
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from lpi_jax import lock, records
+from lpi_jax.environment import difference, environment
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_json
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "ml_collections", "numpy", "pillow")
 DROPPINGS = (
     *(".config.json.part", lock.NAME, "*.log", "nohup.out", "slurm-*.out", "slurm-*.err"),
     *(".DS_Store", "._*", ".localized", ".directory", "Thumbs.db", "desktop.ini", ".nfs*"),
 )
 
 
-def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> None:
+def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> str:
     """Makes `workdir` this run's, or checks that it already is.
+
+    Where the run goes on in another environment than the start before (commit, versions, devices), the record tells of
+    the new one, too.
 
     Args:
       config: the resolved configuration. made_from: hashes of the stream and the backbone.
+
+    Returns:
+      What of the environment is another now, in one line; "" where nothing is.
 
     Raises:
       UserError: the directory holds another run (the message shows the difference), other files, or cannot be written.
@@ -35,11 +38,13 @@ def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> None:
     record = workdir / "config.json"
     try:
         if record.exists():
-            _compare(record, read(workdir), own)
-            return
+            found = read(workdir)
+            _compare(record, found, own)
+            return _resumed(record, found)
         refuse_foreign(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(record, {**own, "environment": environment()})
+        return ""
     except OSError as error:
         raise UserError(f"--workdir is {workdir}, which cannot be used: {error.strerror}") from error
 
@@ -71,27 +76,19 @@ def read(workdir: Path) -> dict[str, Any]:
     return found
 
 
-def environment() -> dict[str, Any]:
-    """Versions, commit and devices, for the record."""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "commit": _commit(),
-        "devices": [str(device.device_kind) for device in jax.devices()],
-        "processes": jax.process_count(),
-    }
-
-
-def _commit() -> str:
-    """The checkout's commit, "+changes" if it is not clean; "" outside of a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+def _resumed(record: Path, found: dict[str, Any]) -> str:
+    """Adds this start's environment to the record if it is another than that of the start before; see `claim`."""
+    starts = found.get("resumed", [])
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+        before = [found.get("environment", {}), *(start["environment"] for start in starts)][-1]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{record} is damaged: its `resumed` is no list of starts with their environments") from error
+    now = environment()
+    if now == before:
         return ""
-    return commit + ("+changes" if dirty else "")
+    started = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "environment": now}
+    write_json(record, {**found, "resumed": [*starts, started]})
+    return f"goes on in another environment: {difference(before, now)} (recorded in {record}; numbers may differ)"
 
 
 def _compare(record: Path, found: dict[str, Any], own: dict[str, Any]) -> None:

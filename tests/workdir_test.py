@@ -2,13 +2,11 @@
 
 import json
 
-import jax
 import pytest
 
 from lpi_jax import workdir
 from lpi_jax.config import intended
 from lpi_jax.errors import UserError
-from lpi_jax.workdir import environment
 
 MADE_FROM = {"stream": "5" * 64, "backbone": "b" * 64}
 
@@ -32,12 +30,6 @@ def test_a_new_directory_is_made_and_holds_the_whole_configuration(tmp_path):
     assert {key: record[key] for key in MADE_FROM} == MADE_FROM
     assert record["environment"] == {"python": "3"}
     assert [path.name for path in directory.iterdir()] == ["config.json"]
-
-
-def test_the_record_tells_of_devices_and_processes():
-    found = environment()
-    assert found["devices"] == [device.device_kind for device in jax.devices()]
-    assert found["processes"] == 1
 
 
 def test_an_empty_directory_is_taken(tmp_path):
@@ -64,6 +56,33 @@ def test_the_number_of_processes_may_change_between_two_starts(tmp_path):
     workdir.claim(tmp_path, changed(distributed=False), MADE_FROM)
     assert (tmp_path / "config.json").read_bytes() == written
     assert workdir.read(tmp_path)["config"]["distributed"] is True
+
+
+def test_going_on_in_another_environment_is_recorded_and_told_once(tmp_path, monkeypatch):
+    def claimed(commit):
+        monkeypatch.setattr(workdir, "environment", lambda: {"python": "3", "commit": commit})
+        return workdir.claim(tmp_path, intended(), MADE_FROM)
+
+    assert claimed("a" * 40) == claimed("a" * 40) == ""
+    first = workdir.read(tmp_path)
+    assert claimed("b" * 40) == (
+        f"goes on in another environment: commit {'a' * 10} -> {'b' * 10} (recorded in {tmp_path / 'config.json'}; numbers"
+        " may differ)"
+    )
+    assert claimed("b" * 40) == ""
+    assert "commit bbbbbbbbbb -> aaaaaaaaaa" in claimed("a" * 40)
+    record = workdir.read(tmp_path)
+    assert [start["environment"]["commit"] for start in record.pop("resumed")] == ["b" * 40, "a" * 40]
+    assert record == first
+
+
+@pytest.mark.parametrize("resumed", [3, {"a": 1}, [1], [{}]])
+def test_a_damaged_list_of_starts_is_named(tmp_path, resumed):
+    workdir.claim(tmp_path, intended(), MADE_FROM)
+    record = workdir.read(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**record, "resumed": resumed}))
+    with pytest.raises(UserError, match=r"config\.json is damaged: its `resumed` is no list of starts"):
+        workdir.claim(tmp_path, intended(), MADE_FROM)
 
 
 def test_another_configuration_is_an_error_that_shows_every_difference_and_only_those(tmp_path):
