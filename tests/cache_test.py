@@ -1,5 +1,6 @@
 """The cache of pictures: resized once, the same pictures ever after, and nothing in it believed."""
 
+import errno
 import fcntl
 import json
 import pickle
@@ -27,6 +28,7 @@ from lpi_jax.data.preprocess import resize_and_crop
 from lpi_jax.data.stream import Split, Stream, Task
 from lpi_jax.errors import UserError
 from tests.pixels import pixels, shades
+from tests.terminals import terminal
 
 SIDE = 16
 SIZES = ((24, 40), (40, 24), (33, 33), (16, 20), (9, 50), (5, 3), (17, 16), (300, 18), (64, 48), (21, 22))
@@ -246,15 +248,18 @@ def test_a_progress_bar_with_time_left_for_many_pictures_only(tmp_path, capsys, 
     cached(stream_of(), tmp_path, SIDE)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(cache, "_PROGRESS_FROM", 10)
-    cached(stream_of(fingerprint="beef"), tmp_path, SIDE)
-    shown = capsys.readouterr().err
+    with terminal(monkeypatch, 80) as sent:
+        cached(stream_of(fingerprint="beef"), tmp_path, SIDE)
+    shown = b"".join(sent).decode()
     assert "resizing pictures: 100%" in shown
     assert "13/13 [" in shown  # of both splits; behind it the time gone and the time left
-    cached(stream_of(fingerprint="beef"), tmp_path, SIDE)
+    cached(stream_of(fingerprint="feed"), tmp_path, SIDE)
+    assert capsys.readouterr().err == "resizing pictures: 13\n"  # without a terminal
+    cached(stream_of(fingerprint="feed"), tmp_path, SIDE)
     assert capsys.readouterr().err == ""
 
 
-def test_a_process_that_builds_the_same_cache_is_waited_for_and_its_work_taken_over(tmp_path):
+def test_a_process_that_builds_the_same_cache_is_waited_for_and_its_work_taken_over(tmp_path, capsys):
     cached(stream_of(), tmp_path / "theirs", SIDE)
     (theirs,) = {path.parent for path in shards(tmp_path / "theirs")}
     folder = tmp_path / "own" / theirs.name
@@ -272,6 +277,17 @@ def test_a_process_that_builds_the_same_cache_is_waited_for_and_its_work_taken_o
     waiting.join(30)
     assert_right(read(done[0]))
     assert asked(stream)[0] == []
+    assert capsys.readouterr().err.startswith(f"{folder}: waiting for another process, which fills this part of")
+
+
+def test_a_file_system_without_locks_takes_a_cache_and_that_is_told_once(tmp_path, monkeypatch, capsys):
+    def missing(file, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    assert_right(read(cached(stream_of(), tmp_path, SIDE)))
+    said = f"{tmp_path}: a file system without locks (flock); only one process may fill the cache\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

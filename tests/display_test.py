@@ -39,7 +39,9 @@ def test_on_80_columns_task_epoch_bar_steps_and_time_left_stand_in_one_line(tmp_
     with terminal(monkeypatch, 80) as sent:
         trains(tmp_path, name)
     lines = screen(sent, 80)
-    assert re.fullmatch(r"task 2/3 fax, epoch 1/2 \[#{3,}\.{5,}\] 6/18, 1:00 left, loss 4\.568, \d+ pairs/s", lines[-2])
+    assert re.fullmatch(
+        r"task 2/3 fax, epoch 1/2 \[#{3,}\.{5,}\] 6/18, 1:00 left, loss 4\.568(, \d+ pairs/s)?", lines[-2]
+    )
     assert lines[-3] == f"after {name}: R@1 12.5 %".replace("\x1b", "?")
     drawn = re.split(r"[\r\n]+", b"".join(sent).decode())
     seen = [line for line in drawn if ", epoch 2/2 [" in line]
@@ -102,10 +104,11 @@ def test_a_process_without_stderr_shows_nothing(tmp_path, monkeypatch):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 6
 
 
-@pytest.mark.parametrize("width", range(1, 100))
-def test_a_line_never_exceeds_the_terminal(width):
-    for share in (None, 0.0, 0.5, 1.0):
-        assert columns(fitted(width, "task 1/2 漫画, epoch 1/2", share, ["3/18", "0:12 left", "loss 1.000"])) <= width
+@pytest.mark.parametrize("share", [None, 0.0, 0.5, 1.0])
+def test_a_line_never_exceeds_the_terminal(share):
+    for width in range(1, 100):
+        line = fitted(width, "task 1/2 漫画, epoch 1/2", share, ["3/18", "0:12 left", "loss 1.000"])
+        assert 1 <= columns(line) <= width
 
 
 def test_fields_are_left_out_from_the_last_one():

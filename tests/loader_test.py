@@ -327,6 +327,30 @@ def test_an_exception_surfaces_at_its_item():
         next(upcoming)
 
 
+@pytest.mark.parametrize("death", [SystemExit("dead"), KeyboardInterrupt("dead"), MemoryError("dead"), StopIteration()])
+def test_a_thread_that_dies_in_whatever_way_ends_the_rest_with_its_reason(death):
+    def picky(item):
+        if item == 3:
+            raise death
+        return item
+
+    upcoming = ahead(picky, range(100))
+    assert [next(upcoming) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(RuntimeError if isinstance(death, StopIteration) else type(death)) as raised:
+        next(upcoming)
+    assert death in (raised.value, raised.value.__cause__)
+    assert_ended()
+
+
+def test_threads_that_cannot_start_end_it_with_the_reason(monkeypatch):
+    def fails(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(ahead(lambda item: item, range(10)))
+
+
 def test_a_damaged_picture_ends_the_epoch_at_its_batch():
     def load(index):
         if index == 5:

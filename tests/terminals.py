@@ -28,12 +28,12 @@ def terminal(monkeypatch, width: int, encoding: str = "utf-8") -> Iterator[list[
 
     reading = threading.Thread(target=read)
     reading.start()
-    with open(writer, "w", encoding=encoding, errors="backslashreplace", newline="") as file:
-        monkeypatch.setattr("sys.stderr", file)
-        try:
-            yield sent
-        finally:
-            monkeypatch.undo()
+    with (
+        open(writer, "w", encoding=encoding, errors="backslashreplace", newline="") as file,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr("sys.stderr", file)
+        yield sent
     reading.join()
     os.close(reader)
 

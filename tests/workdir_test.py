@@ -66,8 +66,8 @@ def test_going_on_in_another_environment_is_recorded_and_told_once(tmp_path, mon
     assert claimed("a" * 40) == claimed("a" * 40) == ""
     first = workdir.read(tmp_path)
     assert claimed("b" * 40) == (
-        f"goes on in another environment: commit {'a' * 10} -> {'b' * 10} (recorded in {tmp_path / 'config.json'}; numbers"
-        " may differ)"
+        f"goes on in another environment: commit {'a' * 10} -> {'b' * 10} (recorded in"
+        f" {tmp_path / 'config.json'}; numbers may differ)"
     )
     assert claimed("b" * 40) == ""
     assert "commit bbbbbbbbbb -> aaaaaaaaaa" in claimed("a" * 40)

@@ -30,6 +30,7 @@ from lpi_jax.data.stream import Stream
 from lpi_jax.display import counting
 from lpi_jax.errors import UserError, reason
 from lpi_jax.files import write_atomically
+from lpi_jax.lock import flock
 
 VERSION = 1  # raise it with any change of what a record holds
 SHARD = 256  # pictures: 67 MB of 341 x 256 pixels, made again in seconds
@@ -193,6 +194,11 @@ class _Kept:
         return f"{self._folder}/{shard:05d}-of-{self.shards:05d}.array_record"
 
 
+@lru_cache
+def _warn_once(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)
+
+
 @lru_cache(maxsize=_OPEN)
 def _reader(path: str, inode: int, changed: int) -> Any:
     """An open shard, for all threads; a file that was replaced or changed is another one."""
@@ -242,11 +248,19 @@ def _writer(path: str) -> Iterator[Callable[[bytes], None]]:
 
 
 def _locked(folder: Path) -> IO[bytes]:
-    """Waits until no other process writes in `folder` (made if need be); others wait until the file is closed."""
+    """Waits until no other process writes in `folder` (made if need be); others wait until the file is closed.
+
+    That it waits is told, since the other process may have been stopped. On a file system without locks nobody waits.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / "lock", "wb")  # noqa: SIM115 - the caller closes it
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if not flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                _warn_once(f"{folder.parent}: a file system without locks (flock); only one process may fill the cache")
+        except BlockingIOError:
+            tqdm.write(f"{folder}: waiting for another process, which fills this part of the cache", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         raise UserError(f"{folder}: the cache of pictures cannot be written ({error.strerror})") from error
     return file
