@@ -1,6 +1,6 @@
 """One start of a run in a folder at a time: a lock for the life of the process, which a killed one does not leave.
 
-The lock is flock's on the file `lock`, which the system gives back however a process ends. The file also tells who
+The lock is flock's on the file `run.lock`, which the system gives back however a process ends. The file also tells who
 holds it, and while the holder lives its time is renewed: the sign of life that counts where flock is missing or, as on
 some network file systems, knows only the processes of its own host.
 """
@@ -20,7 +20,7 @@ from typing import IO
 from lpi_jax.display import Display
 from lpi_jax.errors import UserError
 
-NAME = "lock"
+NAME = "run.lock"
 _BEAT = 5.0  # seconds between two signs of life
 _PATIENCE = 3 * _BEAT  # seconds without one after which a holder counts as dead
 _SETTLE = 1.0  # seconds in which two that begin at once see one another without flock

@@ -108,6 +108,8 @@ class Log:
             self._file.close()
 
     def _draw(self, now: bool = False) -> None:
+        if not self._place[1]:  # a finished run has nothing to do
+            return
         share = self._done / self._total if self._total else None
         self._display.draw(self._place[1], share, self._fields(), now)
 

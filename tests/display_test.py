@@ -57,6 +57,12 @@ def test_a_terminal_says_at_once_that_the_step_is_being_compiled(tmp_path, monke
     assert screen(sent, 80)[0].startswith("task 1/3 comic, compiling [")
 
 
+def test_a_run_with_nothing_to_do_draws_nothing(tmp_path, monkeypatch):
+    with terminal(monkeypatch, 80) as sent:
+        Log(tmp_path, 18, 18, 4, 3, [1.0, 1.0, 1.0]).close()
+    assert b"".join(sent) == b""
+
+
 def test_a_wide_terminal_shows_every_term(tmp_path, monkeypatch):
     with terminal(monkeypatch, 200) as sent:
         trains(tmp_path)

@@ -49,14 +49,14 @@ def take(folder):
 def test_a_folder_is_made_taken_and_left_as_it_was(tmp_path):
     with Lock(tmp_path / "runs" / "new") as held:
         held.take()
-        record = json.loads((tmp_path / "runs" / "new" / "lock").read_text())
+        record = json.loads((tmp_path / "runs" / "new" / "run.lock").read_text())
         assert (record["host"], record["process"]) == (socket.gethostname(), os.getpid())
     assert list((tmp_path / "runs" / "new").iterdir()) == []
     take(tmp_path / "runs" / "new")
 
 
 def test_the_second_start_is_told_who_has_the_folder_since_when_and_how_several_are_started(holder, tmp_path):
-    before = (tmp_path / "run" / "lock").read_bytes()
+    before = (tmp_path / "run" / "run.lock").read_bytes()
     for refused in (take, refuse_held):
         with pytest.raises(UserError) as error:
             refused(tmp_path / "run")
@@ -65,7 +65,7 @@ def test_the_second_start_is_told_who_has_the_folder_since_when_and_how_several_
             f" {json.loads(before)['since']}; expected one start at a time (several processes of one run are started"
             " together, with --config.distributed=true)"
         )
-    assert (tmp_path / "run" / "lock").read_bytes() == before
+    assert (tmp_path / "run" / "run.lock").read_bytes() == before
 
 
 def test_the_command_ends_with_status_2_before_it_reads_anything(holder, tmp_path, capfd):
@@ -75,7 +75,7 @@ def test_the_command_ends_with_status_2_before_it_reads_anything(holder, tmp_pat
     assert out == ""
     assert err.startswith(f"error: --workdir is {tmp_path / 'run'}, which is in use by process {holder.pid} on ")
     assert err.count("\n") == 1
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -93,11 +93,11 @@ def test_two_threads_of_one_process_do_not_share_a_folder(tmp_path):
         held.take()
         with pytest.raises(UserError, match=f"process {os.getpid()} on"):
             take(tmp_path)
-        assert (tmp_path / "lock").exists()
+        assert (tmp_path / "run.lock").exists()
 
 
 def test_a_start_that_only_looks_disturbs_nobody(tmp_path):
-    with open(tmp_path / "lock", "wb") as file:
+    with open(tmp_path / "run.lock", "wb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         refuse_held(tmp_path)
 
@@ -105,11 +105,11 @@ def test_a_start_that_only_looks_disturbs_nobody(tmp_path):
 def test_a_folder_that_was_removed_and_made_again_is_not_robbed_of_its_lock(tmp_path):
     with Lock(tmp_path / "run") as held:
         held.take()
-        (tmp_path / "run" / "lock").unlink()
+        (tmp_path / "run" / "run.lock").unlink()
         with Lock(tmp_path / "run") as other:
             other.take()
             held.__exit__()
-            assert (tmp_path / "run" / "lock").exists()
+            assert (tmp_path / "run" / "run.lock").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
@@ -120,16 +120,16 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b'{"process": 1}', b'"text"', b"[" * 5000])
 def test_whatever_the_file_holds_the_second_start_is_refused_with_a_sentence(tmp_path, content):
-    (tmp_path / "lock").write_bytes(content)
-    with open(tmp_path / "lock", "rb") as file:
+    (tmp_path / "run.lock").write_bytes(content)
+    with open(tmp_path / "run.lock", "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="in use by another process; expected one start"):
             refuse_held(tmp_path)
 
 
 def test_what_the_file_says_cannot_steer_a_terminal(tmp_path):
-    (tmp_path / "lock").write_text(json.dumps({**DEAD, "host": "\x1b[31mred"}))
-    with open(tmp_path / "lock", "rb") as file:
+    (tmp_path / "run.lock").write_text(json.dumps({**DEAD, "host": "\x1b[31mred"}))
+    with open(tmp_path / "run.lock", "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match=r"process 4711 on \?\[31mred since"):
             refuse_held(tmp_path)
@@ -165,12 +165,12 @@ def test_without_flock_that_is_said_once_and_the_folder_is_kept(no_flock, tmp_pa
         )
         with pytest.raises(UserError, match=f"in use by process {os.getpid()} on {socket.gethostname()} since"):
             take(tmp_path)
-        assert (tmp_path / "lock").exists()
+        assert (tmp_path / "run.lock").exists()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_without_flock_a_killed_process_does_not_keep_the_folder(no_flock, tmp_path, capfd):
-    (tmp_path / "lock").write_text(json.dumps(DEAD))
+    (tmp_path / "run.lock").write_text(json.dumps(DEAD))
     take(tmp_path)
     assert capfd.readouterr().err.startswith(
         f"{tmp_path} was in use by process 4711 on another since 2026-01-02 03:04:05 UTC; "
@@ -183,23 +183,23 @@ def test_without_flock_one_of_two_that_begin_at_once_is_refused(no_flock, tmp_pa
         sleep = time.sleep
 
         def meanwhile(seconds):
-            (tmp_path / "lock").write_text(json.dumps(DEAD))
+            (tmp_path / "run.lock").write_text(json.dumps(DEAD))
             sleep(seconds)
 
         monkeypatch.setattr(time, "sleep", meanwhile)
         with pytest.raises(UserError, match="in use by process 4711 on another"):
             held.take()
-    assert json.loads((tmp_path / "lock").read_text()) == DEAD
+    assert json.loads((tmp_path / "run.lock").read_text()) == DEAD
 
 
 def test_another_hosts_process_is_looked_for_where_flock_knows_only_this_host(quick, tmp_path, capfd):
     with Lock(tmp_path) as other:
         other.take()
-        (tmp_path / "lock").write_text(json.dumps(DEAD))
+        (tmp_path / "run.lock").write_text(json.dumps(DEAD))
         fcntl.flock(other._file, fcntl.LOCK_UN)  # as another host's would look
         with pytest.raises(UserError, match="in use by process 4711 on another since"):
             take(tmp_path)
-    (tmp_path / "lock").write_text(json.dumps(DEAD))
+    (tmp_path / "run.lock").write_text(json.dumps(DEAD))
     take(tmp_path)  # a dead one's
 
 
@@ -207,16 +207,16 @@ def test_another_hosts_process_is_looked_for_where_flock_knows_only_this_host(qu
 
 
 def test_a_run_leaves_no_lock(finished_run):
-    assert not (finished_run.directory / "lock").exists()
+    assert not (finished_run.directory / "run.lock").exists()
 
 
 def test_a_run_that_is_refused_leaves_no_lock_in_the_others_folder(copied_run, make_config):
     with pytest.raises(UserError, match="holds another run"):
         continual.run(make_config({"seed": 1}), copied_run.directory)
-    assert not (copied_run.directory / "lock").exists()
+    assert not (copied_run.directory / "run.lock").exists()
 
 
 def test_a_folder_that_holds_only_what_a_killed_start_left_may_be_used(tmp_path):
-    (tmp_path / "lock").write_text(json.dumps({**DEAD, "host": socket.gethostname()}))
+    (tmp_path / "run.lock").write_text(json.dumps({**DEAD, "host": socket.gethostname()}))
     workdir.refuse_foreign(tmp_path)
     take(tmp_path)
