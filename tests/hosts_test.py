@@ -113,7 +113,7 @@ def encoded(backbone: str) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]
     ids, _ = Tokenizer.load(backbone).encode(CAPTIONS, 4, config.context_length)
     mesh, rng = meshes.make_mesh(), np.random.default_rng(2)
     encoder = Encoder(CLIP(config), meshes.put_replicated(params, mesh), mesh, BATCH, (0.5,) * 3, (0.25,) * 3)
-    prompts = [rng.normal(size=(2, 4, tower.width)).astype(np.float32) for tower in (config.vision, config.text)]
+    prompts = [rng.normal(size=(1, 2, 4, tower.width)).astype(np.float32) for tower in (config.vision, config.text)]
     features, loaded = {}, {}
     for count in COUNTS:
         for name, (visual, textual) in {"plain": (None, None), "prompted": prompts}.items():
