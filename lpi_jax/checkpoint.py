@@ -1,85 +1,103 @@
-"""Checkpoints: the memory at each task boundary, the train state inside a task. The only file that imports orbax.
+"""Checkpoints: the memory at each task boundary, the train state inside a task.
 
 checkpoints/task_003/ holds everything known after task 3 and is never changed again; checkpoints/inside/ holds the
-newest state inside a task. Trees of arrays and JSON only: nothing that could run code when read. Where several
-processes run, the first reads and writes, and tells the others: it is little, and no file system need be shared.
+newest state inside a task. Where several processes run, the first reads and writes, and tells the others: it is little,
+and no file system need be shared.
 """
 
-import hashlib
-import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
+from lpi_jax import checkpoint_folder as folders
 from lpi_jax import hosts
 from lpi_jax.errors import UserError
-from lpi_jax.files import write_json
+from lpi_jax.files import RESUME, writing
 from lpi_jax.methods.base import Tree
 
-HASHES = "sha256.json"  # in a checkpoint's folder: what was written, file by file
+_BEFORE = "delete it to go on from the one before"
 
 
 class Checkpoints:
-    """The checkpoints of one run's directory. Saving waits until the files are on disk."""
+    """The checkpoints of one run's directory. Reading changes nothing there; whoever saves calls `prepare` before.
 
-    def __init__(self, workdir: Path) -> None:
-        self._folder = (workdir / "checkpoints").absolute()
+    Saving waits until the files are on disk. Where the directory cannot be read or written, or is no longer the one
+    that was prepared, every method raises UserError.
 
-        def start() -> None:
-            self._tasks = _manager(self._folder, "task", keep=None)
-            self._inside = _manager(self._folder / "inside", "step", keep=1)
+    Args:
+      workdir: the run's directory. kept: how many task boundaries, the newest, are kept; 0: all.
+    """
 
-        hosts.agreed(start)
+    def __init__(self, workdir: Path, kept: int = 0) -> None:
+        self._workdir, self._kept = workdir, kept
+        self._tasks = (workdir / "checkpoints").absolute()
+        self._inside = self._tasks / "inside"
+        self._prepared: os.stat_result | None = None
 
-    def close(self) -> None:
-        """Lets orbax's threads end."""
-        if hosts.first():
-            self._tasks.close()
-            self._inside.close()
+    def prepare(self) -> None:
+        """Makes the folders, and removes what a kill left half written or half deleted."""
+
+        def make() -> None:
+            with writing(self._workdir, RESUME):
+                self._inside.mkdir(parents=True, exist_ok=True)
+                self._prepared = os.stat(self._tasks)
+                folders.clean(self._tasks)
+                folders.clean(self._inside)
+
+        hosts.agreed(make)
+
+    def require_place(self) -> None:
+        """Raises UserError if the directory was removed or moved since it was prepared."""
+        hosts.agreed(self._require_place)
 
     def finished_tasks(self) -> int:
-        """How many tasks have a boundary checkpoint."""
-        return hosts.agreed(lambda: self._tasks.latest_step() or 0)
+        """How many tasks the newest boundary checkpoint holds; 0 without one."""
+        return hosts.agreed(lambda: max(folders.numbers(self._tasks, "task"), default=0))
 
     def save_task(self, count: int, memory: Tree, meta: dict[str, Any]) -> None:
         """Saves what is known after `count` tasks. memory: arrays; meta: JSON.
 
-        The last state inside the task stays until one inside a later task replaces it: deleting is not atomic, and what
-        a kill left of it would be taken for a checkpoint.
+        The last state inside the task stays until one inside a later task replaces it.
         """
-        items = {"memory": ocp.args.StandardSave(memory), "meta": ocp.args.JsonSave(meta)}
-        hosts.agreed(lambda: _save(self._tasks, count, items))
+        hosts.agreed(lambda: self._save(self._tasks, "task", count, ("memory", memory, meta), self._kept))
 
-    def load_task(self, count: int, expected: Tree) -> tuple[Tree, dict[str, Any]]:
-        """Memory and meta after `count` tasks; `expected`: host arrays of the shapes and dtypes of the memory.
+    def load_task(self, count: int, expected: Tree) -> tuple[Tree, dict[str, Any]] | None:
+        """Memory and meta after `count` tasks; None if the run has deleted them meanwhile, behind newer ones.
+
+        Args:
+          count: from `finished_tasks`. expected: host arrays of the shapes and dtypes of the memory.
 
         Raises:
           UserError: the checkpoint is damaged or holds something else.
         """
-        items = {"memory": ocp.args.StandardRestore(expected), "meta": ocp.args.JsonRestore()}
-        found = {"memory": expected}
+        memory = expected
 
-        def read() -> dict[str, Any]:
-            found.update(_restore(self._tasks, count, items))
+        def read() -> dict[str, Any] | None:
+            nonlocal memory
+            instead = _BEFORE if folders.numbers(self._tasks, "task")[:1] < [count] else "delete it to begin anew"
+            found = folders.read(folders.path(self._tasks, "task", count), "memory", expected, instead)
+            if found is None:
+                return None
+            memory, meta = found
             # Orbax pads or cuts arrays of another shape without a word.
-            if jax.tree.map(np.shape, found["memory"]) != jax.tree.map(np.shape, expected):
-                raise UserError(f"checkpoint {count} in {self._folder} holds arrays of other shapes than this run's")
-            return found["meta"]
+            if jax.tree.map(np.shape, memory) != jax.tree.map(np.shape, expected):
+                raise UserError(f"checkpoint {count} in {self._tasks} holds arrays of other shapes than this run's")
+            return meta
 
         meta = hosts.agreed(read)
-        return hosts.copied(found["memory"]), meta
+        return None if meta is None else (hosts.copied(memory), meta)
 
     def save_inside(self, task: int, step: int, state: Tree) -> None:
         """Saves the train state `step` steps into task number `task` (from 0); it must be whole on every device."""
         state = jax.tree.map(np.asarray, state)
 
         def save() -> None:
-            number = self._inside.latest_step()
-            items = {"state": ocp.args.StandardSave(state), "meta": ocp.args.JsonSave({"task": task, "step": step})}
-            _save(self._inside, 0 if number is None else number + 1, items)
+            number = max(folders.numbers(self._inside, "step"), default=-1) + 1
+            self._save(self._inside, "step", number, ("state", state, {"task": task, "step": step}), kept=1)
 
         hosts.agreed(save)
 
@@ -87,10 +105,7 @@ class Checkpoints:
         """How many steps into task number `task` the newest state inside it was saved; 0 without one."""
 
         def read() -> int:
-            number = self._inside.latest_step()
-            if number is None:
-                return 0
-            meta = _restore(self._inside, number, {"meta": ocp.args.JsonRestore()})["meta"]
+            _, meta = self._newest_inside(None, None) or (None, {"task": None})
             return meta["step"] if meta["task"] == task else 0  # else of a task that has been finished since
 
         return hosts.agreed(read)
@@ -102,57 +117,47 @@ class Checkpoints:
         """
         if not self.steps_inside(task):
             return None
-        found = {"state": expected}
-        items = {"state": ocp.args.StandardRestore(expected)}
-        hosts.agreed(lambda: found.update(_restore(self._inside, self._inside.latest_step(), items)))
-        return hosts.copied(found["state"])
+        state = expected
 
+        def read() -> bool:
+            nonlocal state
+            found = self._newest_inside("state", expected)
+            state = found[0] if found else expected
+            return found is not None
 
-def _manager(folder: Path, prefix: str, keep: int | None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
-        step_prefix=prefix,
-        step_format_fixed_length=3,
-        enable_async_checkpointing=False,
-        cleanup_tmp_directories=True,
-        create=False,  # orbax would, but not for one process of several
-        # The first process alone: orbax must not wait for the others.
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
-            primary_host=0, active_processes={0}, barrier_sync_key_prefix=prefix
-        ),
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    return ocp.CheckpointManager(folder, options=options)
+        return hosts.copied(state) if hosts.agreed(read) else None
 
+    def _newest_inside(self, name: str | None, expected: Tree) -> tuple[Tree, dict[str, Any]] | None:
+        numbers = folders.numbers(self._inside, "step")
+        return (
+            folders.read(folders.path(self._inside, "step", numbers[-1]), name, expected, _BEFORE) if numbers else None
+        )
 
-def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> None:
-    manager.save(step, args=ocp.args.Composite(**items), force=True)
-    manager.wait_until_finished()
-    folder = _folder(manager, step)
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    write_json(folder / HASHES, {name: _sha256(folder / name) for name in names})
+    def _save(
+        self, parent: Path, prefix: str, number: int, content: tuple[str, Tree, dict[str, Any]], kept: int
+    ) -> None:
+        """A whole checkpoint, or none; once it is there, all but the `kept` newest are deleted (0: none)."""
+        self._require_place()
+        folder = folders.path(parent, prefix, number)
+        with writing(self._workdir, RESUME):
+            try:
+                coming = folders.write(folder, *content)
+            finally:
+                self._require_place(folder)
+            coming.rename(folder)
+            for old in folders.numbers(parent, prefix)[:-kept] if kept else ():
+                folders.delete(folders.path(parent, prefix, old))
 
-
-def _restore(manager: ocp.CheckpointManager, step: int, items: dict[str, Any]) -> Any:
-    folder = _folder(manager, step)
-    try:
-        # Orbax does not notice a changed byte in an array. (A run killed before the hashes were written has none.)
-        written = json.loads((folder / HASHES).read_bytes()) if (folder / HASHES).exists() else {}
-        for name, expected in written.items():
-            if _sha256(folder / name) != expected:
-                raise ValueError(f"{name} is not what was written")
-        return manager.restore(step, args=ocp.args.Composite(**items))
-    except Exception as error:  # orbax raises many kinds for a damaged checkpoint; for the user they are one
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    def _require_place(self, folder: Path | None = None) -> None:
+        """See `require_place`. folder: a checkpoint that has just been written; orbax makes missing folders anew."""
+        with suppress(OSError):
+            if os.path.samestat(self._prepared, os.stat(self._tasks)):
+                return
+        if folder is not None:
+            folders.withdraw(folder)
+            for parent in (self._inside, self._tasks, self._workdir):
+                with suppress(OSError):  # not empty: not of our making
+                    parent.rmdir()
         raise UserError(
-            f"checkpoint {folder} cannot be read ({first_line[:200]}); delete it to go on from the one before"
-        ) from error
-
-
-def _folder(manager: ocp.CheckpointManager, step: int) -> Path:
-    (folder,) = Path(manager.directory).glob(f"*_{step:03d}")
-    return folder
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+            f"{self._workdir} was removed or moved during the run; the same command goes on from what is left"
+        )

@@ -2,12 +2,14 @@
 
 What happens at a start, in this order:
   1. find the devices; build backbone, method and stream; refuse what cannot work before anything is written;
-  2. take the run's directory for as long as this start lasts, and claim it or find that it is ours;
-  3. go on behind the newest task boundary: memory, results so far, gallery features;
-  4. inside the next task, go on from the newest train state, if there is one.
+  2. end with its results where the run is finished; until here nothing is written;
+  3. take the run's directory for as long as this start lasts, and claim it or find that it is ours;
+  4. go on behind the newest task boundary: memory, results so far, gallery features;
+  5. inside the next task, go on from the newest train state, if there is one.
 Everything else (data order, crops, initial prompts) is a function of the seed, so a killed run ends with the same bits.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -39,12 +41,14 @@ from lpi_jax.data import loader
 from lpi_jax.data.assembly import TOLD
 from lpi_jax.data.stream import Split, Stream
 from lpi_jax.errors import UserError
-from lpi_jax.files import write_json
+from lpi_jax.files import RESUME, write_json, writing
 from lpi_jax.gallery import Gallery
 from lpi_jax.log import Log, Silence
 from lpi_jax.memory import Memory
 from lpi_jax.methods.base import Tree
 from lpi_jax.results import Progress
+
+RESULTS = "results.json"
 
 
 def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def run(config: ConfigDict, directory: str | Path) -> dict[str, Any]:
 
     Args:
       config: a preset of `lpi_jax.config`, changed as wished.
-      directory: the run's own; a finished run returns its results at once.
+      directory: the run's own; a finished run returns its results at once, and writes nothing.
 
     Returns:
       The results, as in results.json.
@@ -82,11 +86,18 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
     hosts.refuse_differences(sources)
     reused = _reused(config, system) if config.reuse else None
     steps = learn.steps_per_task(config, system, stream) if reused is None else [0] * len(stream.tasks)
+    mesh.connect(system.mesh)
+    checkpoints = checkpoint.Checkpoints(directory, config.train.checkpoints_kept)
+    names = [task.name for task in stream.tasks]
+    if (
+        hosts.agreed(lambda: workdir.holds(directory, config, sources))
+        and checkpoints.finished_tasks() == len(names)
+        and (found := published(directory, names))
+    ):
+        return found
     hosts.agreed(held.take)
     changed = hosts.agreed(lambda: workdir.claim(directory, config, sources))
-    mesh.connect(system.mesh)
-
-    checkpoints = checkpoint.Checkpoints(directory)
+    checkpoints.prepare()
     progress = restore(checkpoints, config, system)
     finished = progress.memory.count
     cache = (config.data.cache_mb << 19) // len(stream.tasks)  # half of it; the other half is for training
@@ -97,9 +108,13 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
 
     done = sum(steps[:finished]) + checkpoints.steps_inside(finished)
     log = Silence()
-    if hosts.first():
+
+    def begin_log() -> None:
+        nonlocal log
         evaluations = [seconds["evaluation"] for seconds in progress.seconds]
         log = Log(directory, sum(steps), done, config.train.batch, len(steps), evaluations)
+
+    hosts.agreed(begin_log)
     if changed:
         log.prints(changed)
     if system.model.config.assumed:
@@ -135,15 +150,32 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
                     sys.exit(learn.TERMINATED)
     finally:
         log.close()
-        checkpoints.close()
     # Written once more: a run killed between checkpoint and results finds them here.
     return publish(directory, results.summarise(config, system, stream, steps, progress))
 
 
 def publish(directory: Path, found: dict[str, Any]) -> dict[str, Any]:
     """Writes the results, and returns them."""
-    hosts.agreed(lambda: write_json(directory / "results.json", found))
+
+    def write() -> None:
+        with writing(directory, RESUME):
+            write_json(directory / RESULTS, found)
+
+    hosts.agreed(write)
     return found
+
+
+def published(directory: Path, names: list[str]) -> dict[str, Any] | None:
+    """The results that a run has left behind these tasks, its last; None where they are missing, damaged or older."""
+
+    def read() -> dict[str, Any] | None:
+        try:
+            found = json.loads((directory / RESULTS).read_bytes())
+            return found if (found["tasks"], found["tasks_to_come"]) == (names, []) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    return hosts.agreed(read)
 
 
 def made_from(config: ConfigDict, system: build.System, stream: Stream) -> dict[str, str]:
@@ -172,8 +204,12 @@ def measure(config: ConfigDict, gallery: Gallery, before: Memory, after: Memory,
 
 
 def save(checkpoints: checkpoint.Checkpoints, directory: Path, gallery: Gallery, progress: Progress) -> None:
-    """The task boundary on disk: features first, so that a boundary checkpoint always finds its own."""
+    """The task boundary on disk: features first, so that a boundary checkpoint always finds its own.
+
+    Those of boundaries before go: where a boundary is taken up again, they are computed again.
+    """
     count = progress.memory.count
+    checkpoints.require_place()
     gallery.save(_features(directory, count))
     meta = {
         "names": list(progress.memory.names),
@@ -182,7 +218,14 @@ def save(checkpoints: checkpoint.Checkpoints, directory: Path, gallery: Gallery,
         "cut": progress.cut,
     }
     checkpoints.save_task(count, progress.memory.arrays(), meta)
-    hosts.agreed(lambda: _features(directory, count - 1).unlink(missing_ok=True))
+
+    def leave_only_the_newest() -> None:
+        with writing(directory, RESUME):
+            for path in _features(directory, count).parent.glob("task_*.npz"):
+                if path != _features(directory, count):
+                    path.unlink(missing_ok=True)
+
+    hosts.agreed(leave_only_the_newest)
 
 
 def refill(gallery: Gallery, path: Path, vals: list[Split], memory: Memory) -> None:
@@ -196,15 +239,18 @@ def refill(gallery: Gallery, path: Path, vals: list[Split], memory: Memory) -> N
 
 
 def restore(checkpoints: checkpoint.Checkpoints, config: ConfigDict, system: build.System) -> Progress:
-    """What the newest boundary checkpoint holds; the empty progress before the first."""
+    """What the newest boundary checkpoint holds; the empty progress before the first. Writes nothing."""
     nothing = memories.empty(config.routing.centres, system.encoder.embed_dim)
-    count = checkpoints.finished_tasks()
-    if not count:
-        return Progress(nothing)
     one = jax.tree.map(lambda leaf: np.empty((0, *leaf.shape), leaf.dtype), learn.abstract_tree(system))
     stacked: Tree = {**nothing.arrays(), "trained": one}
-    expected = jax.tree.map(lambda leaf: np.empty((count, *leaf.shape[1:]), leaf.dtype), stacked)
-    arrays, meta = checkpoints.load_task(count, expected)
+    found = None
+    while found is None:  # a run that is at work may delete a boundary behind a newer one while it is read
+        count = checkpoints.finished_tasks()
+        if not count:
+            return Progress(nothing)
+        expected = jax.tree.map(lambda leaf, count=count: np.empty((count, *leaf.shape[1:]), leaf.dtype), stacked)
+        found = checkpoints.load_task(count, expected)
+    arrays, meta = found
     try:
         memory = Memory(tuple(meta["names"]), **arrays)
         return Progress(memory, meta["stages"], meta["seconds"], meta["cut"])
@@ -237,10 +283,7 @@ def _reused(config: ConfigDict, system: build.System) -> learn.Reused:
     if there.get("backbone") != system.sha256:
         raise UserError(f"config.reuse is {config.reuse!r}, a run on another backbone than config.backbone")
     checkpoints = checkpoint.Checkpoints(Path(config.reuse))
-    try:
-        memory = restore(checkpoints, records.configuration(there, config.reuse), system).memory
-    finally:
-        checkpoints.close()
+    memory = restore(checkpoints, records.configuration(there, config.reuse), system).memory
     return learn.Reused(memory, config.reuse)
 
 

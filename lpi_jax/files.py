@@ -2,11 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from lpi_jax.errors import UserError
+from lpi_jax.errors import UserError, reason
+
+RESUME = "; the same command goes on from the last checkpoint"  # for `writing` under a run's directory
 
 
 def require_file(path: str, expected: str) -> None:
@@ -14,6 +17,23 @@ def require_file(path: str, expected: str) -> None:
     if not os.path.isfile(path):
         found = "this is a folder" if os.path.isdir(path) else "there is no such file"
         raise UserError(f"{path}: {found}; expected {expected}")
+
+
+@contextmanager
+def writing(place: str | Path, then: str = "") -> Iterator[None]:
+    """Where the system refuses what the block writes, one sentence says so.
+
+    Args:
+      place: the folder or file, as the sentence names it. then: what can be done, at the sentence's end.
+
+    Raises:
+      UserError: the block raised OSError: the disk is full, read-only or gone, a folder was removed, ...
+    """
+    try:
+        yield
+    except OSError as error:
+        why = "it or a folder in it was removed" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(f"{place} cannot be written ({why or reason(error)}){then}") from error
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
@@ -26,7 +46,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what kept it from being written may keep it from being removed
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -19,7 +19,7 @@ from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.encode import Encoder
 from lpi_jax.errors import UserError
-from lpi_jax.files import write_atomically
+from lpi_jax.files import RESUME, write_atomically, writing
 from lpi_jax.memory import Memory
 from lpi_jax.methods.base import Method
 
@@ -187,7 +187,7 @@ class Gallery:
         return self._transform(self._splits[task].load(index), (self._seed, task, index))
 
     def save(self, path: Path) -> None:
-        """Writes what was computed, so that a resumed run computes nothing twice."""
+        """Writes what was computed into a folder of the run's directory: a resumed run computes nothing twice."""
         arrays = {
             f"{name}.{f.name}": getattr(side, f.name)
             for name, side in (("images", self.images), ("captions", self.captions))
@@ -195,8 +195,9 @@ class Gallery:
         }
 
         def write() -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, lambda file: np.savez(file, **arrays))
+            with writing(path.parent.parent, RESUME):
+                path.parent.mkdir(exist_ok=True)  # the run's directory itself is there, or has been removed
+                write_atomically(path, lambda file: np.savez(file, **arrays))
 
         hosts.agreed(write)
 

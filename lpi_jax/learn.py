@@ -163,7 +163,8 @@ class Learner:
         logged = done % settings.log_every == 0 or done == steps
         if logged:
             values = {name: float(value) for name, value in terms.items()}
-            self._log.terms(total, {"task_name": task.name, "epoch": epoch}, values)
+            position = {"task_name": task.name, "epoch": epoch}
+            hosts.agreed(lambda: self._log.terms(total, position, values))  # the first alone, and all end if it cannot
             if not np.isfinite(values["loss"]):
                 raise UserError(
                     f"the loss is {values['loss']} in task {task.name!r} after {done} steps; config.train.lr of"

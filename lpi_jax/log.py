@@ -9,7 +9,7 @@ from typing import Any
 
 from lpi_jax.display import Display, duration, shortened
 from lpi_jax.events import Events
-from lpi_jax.files import write_atomically
+from lpi_jax.files import RESUME, write_atomically, writing
 from lpi_jax.pace import Pace
 
 _NAME = 20  # columns of a task's name in the line that moves
@@ -31,12 +31,13 @@ class Log:
     def __init__(
         self, workdir: Path, total: int, done: int, batch: int, tasks: int, evaluations: Sequence[float] = ()
     ) -> None:
-        self._batch, self._total, self._done, self._tasks = batch, total, done, tasks
+        self._workdir, self._batch, self._total, self._done, self._tasks = workdir, batch, total, done, tasks
         path = workdir / "metrics.jsonl"
-        if path.exists():
-            kept = b"".join(line for line in path.read_bytes().splitlines(True) if _step(line) <= done)
-            write_atomically(path, lambda file: file.write(kept))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
+        with writing(workdir, RESUME):
+            if path.exists():
+                kept = b"".join(line for line in path.read_bytes().splitlines(True) if _step(line) <= done)
+                write_atomically(path, lambda file: file.write(kept))
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open as long as the run
         self._display = Display()
         self._events = Events(workdir / "tensorboard", done + 1, self.prints)
         self._pace = Pace(total, tasks - len(evaluations), *evaluations[-1:])
@@ -76,8 +77,9 @@ class Log:
         rate, wait = (step - before) * self._batch / elapsed, min(self._waited / elapsed, 1.0)
         self._last, self._waited = (now, step), 0.0
         line = {"step": step, **position, **terms, "pairs_per_second": round(rate, 1), "data_wait": round(wait, 3)}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with writing(self._workdir, RESUME):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
         values = {**terms, "pairs_per_second": rate, "data_wait": wait}
         self._events.add(step, {f"train/{name}": value for name, value in values.items()})
         self._pace.trained(step - before, elapsed)

@@ -103,6 +103,8 @@ class Retriever:
 def load(directory: str | Path) -> Retriever:
     """The model a run has trained so far, from its newest task boundary; on one device, wherever it was trained.
 
+    Writes nothing: the run may be at work, its directory read-only.
+
     Raises:
       UserError: the directory holds no run, or none with a finished task, its backbone is not what it was, or JAX
         has no device to run it on.
@@ -118,11 +120,7 @@ def load(directory: str | Path) -> Retriever:
         raise UserError(
             f"backbone {config.backbone} is not the one that {directory} was trained on: its weights differ"
         )
-    checkpoints = checkpoint.Checkpoints(directory)
-    try:
-        memory = continual.restore(checkpoints, config, system).memory
-    finally:
-        checkpoints.close()
+    memory = continual.restore(checkpoint.Checkpoints(directory), config, system).memory
     if not memory.count:
         raise UserError(f"{directory} has no finished task yet")
     return Retriever(system, memory, config.routing.caption == "placeholders")

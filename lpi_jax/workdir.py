@@ -34,19 +34,28 @@ def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> str:
     Raises:
       UserError: the directory holds another run (the message shows the difference), other files, or cannot be written.
     """
-    own = {"config": json.loads(json.dumps(config.to_dict())), **made_from}
     record = workdir / "config.json"
     try:
-        if record.exists():
-            found = read(workdir)
-            _compare(record, found, own)
-            return _resumed(record, found)
+        if holds(workdir, config, made_from):
+            return _resumed(record, read(workdir))
         refuse_foreign(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(record, {**own, "environment": environment()})
+        write_json(record, {**_own(config, made_from), "environment": environment()})
         return ""
     except OSError as error:
         raise UserError(f"--workdir is {workdir}, which cannot be used: {error.strerror}") from error
+
+
+def holds(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> bool:
+    """Whether `workdir` is this run's already; writes nothing.
+
+    Args, Raises: as `claim`; UserError where it holds another run.
+    """
+    record = workdir / "config.json"
+    if not record.exists():
+        return False
+    _compare(record, read(workdir), _own(config, made_from))
+    return True
 
 
 def refuse_foreign(workdir: Path) -> None:
@@ -74,6 +83,11 @@ def read(workdir: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
         raise UserError(f"{record} holds no configuration; expected the directory of a run")
     return found
+
+
+def _own(config: ConfigDict, made_from: dict[str, str]) -> dict[str, Any]:
+    """The record of this run, but for its environment."""
+    return {"config": json.loads(json.dumps(config.to_dict())), **made_from}
 
 
 def _resumed(record: Path, found: dict[str, Any]) -> str:

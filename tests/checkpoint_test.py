@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from lpi_jax.checkpoint import HASHES, Checkpoints
+from lpi_jax.checkpoint import Checkpoints
+from lpi_jax.checkpoint_folder import HASHES
 from lpi_jax.errors import UserError
 from lpi_jax.train import TrainState
 
@@ -39,16 +40,14 @@ def like(tree):
 
 @pytest.fixture
 def opened(tmp_path):
-    """() -> the checkpoints in tmp_path, opened anew; all are closed at the end."""
-    found = []
+    """(kept=0) -> the checkpoints in tmp_path, opened anew for saving."""
 
-    def again():
-        found.append(Checkpoints(tmp_path))
-        return found[-1]
+    def again(kept=0):
+        checkpoints = Checkpoints(tmp_path, kept)
+        checkpoints.prepare()
+        return checkpoints
 
-    yield again
-    for checkpoints in found:
-        checkpoints.close()
+    return again
 
 
 def test_a_new_directory_holds_nothing(opened):

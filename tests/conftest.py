@@ -140,11 +140,7 @@ def read_memory() -> Callable[[ConfigDict, Path], Memory]:
     """(configuration, directory) -> the memory in a run's newest boundary checkpoint."""
 
     def read(config: ConfigDict, directory: Path) -> Memory:
-        checkpoints = checkpoint.Checkpoints(directory)
-        try:
-            return continual.restore(checkpoints, config, build.system(config)).memory
-        finally:
-            checkpoints.close()
+        return continual.restore(checkpoint.Checkpoints(directory), config, build.system(config)).memory
 
     return read
 

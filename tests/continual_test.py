@@ -86,7 +86,6 @@ def test_finished_tasks_in_memory_keep_their_bits(finished_run, read_memory):
         expected = jax.tree.map(lambda leaf, n=count: leaf[:n], last)
         found, _ = checkpoints.load_task(count, jax.tree.map(np.empty_like, expected))
         jax.tree.map(np.testing.assert_array_equal, found, expected)
-    checkpoints.close()
 
 
 def test_training_changes_every_prompt_and_no_weight_of_the_backbone(
