@@ -36,7 +36,7 @@ class Checkpoints:
         self._workdir, self._kept = workdir, kept
         self._tasks = (workdir / "checkpoints").absolute()
         self._inside = self._tasks / "inside"
-        self._prepared: os.stat_result | None = None
+        self._prepared: tuple[int, int] | None = None
 
     def prepare(self) -> None:
         """Makes the folders, and removes what a kill left half written or half deleted."""
@@ -44,7 +44,7 @@ class Checkpoints:
         def make() -> None:
             with writing(self._workdir, RESUME):
                 self._inside.mkdir(parents=True, exist_ok=True)
-                self._prepared = os.stat(self._tasks)
+                self._prepared = self._identity()
                 folders.clean(self._tasks)
                 folders.clean(self._inside)
 
@@ -148,10 +148,15 @@ class Checkpoints:
             for old in folders.numbers(parent, prefix)[:-kept] if kept else ():
                 folders.delete(folders.path(parent, prefix, old))
 
+    def _identity(self) -> tuple[int, int]:
+        """Of the run's record, which never changes; a number of its own would soon be another file's."""
+        record = os.stat(self._workdir / "config.json")
+        return record.st_ino, record.st_mtime_ns
+
     def _require_place(self, folder: Path | None = None) -> None:
         """See `require_place`. folder: a checkpoint that has just been written; orbax makes missing folders anew."""
         with suppress(OSError):
-            if os.path.samestat(self._prepared, os.stat(self._tasks)):
+            if self._identity() == self._prepared:
                 return
         if folder is not None:
             folders.withdraw(folder)

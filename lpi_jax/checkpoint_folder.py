@@ -4,12 +4,15 @@ A checkpoint comes and goes by one renaming: a folder under its name (task_003) 
 written or half deleted has another name. Nothing is read that could run code.
 """
 
+import functools
 import hashlib
 import json
 import logging
 import os
 import re
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +28,7 @@ HASHES = "sha256.json"  # what was written, file by file
 _COMING, _GOING = ".part", ".deleted"  # behind the name of a checkpoint that is being written or deleted
 _UNFINISHED = re.compile(rf"[a-z]+_\d+({re.escape(_COMING)}|{re.escape(_GOING)}|.*\.orbax-checkpoint-tmp.*)")
 _SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")  # as tensorstore tells it
+_TRIES, _PAUSE = 10, 0.05  # seconds
 # The first process alone: orbax must not wait for the others.
 _ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0}, barrier_sync_key_prefix="checkpoint")
 
@@ -116,8 +120,13 @@ def delete(folder: Path) -> None:
 
 def withdraw(folder: Path) -> None:
     """Removes what was written for a checkpoint that is not to come."""
-    for path in folder.parent.glob(f"{folder.name}{_COMING}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    for _ in range(_TRIES):
+        time.sleep(_PAUSE)  # orbax fails at the first of several files, while threads still write the others
+        left = list(folder.parent.glob(f"{folder.name}{_COMING}*"))
+        for path in left:
+            shutil.rmtree(path, ignore_errors=True)
+        if not left:
+            return
 
 
 def clean(parent: Path) -> None:
@@ -129,7 +138,8 @@ def clean(parent: Path) -> None:
 
 @contextmanager
 def _orbax() -> Iterator[ocp.Checkpointer]:
-    """Orbax without its own account of an error, which is told in one sentence instead."""
+    """Orbax without its own accounts of an error, which is told in one sentence instead."""
+    _silence_latecomers()
     handler = ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(multiprocessing_options=_ALONE))
     log = logging.getLogger("absl")
     level = log.level
@@ -139,6 +149,23 @@ def _orbax() -> Iterator[ocp.Checkpointer]:
             yield orbax
     finally:
         log.setLevel(level)
+
+
+@functools.cache
+def _silence_latecomers() -> None:
+    """Where orbax fails, other arrays' reads and writes may end later, in an event loop that it has closed by then.
+
+    Python would print a traceback for each, at any time. They have no object that they are ignored in, unlike those
+    of asyncio itself.
+    """
+    others = sys.unraisablehook
+
+    def hook(what: Any) -> None:
+        late = isinstance(what.exc_value, RuntimeError) and str(what.exc_value) == "Event loop is closed"
+        if not (late and what.object is None):
+            others(what)
+
+    sys.unraisablehook = hook
 
 
 def _sync(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import chex
 import jax
@@ -10,10 +12,12 @@ import numpy as np
 import optax
 import pytest
 
+from lpi_jax import checkpoint_folder
 from lpi_jax.checkpoint import Checkpoints
 from lpi_jax.checkpoint_folder import HASHES
 from lpi_jax.errors import UserError
 from lpi_jax.train import TrainState
+from tests.disks import full, snapshot
 
 META = {"names": ["a", "b"], "stages": [{"recall": [12.5, 1 / 3]}], "seconds": [], "cut": 3}
 
@@ -40,7 +44,8 @@ def like(tree):
 
 @pytest.fixture
 def opened(tmp_path):
-    """(kept=0) -> the checkpoints in tmp_path, opened anew for saving."""
+    """(kept=0) -> the checkpoints in tmp_path, a run's directory, opened anew for saving."""
+    (tmp_path / "config.json").write_text("{}")
 
     def again(kept=0):
         checkpoints = Checkpoints(tmp_path, kept)
@@ -211,3 +216,186 @@ def test_arrays_of_other_shapes_are_refused(opened):
     wider = {**arrays(1), "centres": np.zeros((1, 6, 16), np.float32)}
     with pytest.raises(UserError, match="other shapes"):
         opened().load_task(1, like(wider))
+
+
+# ---- readers ---------------------------------------------------------------------------------------------------------
+
+
+def test_reading_changes_nothing_not_even_what_looks_left_behind(opened, tmp_path):
+    checkpoints = opened()
+    checkpoints.save_task(1, arrays(1), META)
+    checkpoints.save_inside(1, 2, state(2))
+    folder = tmp_path / "checkpoints"
+    for name in ("task_002.part", "task_002.part.orbax-checkpoint-tmp", "task_000.deleted", "inside/step_001.part"):
+        shutil.copytree(folder / "task_001", folder / name)  # as a run leaves them that is at work
+    before = snapshot(tmp_path)
+    reader = Checkpoints(tmp_path)
+    assert reader.finished_tasks() == 1
+    assert reader.steps_inside(1) == 2
+    assert reader.load_task(1, like(arrays(1))) is not None
+    assert snapshot(tmp_path) == before
+    opened()
+    assert sorted(path.name for path in folder.iterdir()) == ["inside", "task_001"]
+    assert [path.name for path in (folder / "inside").iterdir()] == ["step_000"]
+
+
+def test_where_there_is_nothing_readers_make_nothing(tmp_path):
+    reader = Checkpoints(tmp_path / "run")
+    assert reader.finished_tasks() == 0
+    assert reader.steps_inside(0) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_boundary_that_was_deleted_behind_a_newer_one_is_told_from_a_damaged_one(opened, monkeypatch):
+    checkpoints = opened(kept=1)
+    checkpoints.save_task(1, arrays(1), META)
+    hashed = checkpoint_folder._sha256
+
+    def meanwhile(path):
+        monkeypatch.setattr(checkpoint_folder, "_sha256", hashed)
+        checkpoints.save_task(2, arrays(2), META)
+        return hashed(path)
+
+    monkeypatch.setattr(checkpoint_folder, "_sha256", meanwhile)
+    assert opened().load_task(1, like(arrays(1))) is None
+    assert opened().load_task(2, like(arrays(2))) is not None
+
+
+def test_who_reads_while_boundaries_come_and_go_always_finds_a_whole_one(opened, tmp_path):
+    writer, reader, found, ended = opened(kept=1), Checkpoints(tmp_path), [], threading.Event()
+
+    def read():
+        while not ended.is_set():
+            count = reader.finished_tasks()
+            if count and (loaded := reader.load_task(count, like(arrays(count)))):
+                chex.assert_trees_all_equal(loaded[0], arrays(count, seed=count))
+                found.append(count)
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            for count in range(1, 9):
+                writer.save_task(count, arrays(count, seed=count), META)
+        finally:
+            ended.set()
+        reading.result()
+    assert len(set(found)) > 1
+
+
+# ---- how many are kept -----------------------------------------------------------------------------------------------
+
+
+def boundaries(folder):
+    return sorted(path.name for path in (folder / "checkpoints").glob("task_*"))
+
+
+def size(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_newest_boundaries_are_kept_whole_and_their_size_does_not_grow_with_the_square_of_the_tasks(
+    opened, tmp_path
+):
+    checkpoints, sizes = opened(kept=2), []
+    for count in range(1, 9):
+        checkpoints.save_task(count, arrays(count), META)
+        assert boundaries(tmp_path) == [f"task_{n:03d}" for n in (count - 1, count) if n]
+        sizes.append(size(tmp_path))
+    assert sizes[-1] < 2 * sizes[3]
+    for count in (7, 8):
+        chex.assert_trees_all_equal(checkpoints.load_task(count, like(arrays(count)))[0], arrays(count))
+
+
+def test_with_0_all_boundaries_are_kept(opened, tmp_path):
+    for count in range(1, 5):
+        opened(kept=0).save_task(count, arrays(count), META)
+    assert boundaries(tmp_path) == ["task_001", "task_002", "task_003", "task_004"]
+
+
+def test_a_deletion_killed_halfway_is_never_taken_for_a_checkpoint(opened, tmp_path, monkeypatch):
+    opened(kept=1).save_task(1, arrays(1), META)
+
+    def killed(path, **_):
+        (path / "meta" / "metadata").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", killed)
+        Checkpoints(tmp_path, kept=1).prepare()
+        checkpoints = Checkpoints(tmp_path, kept=1)
+        checkpoints.prepare()
+        checkpoints.save_task(2, arrays(2), META)
+    assert boundaries(tmp_path) == ["task_001.deleted", "task_002"]
+    shutil.rmtree(tmp_path / "checkpoints" / "task_002")
+    assert Checkpoints(tmp_path).finished_tasks() == 0
+    opened()
+    assert boundaries(tmp_path) == []
+
+
+def test_a_damaged_boundary_says_whether_there_is_one_before(opened, tmp_path):
+    opened(kept=2).save_task(1, arrays(1), META)
+    opened(kept=2).save_task(2, arrays(2), META)
+    for count, instead in ((2, "delete it to go on from the one before"), (1, "delete it to begin anew")):
+        folder = tmp_path / "checkpoints" / f"task_{count:03d}"
+        flipped(folder / "memory" / "manifest.ocdbt")
+        with pytest.raises(UserError, match=rf"checkpoint {folder} cannot be read \(.*\); {instead}$"):
+            opened().load_task(count, like(arrays(count)))
+        shutil.rmtree(folder)
+        assert opened().finished_tasks() == count - 1
+
+
+# ---- a directory that takes no more ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("room", [0, 2_000], ids=["for nothing", "for no array"])
+@pytest.mark.parametrize("kind", ["task", "inside"])
+def test_where_the_disk_takes_no_more_one_sentence_says_so_and_the_checkpoint_before_stays(
+    opened, tmp_path, capfd, kind, room
+):
+    checkpoints = opened()
+    checkpoints.save_task(1, arrays(1), META)
+    checkpoints.save_inside(1, 2, state(2))
+    before = {path.name for path in tmp_path.rglob("*")}
+    with full(room), pytest.raises(UserError) as error:
+        if kind == "task":
+            checkpoints.save_task(2, arrays(2), META)
+        else:
+            checkpoints.save_inside(1, 4, state(4))
+    assert str(error.value) == (
+        f"{tmp_path} cannot be written (File too large); the same command goes on from the last checkpoint"
+    )
+    assert {path.name for path in tmp_path.rglob("*")} == before
+    assert capfd.readouterr() == ("", "")
+    assert opened().finished_tasks() == 1
+    assert opened().steps_inside(1) == 2
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+@pytest.mark.parametrize("kind", ["task", "inside"])
+def test_a_directory_that_was_removed_is_noticed_and_not_made_anew(tmp_path, monkeypatch, kind, replaced, when):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    checkpoints = Checkpoints(directory)
+    checkpoints.prepare()
+
+    def remove():
+        shutil.rmtree(directory)
+        if replaced:
+            directory.mkdir()
+
+    if when == "before":
+        remove()
+    else:
+        save = checkpoint_folder.ocp.Checkpointer.save
+        monkeypatch.setattr(checkpoint_folder.ocp.Checkpointer, "save", lambda *a, **b: (remove(), save(*a, **b)))
+    with pytest.raises(UserError) as error:
+        if kind == "task":
+            checkpoints.save_task(1, arrays(1), META)
+        else:
+            checkpoints.save_inside(0, 2, state(2))
+    assert str(error.value) == (
+        f"{directory} was removed or moved during the run; the same command goes on from what is left"
+    )
+    assert [path for path in tmp_path.rglob("*") if path != directory] == []
