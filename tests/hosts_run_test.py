@@ -122,3 +122,16 @@ def test_a_run_of_changing_processes_remembers_what_one_does(alike, whole, make_
 def test_the_record_tells_how_many_processes_began(alike, whole):
     for directory, processes in ((alike["four"], 2), (alike["one"], 2), (whole, 1)):
         assert workdir.read(directory)["environment"]["processes"] == processes
+
+
+def test_a_folder_that_is_removed_while_two_processes_run_ends_both_in_the_same_sentence(command, tmp_path):
+    directories = [tmp_path / f"run{number}" for number in range(2)]
+    with Together(tmp_path, [[*command, f"--workdir={directory}"] for directory in directories]) as together:
+        together.wait_for(lambda: len(lines(directories[0])) >= 1)
+        shutil.rmtree(directories[0])
+        ended = together.ended()
+    assert [process.status for process in ended] == [2, 2]
+    for process in ended:
+        assert f"error: {directories[0]} was removed or moved during the run; the same command" in process.err
+        assert "Traceback" not in process.err
+    assert not any(directory.exists() for directory in directories)
