@@ -354,7 +354,7 @@ def test_a_workdir_of_another_run_shows_the_difference(refused, small_flags, fin
 
 
 def test_a_finished_run_only_prints_its_table(capfd, config_file, small_flags, finished_run):
-    before = {path: path.stat().st_mtime_ns for path in (finished_run.directory / "checkpoints").rglob("*")}
+    before = {path: path.stat().st_mtime_ns for path in finished_run.directory.rglob("*")}
     arguments = [f"--config={config_file()}", f"--workdir={finished_run.directory}", *small_flags]
     assert main(["lpi_jax.main", *arguments]) == 0
     out = capfd.readouterr().out
@@ -362,7 +362,7 @@ def test_a_finished_run_only_prints_its_table(capfd, config_file, small_flags, f
     assert f"| LPI intended | 1 | final | {recall:.1f} |" in out
     assert "| zero-shot | 1 | final |" in out
     assert out.endswith(f"Results: {finished_run.directory}/results.json\n")
-    assert {path: path.stat().st_mtime_ns for path in (finished_run.directory / "checkpoints").rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in finished_run.directory.rglob("*")} == before
 
 
 # ---- what is not the user's mistake ----------------------------------------------------------------------------------
