@@ -135,7 +135,7 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
                 log.says(number, task.name, "evaluation")
                 before = progress.memory
                 progress.memory = learn.remember(config, system, before, task, number, trained)
-                progress.stages.append(measure(config, gallery, before, progress.memory, vals[number]))
+                progress.measured(measure(config, gallery, before, progress.memory, vals[number]))
                 ended = time.monotonic()
                 log.evaluated(ended - learnt)
 

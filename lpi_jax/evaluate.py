@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from lpi_jax import metrics
-from lpi_jax.gallery import Gallery, Side
+from lpi_jax import chance, metrics
+from lpi_jax.gallery import NOT_ROUTED, Gallery, Side
 
 KS = (1, 5, 10)
 DIRECTIONS = ("image_to_text", "text_to_image")
@@ -21,14 +21,30 @@ def recall_row(gallery: Gallery, tasks: int, galleries: str, features: str = "fe
       galleries: `union` searches the items of all tasks seen so far; `task` only those of the query's own task.
       features: which of the sides' feature arrays: `features` (under the routed prompts) or `plain` (zero-shot).
     """
-    sides = {"image_to_text": (gallery.images, gallery.captions), "text_to_image": (gallery.captions, gallery.images)}
     row: Row = {}
-    for direction, (queries, items) in sides.items():
+    for direction, (queries, items) in _sides(gallery).items():
         asked = range(first, tasks)
         found = _ranks(queries, items, asked, galleries, features)
         per_task = [found[queries.task == task] for task in asked]
         row[direction] = {str(k): [metrics.recall(own, k) for own in per_task] for k in KS}
     return row
+
+
+def chance_row(gallery: Gallery, tasks: int, galleries: str) -> Row:
+    """The recall that a guess has on each of the first `tasks` tasks; arguments as in `recall_row`."""
+    row: Row = {}
+    for direction, (queries, items) in _sides(gallery).items():
+        right = np.bincount(items.owner, minlength=queries.owner.max() + 1)[queries.owner]
+        shown = [len(items.task) if galleries == "union" else int(np.sum(items.task == task)) for task in range(tasks)]
+        row[direction] = {
+            str(k): [chance.recall(shown[task], right[queries.task == task], k) for task in range(tasks)] for k in KS
+        }
+    return row
+
+
+def _sides(gallery: Gallery) -> dict[str, tuple[Side, Side]]:
+    """Queries and the items that they search, by direction."""
+    return {"image_to_text": (gallery.images, gallery.captions), "text_to_image": (gallery.captions, gallery.images)}
 
 
 def _ranks(queries: Side, items: Side, asked: range, galleries: str, features: str) -> np.ndarray:
@@ -50,22 +66,39 @@ def routing_accuracy(side: Side, tasks: int) -> list[float]:
     return [100.0 * float(np.mean(side.routed[side.task == task] == task)) for task in range(tasks)]
 
 
+def confusion(side: Side, tasks: int) -> dict[str, list[Any]]:
+    """Where the items of each task were routed to.
+
+    Returns:
+      matrix: [T][T] int, items by true task and the task they were routed to; none: [T] int, items by true task that
+      were routed nowhere, only if there are any.
+    """
+    seen = side.task < tasks
+    counts = np.zeros((tasks, tasks + 1), int)
+    np.add.at(counts, (side.task[seen], np.where(side.routed[seen] == NOT_ROUTED, tasks, side.routed[seen])), 1)
+    none = {"none": counts[:, tasks].tolist()} if counts[:, tasks].any() else {}
+    return {"matrix": counts[:, :tasks].tolist(), **none}
+
+
 def stage(gallery: Gallery, tasks: int, galleries: str) -> dict[str, Any]:
-    """What is measured after a stage: recall, zero-shot recall on the same galleries, routing accuracy; JSON-ready."""
+    """What is measured after a stage, JSON-ready: recall, zero-shot's and a guess's on the same galleries, routing."""
     return {
         "recall": recall_row(gallery, tasks, galleries),
         "zero_shot": recall_row(gallery, tasks, galleries, "plain"),
+        "chance": chance_row(gallery, tasks, galleries),
         "routing": {
             "image": routing_accuracy(gallery.images, tasks),
             "text": routing_accuracy(gallery.captions, tasks),
         },
+        "confusion": {"image": confusion(gallery.images, tasks), "text": confusion(gallery.captions, tasks)},
     }
 
 
 def report(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The raw matrices and every average, from what `stage` measured after each task.
 
-    Each stage also carries `arrival`: the recall row of the new task alone, just before it was learnt.
+    Each stage also carries `arrival`: the recall row of the new task alone, just before it was learnt. Stages of a run
+    that began before `chance` and `confusion` were measured lack them, and so does the report.
     """
     result: dict[str, Any] = {"recall": {}, "zero_shot": {}, "routing_accuracy": {}}
     last = len(stages) - 1
@@ -87,7 +120,24 @@ def report(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for kind in ("image", "text"):
         rows = [s["routing"][kind] for s in stages]
         result["routing_accuracy"][kind] = {"matrix": rows, "final_average": float(np.mean(rows[last]))}
+    if "confusion" in stages[last]:
+        result["routing_confusion"] = stages[last]["confusion"]
+    if all("chance" in stage for stage in stages):
+        result["chance"] = {direction: _chance([s["chance"][direction] for s in stages]) for direction in DIRECTIONS}
     return result
+
+
+def _chance(rows: Sequence[dict[str, list[float]]]) -> dict[str, dict[str, Any]]:
+    """By k the matrix of a guess's recall and its averages."""
+    found = {}
+    for k in map(str, KS):
+        matrix = _matrix([row[k] for row in rows])
+        found[k] = {
+            "matrix": _rows(matrix),
+            "incremental_average": metrics.incremental_average(matrix),
+            "final_average": metrics.final_average(matrix),
+        }
+    return found
 
 
 def _matrix(rows: Sequence[Sequence[float]]) -> np.ndarray:

@@ -80,7 +80,7 @@ def differences(there: Record, here: Record, path: str | Path) -> dict[str, tupl
 
     Raises: as `configuration`.
     """
-    hashes = {key for key in {*there, *here} if isinstance(there.get(key, here.get(key)), str)}
+    hashes = {key for key in {*there, *here} - {"started"} if isinstance(there.get(key, here.get(key)), str)}
     of_both = {name for name in hashes if name in there and name in here}
     one, other = (flat(configuration(record, path)) for record in (there, here))
     found = {}
@@ -96,7 +96,8 @@ def differences(there: Record, here: Record, path: str | Path) -> dict[str, tupl
 
 def fingerprint(record: Record) -> str:
     """sha256 (hexadecimal) of what a run was made from: its configuration and the hashes."""
-    made_from = {key: value for key, value in record.items() if key == "config" or isinstance(value, str)}
+    hashes = {key: value for key, value in record.items() if isinstance(value, str) and key != "started"}
+    made_from = {"config": record["config"], **hashes}
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 

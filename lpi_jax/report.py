@@ -1,311 +1,53 @@
-"""Tables and pictures from runs: python -m lpi_jax.report [--out=DIR] WORKDIR [WORKDIR ...]
+"""Tables and pictures from runs: python -m lpi_jax.report [--format=FORMAT] [--out=DIR] WORKDIR [WORKDIR ...]
 
-Prints a Markdown table; with --out also writes DIR/table.md, table.csv, a heat map of R@1 per kind of run, curves over
-the stages, and index.html that shows them all. Runs that differ only in their seeds become one row: mean ± sample
-standard deviation.
+Prints a table; FORMAT is markdown (the default), csv, json or latex. With --out also writes DIR/table.md, table.csv,
+table.json, table.tex, pictures (curves over the stages, and per kind of run heat maps of R@1, where items were routed
+to, and the loss terms), and index.html that shows them all, task by task. Runs that differ only in their seeds become
+one row: mean ± sample standard deviation.
 """
 
-import csv
-import html
-import io
-import json
 import re
-import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-
-from lpi_jax import config as configs
-from lpi_jax import paths, records, terminal
+from lpi_jax import paths, report_losses, terminal
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically
+from lpi_jax.report_groups import Block, compare
+from lpi_jax.report_page import Picture, page
+from lpi_jax.report_runs import read
+from lpi_jax.report_tables import LEGEND
+from lpi_jax.report_text import FORMATS
 
-Result = dict[str, Any]
+__all__ = ["LEGEND", "compare", "main", "read", "table", "write"]
 
-DIRECTIONS = ("image_to_text", "text_to_image")
-KS = ("1", "5", "10")
-HEADER = (
-    "method",
-    "runs",
-    "average",
-    "I→T R@1",
-    "R@5",
-    "R@10",
-    "T→I R@1",
-    "R@5",
-    "R@10",
-    "forgetting",
-    "routed right",
-    "min",
-    "peak MB",
-)
-LEGEND = """\
-R@k in per cent over all tasks seen so far; I→T image to text, T→I text to image. incremental: mean over tasks of the
-mean over stages; final: after the last task. forgetting: points of R@1, both directions, negative = forgot. routed
-right: per cent of images / captions sent to their own task's prompts after the last task. min: training and evaluation.
-peak MB: the largest resident memory of the process.
-"""
-# Keys of which runs of one row may differ: the seeds, and the preset, which stands in the row's label.
-IGNORED = {"seed", "data.seed", "preset"}
-# What has to be equal for two runs to have been measured on the same galleries of the same backbone.
-GALLERIES = ("stream", "data", "data.domains", "data.val", "backbone", "eval.gallery")
+FILES = {"table.md": "markdown", "table.csv": "csv", "table.json": "json", "table.tex": "latex"}
 
 
-class Run(NamedTuple):
-    """One run: its results, the keys that make it comparable with others, and its seeds."""
+def table(directories: Sequence[str | Path], form: str = "markdown") -> str:
+    """A table of runs: a guess and the frozen backbone first, then a row per kind of run and average.
 
-    directory: Path
-    result: Result
-    keys: dict[str, Any]
-    seeds: tuple[int, int]
-
-
-class Group(NamedTuple):
-    """Runs that differ only in their seeds."""
-
-    label: str
-    runs: tuple[Run, ...]
-
-    def matrices(self, kind: str, direction: str) -> np.ndarray:
-        """[runs, T, T] recall@1 matrices R[s][t], NaN for t > s; kind: `recall` or `zero_shot`."""
-        return np.stack([_square(run.result[kind][direction]["1"]["matrix"]) for run in self.runs])
-
-
-class Block(NamedTuple):
-    """Groups measured on the same galleries of the same backbone: what one table compares.
-
-    Attributes:
-      zero_shot: groups whose measurement of the frozen backbone the table shows, one per kind of validation picture;
-        the first is the one that curves are compared with.
-    """
-
-    title: str
-    groups: tuple[Group, ...]
-    zero_shot: tuple[Group, ...]
-
-
-# ---- reading ---------------------------------------------------------------------------------------------------------
-
-
-def read(directory: str | Path) -> Run:
-    """A run's results. Raises UserError where there are none or they are damaged."""
-    directory = Path(directory)
-    result, record = _json(directory / "results.json"), _json(directory / "config.json")
-    try:
-        for kind in ("recall", "zero_shot"):
-            for average in ("incremental", "final"):
-                for value in measured(result, kind, average).values():
-                    float(value)
-            for direction in DIRECTIONS:
-                if len(_square(result[kind][direction]["1"]["matrix"])) != len(result["tasks"]):
-                    raise ValueError(f"not a row of recall per task, {direction}")
-        config = configs.flat(records.configuration(record, directory / "config.json"))
-        # The pictures of `scenes` follow the seed; a file is the same or another one.
-        data = "" if config["data.name"] == "scenes" else record["stream"]
-        keys = {"stream": result["stream"]["name"], "data": data, "backbone": result["parameters"]["backbone_sha256"]}
-        telling = records.telling(record, directory / "config.json")
-        keys |= {key: value for key, value in telling.items() if key not in IGNORED}
-        keys["tasks"] = f"{len(result['tasks'])} of {len(result['tasks']) + len(result['tasks_to_come'])} tasks"
-        keys["label"] = _label(result) + (f", {keys['tasks']}" if result["tasks_to_come"] else "")
-        return Run(directory, result, keys, (config["seed"], config["data.seed"]))
-    except UserError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(
-            f"{directory} holds damaged results ({type(error).__name__}: {error}); expected config.json and"
-            " results.json as a run writes them"
-        ) from error
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); expected the directory of a run") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); expected JSON") from error
-
-
-def _square(rows: Sequence[Sequence[float]]) -> np.ndarray:
-    matrix = np.full((len(rows), len(rows)), np.nan)
-    for s, row in enumerate(rows):
-        matrix[s, : s + 1] = row
-    return matrix
-
-
-def measured(result: Result, kind: str, average: str) -> dict[str, float]:
-    """The numbers of one table row by name; kind: `recall` or `zero_shot`, average: `incremental` or `final`."""
-    recall = result[kind]
-    found = {f"{d} R@{k}": recall[d][k][f"{average}_average"] for d in DIRECTIONS for k in KS}
-    if average == "final" and kind == "recall":
-        found |= {f"{d} forgetting": recall[d]["1"]["forgetting"] for d in DIRECTIONS}
-        found |= {
-            f"{side} routed right": result["routing_accuracy"][side]["final_average"] for side in ("image", "text")
-        }
-        found["minutes"] = sum(sum(task.values()) for task in result["seconds"]) / 60
-        found["peak_memory_mb"] = result["peak_memory_mb"]
-    return found
-
-
-# ---- grouping --------------------------------------------------------------------------------------------------------
-
-
-def compare(directories: Sequence[str | Path]) -> list[Block]:
-    """Runs sorted into blocks of comparable groups, in the order given; a directory named twice counts once.
+    Args:
+      form: `markdown`, `csv`, `json` or `latex`.
 
     Raises:
-      UserError: a directory without results, or two runs of the same configuration and seeds.
+      UserError: as `compare`.
     """
-    runs = [read(directory) for directory in {Path(d).resolve(): d for d in directories}.values()]
-    blocks = []
-    for title, members in _named(runs, GALLERIES, "stream"):
-        groups = []
-        for label, alike in _named(members, tuple({key: None for run in members for key in run.keys}), "label"):
-            _refuse_twice(alike)
-            groups.append(Group(label, tuple(alike)))
-        # Every run measures the frozen backbone; `released` does so on cropped pictures and with other pixels.
-        own = [group for group in groups if group.runs[0].result["method"] == "zero_shot"]
-        kinds: dict[str, Group] = {}
-        for group in own or sorted(groups, key=lambda g: g.runs[0].keys["eval.transform"]):  # centre before random
-            kinds.setdefault(group.runs[0].keys["eval.transform"], group)
-        blocks.append(Block(title, tuple(groups), tuple(kinds.values())))
-    return blocks
-
-
-def _named(runs: Sequence[Run], keys: Sequence[str], name: str) -> Iterator[tuple[str, list[Run]]]:
-    """Runs with equal `keys` together; each such set is named by its key `name` and, if need be, by what is its own."""
-    sets: dict[str, list[Run]] = {}
-    for run in runs:
-        sets.setdefault(json.dumps([run.keys.get(key) for key in keys]), []).append(run)
-    for members in sets.values():
-        own = members[0].keys
-        others = [other[0].keys for other in sets.values() if other[0].keys[name] == own[name]]
-        telling = [key for key in keys if any(other.get(key) != own.get(key) for other in others)]
-        differences = ", ".join(f"{key}={_short(own.get(key))}" for key in telling)
-        yield own[name] + (f" ({differences})" if differences else ""), members
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text[:60]
-
-
-def _refuse_twice(runs: Sequence[Run]) -> None:
-    first: dict[tuple[int, int], Run] = {}
-    for run in runs:
-        if run.seeds in first:
-            raise UserError(
-                f"{first[run.seeds].directory} and {run.directory} are the same run (configuration and seeds"
-                f" {run.seeds[0]} and {run.seeds[1]}), expected each once"
-            )
-        first[run.seeds] = run
-
-
-def _label(result: Result) -> str:
-    if result["method"] == "zero_shot":
-        return "zero-shot"
-    oracle = ", task known" if result["task_id"] == "oracle" else ""
-    return f"{result['method'].upper()} {result['preset']}{oracle}"
-
-
-# ---- tables ----------------------------------------------------------------------------------------------------------
-
-
-def table(directories: Sequence[str | Path]) -> str:
-    """A Markdown table of runs: the frozen backbone first, then a row per kind of run and average."""
-    return _markdown(compare(directories))
-
-
-def _markdown(blocks: Sequence[Block]) -> str:
-    parts = []
-    for block in blocks:
-        title = [f"### {block.title}", ""] if len(blocks) > 1 else []
-        rows = [_cells(*row) for row in _rows(block)]
-        parts.append("\n".join([*title, *map(_line, [HEADER, ["---"] * len(HEADER), *rows])]))
-    return "\n\n".join([*parts, LEGEND])
-
-
-def _rows(block: Block) -> Iterator[tuple[Group, str, str]]:
-    """Group, kind and average of each row."""
-    for group in block.zero_shot:
-        if group.runs[0].result["method"] != "zero_shot":
-            label = "zero-shot" if group.runs[0].keys["eval.transform"] == "centre" else "zero-shot, random crops"
-            frozen = Group(label, group.runs)
-            yield from ((frozen, "zero_shot", average) for average in ("incremental", "final"))
-    for group in block.groups:
-        yield from ((group, "recall", average) for average in ("incremental", "final"))
-
-
-def _values(group: Group, kind: str, average: str) -> dict[str, list[float]]:
-    each = [measured(run.result, kind, average) for run in group.runs]
-    return {name: [values[name] for values in each] for name in each[0]}
-
-
-def _cells(group: Group, kind: str, average: str) -> list[str]:
-    values = _values(group, kind, average)
-    cells = [group.label, str(len(group.runs)), average]
-    cells += [_spread(values[f"{direction} R@{k}"]) for direction in DIRECTIONS for k in KS]
-    if "minutes" not in values:
-        return [*cells, "", "", "", ""]
-    forgot = " / ".join(_spread(values[f"{direction} forgetting"], "+.1f") for direction in DIRECTIONS)
-    routed = " / ".join(_spread(values[f"{side} routed right"]) for side in ("image", "text"))
-    return [*cells, forgot, routed, _spread(values["minutes"]), _spread(values["peak_memory_mb"], ".0f")]
-
-
-def _spread(values: Sequence[float], form: str = ".1f") -> str:
-    """Mean, and with several runs the sample standard deviation."""
-    mean = f"{statistics.mean(values):{form}}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _csv(blocks: Sequence[Block]) -> str:
-    """The same rows with all digits: a column for each mean and one for each standard deviation (empty for one run)."""
-    names = list(_values(blocks[0].groups[0], "recall", "final"))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["stream", "method", "runs", "average", *(f"{n}{end}" for n in names for end in ("", " std"))])
-    for block in blocks:
-        for group, kind, average in _rows(block):
-            values = _values(group, kind, average)
-            numbers: list[float | str] = []
-            for name in names:
-                own = values.get(name, [])
-                numbers.append(statistics.mean(own) if own else "")
-                numbers.append(statistics.stdev(own) if len(own) > 1 else "")
-            writer.writerow([block.title, group.label, len(group.runs), average, *numbers])
-    return text.getvalue()
-
-
-# ---- a folder of everything ------------------------------------------------------------------------------------------
+    return FORMATS[form](compare(directories))
 
 
 def write(directories: Sequence[str | Path], out: str | Path) -> None:
-    """Writes table.md, table.csv, pictures (PNG) and index.html into the folder `out`.
+    """Writes the table in every format, pictures (PNG) and index.html into the folder `out`.
 
     Raises:
       UserError: as `compare`; matplotlib is missing; `out` cannot be written.
     """
-    from lpi_jax import plots  # here, because matplotlib is an extra that the tables do not need
-
     blocks = compare(directories)
-    pictures: dict[str, tuple[str, bytes]] = {}  # file -> caption, PNG
-    for block in blocks:
-        caption = f"{block.title}: recall@1 over the tasks seen so far, against the frozen backbone"
-        pictures[_file(pictures, f"{block.title} stages")] = caption, plots.curves(block)
-        for group in block.groups:
-            caption = f"{block.title}, {group.label}: recall@1 of every task after every stage"
-            pictures[_file(pictures, f"{block.title} {group.label}")] = caption, plots.heat_maps(group)
-    files = {name: data for name, (_, data) in pictures.items()}
-    files["table.md"] = _markdown(blocks).encode()
-    files["table.csv"] = _csv(blocks).encode()
-    files["index.html"] = _page(blocks, {name: caption for name, (caption, _) in pictures.items()}).encode()
+    overviews, details = _pictures(blocks)
+    files = {picture.file: picture.data for picture in (*overviews, *(one for own in details for one in own))}
+    files |= {name: FORMATS[form](blocks).encode() for name, form in FILES.items()}
+    files["index.html"] = page(blocks, overviews, details).encode()
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -315,51 +57,42 @@ def write(directories: Sequence[str | Path], out: str | Path) -> None:
         raise UserError(f"--out is {out}, which cannot be written: {error.strerror}") from error
 
 
-def _file(taken: dict[str, Any], title: str) -> str:
+def _pictures(blocks: Sequence[Block]) -> tuple[list[Picture], list[list[Picture]]]:
+    """A picture of each block, and those of each group."""
+    try:
+        from lpi_jax import plots  # here, because matplotlib is an extra that the tables do not need
+    except ImportError as error:
+        raise UserError("pictures need matplotlib; install it with pip install 'lpi_jax[experiments]'") from error
+
+    top = plots.highest(group for block in blocks for group in block.groups)
+    taken: set[str] = set()
+    overviews, details = [], []
+    for block in blocks:
+        against = "the frozen backbone and a guess" if block.guess else "the frozen backbone"
+        caption = f"{block.title}: recall@1 over the tasks seen so far, against {against}"
+        overviews.append(Picture(_file(taken, f"{block.title} stages"), caption, plots.curves(block)))
+        for group in block.groups:
+            stem, title = f"{block.title} {group.label}", f"{block.title}, {group.label}"
+            caption = f"{title}: recall@1 of every task after every stage{plots.renamed(group)}"
+            own = [Picture(_file(taken, stem), caption, plots.heat_maps(group, top))]
+            if all(group.confusion(side) is not None for side in ("image", "text")):
+                caption = f"{title}: where the items of every task were routed to after the last one"
+                own.append(Picture(_file(taken, f"{stem} routing"), caption, plots.routing(group)))
+            if curves := [found for run in group.runs if (found := report_losses.read(run.directory))]:
+                caption = f"{title}: the terms of the loss, a line per run; upright lines are the ends of tasks"
+                own.append(Picture(_file(taken, f"{stem} loss"), caption, plots.losses(group, curves)))
+            details.append(own)
+    return overviews, details
+
+
+def _file(taken: set[str], title: str) -> str:
     """A file name made of a title's letters and digits, not yet taken."""
-    stem = re.sub(r"[^a-z0-9.=]+", "-", title.lower()).strip("-")[:100]
+    stem = re.sub(r"[^a-z0-9.=]+", "-", title.lower()).strip("-.")[:100] or "picture"
     number = 1
     while (name := f"{stem}{f'-{number}' if number > 1 else ''}.png") in taken:
         number += 1
+    taken.add(name)
     return name
-
-
-def _page(blocks: Sequence[Block], captions: dict[str, str]) -> str:
-    def row(tag: str, cells: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    tables = [
-        f"<h2>{html.escape(block.title)}</h2>\n<table>\n"
-        + "\n".join([row("th", HEADER), *(row("td", _cells(*each)) for each in _rows(block))])
-        + "\n</table>"
-        for block in blocks
-    ]
-    figures = [
-        f'<figure><img src="{html.escape(name)}" alt="{html.escape(caption)}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for name, caption in captions.items()
-    ]
-    runs = [run for block in blocks for group in block.groups for run in group.runs]
-    protocols = dict.fromkeys(run.result["protocol"] for run in runs)
-    sources = [f"<li>{html.escape(str(run.directory))}</li>" for run in runs]
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>lpi_jax report</title>',
-            "<style>body{font:15px/1.5 sans-serif;margin:2em auto;max-width:70em;padding:0 1em}table{border-collapse:"
-            "collapse}th,td{padding:.2em .6em;border-bottom:1px solid #ccc;text-align:right;white-space:nowrap}"
-            "th:first-child,td:first-child{text-align:left}figure{margin:2em 0}img{max-width:100%}"
-            "div{overflow-x:auto}</style>",
-            "<h1>Runs of lpi_jax</h1>\n<div>",
-            *tables,
-            f"</div>\n<p>{html.escape(LEGEND)}</p>",
-            *figures,
-            "<h2>Protocol</h2>",
-            *(f"<p>{html.escape(protocol)}</p>" for protocol in protocols),
-            "<h2>Runs</h2>\n<ul>",
-            *sources,
-            "</ul>\n</html>\n",
-        ]
-    )
 
 
 @terminal.command()
@@ -370,40 +103,48 @@ def main(arguments: Sequence[str]) -> int:
       arguments: as in sys.argv, the program's name first.
 
     Returns:
-      The exit status: 0, 2 for a user's mistake, 130 after Ctrl-C.
+      The exit status: 0, or 2 for a user's mistake.
     """
     given = list(arguments[1:])
     if any(argument in ("--help", "-help", "-h") for argument in given):
         print(__doc__)
         return terminal.OK
-    out, directories = _parse(given)
-    text = table(directories)
+    form, out, directories = _parse(given)
+    text = table(directories, form)
     if out is not None:
         write(directories, out)
     print(text)
     if out is not None:
-        print(f"Report: {Path(out) / 'index.html'}")
+        # Beside the table, so that what is printed in another format is that format alone.
+        print(f"Report: {Path(out) / 'index.html'}", file=sys.stdout if form == "markdown" else sys.stderr)
     return terminal.OK
 
 
-def _parse(given: list[str]) -> tuple[str | None, list[str]]:
-    """--out and the directories."""
-    out, directories = None, []
+def _parse(given: list[str]) -> tuple[str, str | None, list[str]]:
+    """--format, --out and the directories."""
+    values: dict[str, str] = {}
+    expected = {"format": f"--format={'|'.join(FORMATS)}", "out": "--out=DIR"}
+    directories = []
     while given:
         argument = given.pop(0)
-        name, equals, value = argument.partition("=")
-        if name in ("--out", "-out"):
-            out = value if equals else given.pop(0) if given else ""
-            if not out:
-                raise UserError("--out has no value; expected --out=DIR")
-        elif argument.startswith("-"):
-            raise UserError(f"{argument} is not a flag; did you mean --out=DIR?")
-        else:
+        flag, equals, value = argument.partition("=")
+        name = flag.lstrip("-")
+        if not argument.startswith("-"):
             directories.append(argument)
+        elif name in expected:
+            values[name] = value if equals else given.pop(0) if given else ""
+            if not values[name]:
+                raise UserError(f"--{name} has no value; expected {expected[name]}")
+        else:
+            raise UserError(f"{argument} is not a flag; did you mean {' or '.join(expected.values())}?")
+    form = values.get("format", "markdown")
+    if form not in FORMATS:
+        raise UserError(f"--format is {form!r}; expected one of {', '.join(FORMATS)}")
     if not directories:
         raise UserError("no run is named; expected python -m lpi_jax.report [--out=DIR] WORKDIR [WORKDIR ...]")
+    out = values.get("out")
     directories = [paths.expanded(directory, "WORKDIR") for directory in directories]
-    return out if out is None else paths.expanded(out, "--out"), directories
+    return form, out if out is None else paths.expanded(out, "--out"), directories
 
 
 if __name__ == "__main__":

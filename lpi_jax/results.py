@@ -27,6 +27,12 @@ class Progress:
     seconds: list[dict[str, float]] = field(default_factory=list)
     cut: int = 0
 
+    def measured(self, stage: dict[str, Any]) -> None:
+        """One more stage. Only the newest keeps where items were routed to: a matrix for each would grow with T³."""
+        for earlier in self.stages:
+            earlier.pop("confusion", None)
+        self.stages.append(stage)
+
 
 def summarise(
     config: ConfigDict, system: build.System, stream: Stream, steps: list[int], progress: Progress
@@ -83,13 +89,20 @@ def scalars(results: dict[str, Any]) -> dict[str, float]:
 
 
 def line(results: dict[str, Any]) -> str:
-    """One line that says how the run stands after a task."""
+    """One line that says how the run stands after a task; routing only where it decides anything."""
     recall, frozen, routed = results["recall"], results["zero_shot"], results["routing_accuracy"]
+    routing = (
+        f"; routed right: images {routed['image']['final_average']:.1f} %,"
+        f" captions {routed['text']['final_average']:.1f} %"
+    )
+    if results["method"] == "zero_shot":
+        routing = ""
+    elif results["task_id"] == "oracle":
+        routing = "; tasks given"
     return (
         f"after {results['tasks'][-1]}: R@1"
         f" image to text {recall['image_to_text']['1']['final_average']:.1f} %"
         f" (zero-shot {frozen['image_to_text']['1']['final_average']:.1f}),"
         f" text to image {recall['text_to_image']['1']['final_average']:.1f} %"
-        f" (zero-shot {frozen['text_to_image']['1']['final_average']:.1f}); routed right:"
-        f" images {routed['image']['final_average']:.1f} %, captions {routed['text']['final_average']:.1f} %"
+        f" (zero-shot {frozen['text_to_image']['1']['final_average']:.1f}){routing}"
     )

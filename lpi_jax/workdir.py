@@ -40,7 +40,8 @@ def claim(workdir: Path, config: ConfigDict, made_from: dict[str, str]) -> str:
             return _resumed(record, read(workdir))
         refuse_foreign(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(record, {**_own(config, made_from), "environment": environment()})
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(record, {**_own(config, made_from), "started": started, "environment": environment()})
         return ""
     except OSError as error:
         raise UserError(f"--workdir is {workdir}, which cannot be used: {error.strerror}") from error

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lpi_jax import evaluate
+from lpi_jax import evaluate, results
 from lpi_jax.gallery import Side
+from lpi_jax.results import Progress
 
 # Task 0: pictures 0 and 1; captions 0 and 1 describe picture 0, caption 2 picture 1. Task 1: picture 2, caption 3.
 PICTURES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
@@ -63,6 +64,27 @@ def test_later_tasks_alone_have_the_recall_they_have_among_all(gallery, gallerie
     assert evaluate.recall_row(gallery, 2, galleries, first=1) == last
 
 
+def test_the_row_of_a_guess_is_worked_out_by_hand(gallery):
+    """Picture 0 has two right captions of four (of three in its task), each other query one right answer."""
+    union = evaluate.chance_row(gallery, 2, "union")
+    assert union[IMAGES]["1"] == pytest.approx([100 * (2 / 4 + 1 / 4) / 2, 100 / 4])
+    assert union[IMAGES]["2"] == pytest.approx([100 * (5 / 6 + 2 / 4) / 2, 100 * 2 / 4])
+    assert union[TEXTS] == {"1": pytest.approx([100 / 3] * 2), "2": pytest.approx([200 / 3] * 2)}
+    own = evaluate.chance_row(gallery, 2, "task")
+    assert own[IMAGES] == {"1": pytest.approx([100 * (2 / 3 + 1 / 3) / 2, 100]), "2": pytest.approx([250 / 3, 100])}
+    assert own[TEXTS] == {"1": pytest.approx([50, 100]), "2": pytest.approx([100, 100])}
+
+
+def test_confusion_counts_items_by_true_and_routed_task():
+    items = side([0, 0, 0, 0, 1, 1], range(6), np.zeros((6, 2)), np.zeros((6, 2)))
+    items.routed[:] = [0, 1, 0, 0, 0, 1]
+    assert evaluate.confusion(items, 2) == {"matrix": [[3, 1], [1, 1]]}
+    items.routed[:] = [0, 1, 0, 0, -1, 1]
+    found = evaluate.confusion(items, 2)
+    assert found == {"matrix": [[3, 1], [0, 1]], "none": [0, 1]}
+    assert json.loads(json.dumps(found)) == found
+
+
 def test_routing_accuracy_is_per_task_and_an_item_routed_nowhere_is_wrong():
     items = side([0, 0, 0, 0, 1, 1], range(6), np.zeros((6, 2)), np.zeros((6, 2)))
     items.routed[:] = [0, 1, 0, 0, -1, 1]
@@ -76,6 +98,11 @@ def test_a_stage_is_recall_zero_shot_recall_and_routing_of_both_kinds(gallery):
     assert found["recall"] == evaluate.recall_row(gallery, 2, "task")
     assert found["zero_shot"] == evaluate.recall_row(gallery, 2, "task", "plain")
     assert found["routing"] == {"image": [100.0, 100.0], "text": [pytest.approx(200 / 3), 0.0]}
+    assert found["chance"] == evaluate.chance_row(gallery, 2, "task")
+    assert found["confusion"] == {
+        "image": {"matrix": [[2, 0], [0, 1]]},
+        "text": {"matrix": [[2, 1], [1, 0]]},
+    }
     assert json.loads(json.dumps(found)) == found
 
 
@@ -135,6 +162,43 @@ def test_the_report_has_routing_accuracy_after_every_stage():
     found = evaluate.report(stages())["routing_accuracy"]
     assert found["image"] == {"matrix": [[100.0], [90.0, 90.0], [80.0, 80.0, 80.0]], "final_average": 80.0}
     assert found["text"] == {"matrix": [[0.0], [0.0, 1.0], [0.0, 1.0, 2.0]], "final_average": 1.0}
+
+
+def test_the_report_has_the_guess_of_every_stage_and_the_last_confusion():
+    """Stages of runs that began before these were measured have neither, and neither has the report."""
+    assert not {"chance", "routing_confusion"} & evaluate.report(stages()).keys()
+    measured = stages()
+    for s, stage in enumerate(measured):
+        stage["chance"] = {d: {"1": FROZEN[s], "2": [2 * v for v in FROZEN[s]]} for d in (IMAGES, TEXTS)}
+        stage["confusion"] = {"image": {"matrix": [[s]]}, "text": {"matrix": [[-s]]}}
+    found = evaluate.report(measured)
+    guess = found["chance"][IMAGES]["1"]
+    assert guess.pop("matrix") == FROZEN
+    assert guess == pytest.approx({"incremental_average": (6 + 12.5 + 24) / 3, "final_average": 44 / 3})
+    assert found["chance"][TEXTS]["2"]["final_average"] == pytest.approx(88 / 3)
+    assert found["routing_confusion"] == {"image": {"matrix": [[2]]}, "text": {"matrix": [[-2]]}}
+
+
+def test_only_the_newest_stage_keeps_its_confusion():
+    progress = Progress(memory=None)
+    for number in range(3):
+        progress.measured({"number": number, "confusion": [number]})
+    assert progress.stages == [{"number": 0}, {"number": 1}, {"number": 2, "confusion": [2]}]
+
+
+@pytest.mark.parametrize(
+    ("method", "task_id", "routing"),
+    [
+        ("lpi", "inferred", "; routed right: images 80.0 %, captions 1.0 %"),
+        ("lpi", "oracle", "; tasks given"),
+        ("zero_shot", "inferred", ""),
+    ],
+)
+def test_the_line_after_a_task_speaks_of_routing_only_where_it_decides_anything(method, task_id, routing):
+    found = {"method": method, "task_id": task_id, "tasks": ["fax"], **evaluate.report(stages())}
+    assert results.line(found) == (
+        "after fax: R@1 image to text 66.7 % (zero-shot 14.7), text to image 68.7 % (zero-shot 14.7)" + routing
+    )
 
 
 def test_the_report_of_one_task_forgets_nothing_and_is_json():

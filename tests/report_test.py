@@ -1,61 +1,23 @@
 """Reports: tables and pictures hold the runs' numbers, and only runs that differ in their seeds are averaged."""
 
 import csv
-import html.parser
+import functools
 import io
 import json
-import math
 import re
 import shutil
 import statistics
+import subprocess
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from lpi_jax import config as configs
 from lpi_jax import report
 from lpi_jax.errors import UserError
 from lpi_jax.report import main
+from tests import handmade_runs
 
-TASKS = ("fax", "comic", "aerial")
 FINAL_ONLY = ("-2.0 / -3.0", "70.0 / 80.0", "3.0", "1030")  # forgetting, routing, minutes, memory
-DIRECTIONS = ("image_to_text", "text_to_image")
-
-
-def recall(base):
-    """The part of the results for one kind: k and direction shift all numbers, so that none can be mistaken."""
-    found = {}
-    for d, direction in enumerate(DIRECTIONS):
-        found[direction] = {}
-        for k, shift in (("1", 0), ("5", 20), ("10", 30)):
-            matrix = [[base + d + shift + 5 * t - 2 * (s - t) for t in range(s + 1)] for s in range(len(TASKS))]
-            found[direction][k] = {
-                "matrix": matrix,
-                "incremental_average": base + d + shift + 0.25,
-                "final_average": base + d + shift + 0.5,
-                "forgetting": -2.0 - d,
-            }
-    return found
-
-
-def results(base, method, preset, oracle):
-    return {
-        "method": method,
-        "preset": preset,
-        "task_id": "oracle" if oracle else "inferred",
-        "stream": {"name": "scenes", "sha256": "0" * 64, "notes": {}},
-        "tasks": list(TASKS),
-        "tasks_to_come": [],
-        "protocol": "After each task, <everything> is searched.",
-        "recall": recall(base),
-        "zero_shot": recall(base - 10),
-        "routing_accuracy": {"image": {"final_average": base + 40.0}, "text": {"final_average": base + 50.0}},
-        "parameters": {"backbone_sha256": "b" * 64},
-        "seconds": [{"training": 50.0, "evaluation": 10.0}] * len(TASKS),
-        "peak_memory_mb": 1000 + base,
-    }
 
 
 @pytest.fixture
@@ -67,25 +29,13 @@ def drawing():
 @pytest.fixture
 def run(tmp_path):
     """(name, base, changes by key) -> the directory of a run whose every recall follows from `base`."""
-
-    def make(name, base=30, preset="intended", result=None, **changes):
-        config = configs.preset(preset)
-        config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-        found = results(base, config.method, config.preset, config.task_id == "oracle") | (result or {})
-        directory = tmp_path / name
-        directory.mkdir()
-        record = {"config": config.to_dict(), "stream": f"{config.seed:064d}", "backbone": "b" * 64}
-        (directory / "config.json").write_text(json.dumps(record))
-        (directory / "results.json").write_text(json.dumps(found))
-        return directory
-
-    return make
+    return functools.partial(handmade_runs.make, tmp_path)
 
 
 def rows(text):
-    """The table's rows as lists of cells, without its two header lines."""
+    """The table's rows as lists of cells, without its three header lines."""
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
-    return [row for row in found if row[0] not in ("method", "---")]
+    return [row for row in found if row[0] not in ("", "method", "---")]
 
 
 # ---- one run ---------------------------------------------------------------------------------------------------------
@@ -93,10 +43,15 @@ def rows(text):
 
 def test_the_table_of_a_run_holds_its_numbers(run):
     text = report.table([run("a")])
-    assert text.splitlines()[0] == "| " + " | ".join(report.HEADER) + " |"
+    assert text.splitlines()[:3] == [
+        "| method | runs | average | image to text |  |  | text to image |  |  |"
+        " forgetting | routed right | min | peak MB |",
+        "| " + " | ".join(["---"] * 13) + " |",
+        "|  |  |  | R@1 | R@5 | R@10 | R@1 | R@5 | R@10 | I→T / T→I | images / captions |  |  |",
+    ]
     assert rows(text) == [
         ["zero-shot", "1", "incremental", "20.2", "40.2", "50.2", "21.2", "41.2", "51.2", "", "", "", ""],
-        ["zero-shot", "1", "final", "20.5", "40.5", "50.5", "21.5", "41.5", "51.5", "", "", "", ""],
+        ["zero-shot", "1", "final", "20.5", "40.5", "50.5", "21.5", "41.5", "51.5", "-2.0 / -3.0", "", "", ""],
         ["LPI intended", "1", "incremental", "30.2", "50.2", "60.2", "31.2", "51.2", "61.2", "", "", "", ""],
         ["LPI intended", "1", "final", "30.5", "50.5", "60.5", "31.5", "51.5", "61.5", *FINAL_ONLY],
     ]
@@ -108,8 +63,8 @@ def test_a_real_run_is_understood(drawing, finished_run, tmp_path, capsys):
     text = capsys.readouterr().out
     found = finished_run.results
     final = found["recall"]["text_to_image"]["5"]["final_average"]
-    assert rows(text)[3][:3] == ["LPI intended", "1", "final"]
-    assert rows(text)[3][7] == f"{final:.1f}"
+    assert rows(text)[5][:3] == ["LPI intended", "1", "final"]
+    assert rows(text)[5][7] == f"{final:.1f}"
     with open(tmp_path / "out" / "table.csv", encoding="utf-8") as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["text_to_image R@5"]) == final
@@ -134,6 +89,121 @@ def test_a_zero_shot_run_is_its_own_zero_shot_row(run):
     found = rows(report.table([run("a", method="zero_shot"), run("b", 50)]))
     assert [row[0] for row in found] == ["zero-shot"] * 2 + ["LPI intended"] * 2
     assert found[1][3] == "30.5"  # its own, not what run b measured
+
+
+def test_what_todays_results_know_is_in_the_table(run):
+    text = report.table([run("a", result=handmade_runs.known())])
+    head = text.splitlines()[0]
+    assert "| image to text, n = 15 |  |  | text to image, n = 30 |  |  |" in head
+    assert rows(text)[:2] == [
+        ["chance", "1", "incremental", "5.2", "25.2", "35.2", "6.2", "26.2", "36.2", "", "", "", ""],
+        ["chance", "1", "final", "5.5", "25.5", "35.5", "6.5", "26.5", "36.5", "", "", "", ""],
+    ]
+    assert rows(text)[5][10] == "80.5 / 76.7"
+
+
+def test_old_results_get_the_chance_that_follows_from_their_counts(run):
+    """Where every picture has one caption a guess finds k of n; else the old results do not say."""
+    one = {"counts": {"val_pictures": [4, 5, 6], "val_captions": [4, 5, 6]}}
+    incremental = [(100 / 4 + 100 / 9 + 100 / 15) / 3, (100 / 9 + 100 / 15) / 2, 100 / 15]
+    found = rows(report.table([run("a", result=one)]))
+    assert found[0][:4] == ["chance", "1", "incremental", f"{statistics.mean(incremental):.1f}"]
+    assert found[1][3:9] == [f"{min(1, k / 15):.1%}".strip("%") for k in (1, 5, 10)] * 2
+    own = rows(report.table([run("b", result=one, eval__gallery="task")]))
+    assert own[1][3] == f"{(100 / 4 + 100 / 5 + 100 / 6) / 3:.1f}"
+    several = {"counts": {"val_pictures": [4, 5, 6], "val_captions": [8, 10, 12]}}
+    assert rows(report.table([run("c", result=several)]))[0][0] == "zero-shot"
+
+
+@pytest.mark.parametrize(
+    ("changes", "routed"),
+    [({}, "70.0 / 80.0"), ({"task_id": "oracle"}, "given"), ({"method": "zero_shot"}, "")],
+)
+def test_only_what_was_routed_has_a_routing_figure(run, changes, routed):
+    directory = run("a", **changes)
+    assert rows(report.table([directory]))[-1][10] == routed
+    (last,) = list(csv.DictReader(io.StringIO(report.table([directory], "csv"))))[-1:]
+    assert (last.get("image routed right", "") != "") == (not changes)
+
+
+def test_names_cannot_leave_their_cell(run):
+    stream = {"name": "a|b\n<script> *c* \x1b[31m", "sha256": "0" * 64, "notes": {}}
+    text = report.table([run("a"), run("b", result={"stream": stream})])
+    (title,) = [line for line in text.splitlines() if line.startswith("### a")]
+    assert title == r"### a\|b \<script> \*c\* �[31m"
+    named = run("c", prompt__length=5, loss__similarity="x|y", seed=1)
+    table = report.table([run("d"), named])
+    assert r"loss.similarity=x\|y" in table
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines() if line[:1] == "|"} == {14}
+
+
+# ---- formats ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(run):
+    """Two seeds and one run with the task known."""
+    known = handmade_runs.known()
+    record = {"started": "2026-11-25T10:20:30+00:00", "environment": {"commit": "0123456789abcdef+changes"}}
+    first = run("a", 30, result=known, record=record)
+    return [first, run("b", 33, result=known, seed=1), run("c", 50, result=known, task_id="oracle")]
+
+
+def test_json_holds_everything(several):
+    (block,) = json.loads(report.table(several, "json"))
+    assert block["stream"] == "scenes"
+    assert block["n"] == {"image_to_text": "15", "text_to_image": "30"}
+    assert [(row["method"], row["average"]) for row in block["rows"]] == [
+        (method, average)
+        for method in ("chance", "zero-shot", "LPI intended", "LPI intended, task known")
+        for average in ("incremental", "final")
+    ]
+    final = block["rows"][5]["values"]
+    assert final["image_to_text R@1"] == {"mean": 32.0, "std": pytest.approx(statistics.stdev([30, 33]))}
+    assert final["minutes"] == {"mean": 3.0, "std": 0.0}
+    assert [row["routing"] for row in block["rows"][5::2]] == ["inferred", "given"]
+    lpi, oracle = block["methods"]
+    assert lpi["tasks"][2] == {
+        "task": "aerial",
+        "image_to_text R@1": {"mean": 41.5, "std": pytest.approx(statistics.stdev([30, 33]))},
+        "image_to_text zero-shot R@1": {"mean": 31.5, "std": pytest.approx(statistics.stdev([30, 33]))},
+        "image_to_text chance R@1": {"mean": 15.0, "std": 0.0},
+        "text_to_image R@1": {"mean": 42.5, "std": pytest.approx(statistics.stdev([30, 33]))},
+        "text_to_image zero-shot R@1": {"mean": 32.5, "std": pytest.approx(statistics.stdev([30, 33]))},
+        "text_to_image chance R@1": {"mean": 16.0, "std": 0.0},
+        "image items": {"mean": 6.0, "std": 0.0},
+        "image routed right": {"mean": 66.6, "std": 0.0},
+        "text items": {"mean": 12.0, "std": 0.0},
+        "text routed right": {"mean": 75.0, "std": 0.0},
+    }
+    assert lpi["routing_confusion"]["text"] == [[12, 2, 2, 0], [4, 16, 0, 0], [0, 0, 18, 6]]  # both runs, and none
+    assert oracle["routing_confusion"] == {}
+    assert lpi["runs"] == [
+        {"run": str(several[0]), "seed": 0, "data_seed": 0, "commit": "0123456789abcdef+changes"}
+        | {"started": "2026-11-25 10:20+00:00"},
+        {"run": str(several[1]), "seed": 1, "data_seed": 0, "commit": "", "started": ""},
+    ]
+
+
+def test_latex_has_the_cells_of_the_table(run, several):
+    text = report.table([*several, run("d", 40, loss__similarity=r"a_b&c%$\foo${}")], "latex")
+    lines = text.splitlines()
+    assert lines[0] == r"\begin{tabular}{lrrrrrrrrrrrr}"
+    assert r"\multicolumn{3}{c}{image to text, n = 15}" in text
+    assert r"\cmidrule(lr){4-6}\cmidrule(lr){7-9}" in text
+    assert r"loss.similarity=a\_b\&c\%\$\textbackslash{}foo\$\{\}" in text
+    body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
+    assert len(body) == 10
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {12}
+    deviation = statistics.stdev([30, 33])
+    assert rf"LPI intended (loss.similarity=text) & 2 & final & 32.0 $\pm$ {deviation:.1f} &" in body[5]
+    assert "$-$2.0 $\\pm$ 0.0 / $-$3.0 $\\pm$ 0.0" in body[5]
+
+
+@pytest.mark.parametrize("form", ["markdown", "csv", "json", "latex"])
+def test_the_format_is_chosen_on_the_command_line(several, capsys, form):
+    assert main(["report", f"--format={form}", *map(str, several)]) == 0
+    assert capsys.readouterr().out == report.table(several, form) + "\n"
 
 
 # ---- several runs ----------------------------------------------------------------------------------------------------
@@ -233,7 +303,9 @@ def test_a_report_is_tables_pictures_and_a_page(written):
         "scenes-lpi-intended.png",
         "scenes-stages.png",
         "table.csv",
+        "table.json",
         "table.md",
+        "table.tex",
     ]
     assert (out / "table.md").read_text(encoding="utf-8") == report.table(directories)
 
@@ -255,134 +327,6 @@ def test_the_csv_has_every_digit(written):
     assert found[0]["minutes"] == ""
 
 
-class Page(html.parser.HTMLParser):
-    """Sources of the pictures, texts of the table's cells, and all tags that are open."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.pictures, self.cells, self.open, self.text = [], [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        if tag == "img":
-            self.pictures.append(dict(attributes))
-        elif tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-        if self.open and self.open[-1] in ("td", "th"):
-            self.cells.append(data)
-
-
-def test_the_page_shows_the_table_and_every_picture(written):
-    out, directories = written
-    page = Page((out / "index.html").read_text(encoding="utf-8"))
-    assert page.open == []
-    assert sorted(picture["src"] for picture in page.pictures) == sorted(path.name for path in out.glob("*.png"))
-    assert all(len(picture["alt"]) > 20 for picture in page.pictures)
-    assert "LPI intended, task known" in page.cells
-    assert f"33.5 ± {statistics.stdev([30, 32, 37]):.1f}" in page.cells
-    assert "After each task, <everything> is searched." in page.text
-    assert all(str(directory) in page.text for directory in directories)
-
-
-def test_pictures_are_pictures_and_the_same_for_the_same_runs(written, tmp_path):
-    out, directories = written
-    for path in out.glob("*.png"):
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        assert min(pixels.shape[:2]) >= 300
-        assert pixels.std() > 10
-        assert (pixels[0] == 255).all()  # nothing is cut off at the edges
-        assert (pixels[:, 0] == 255).all()
-        assert (pixels[:, -1] == 255).all()
-    report.write(directories, tmp_path / "again")
-    for path in out.iterdir():
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
-
-
-def drawn(monkeypatch, directories, out):
-    """The figures of a report, by file name."""
-    import matplotlib.figure
-
-    figures = []
-    save = matplotlib.figure.Figure.savefig
-    monkeypatch.setattr(
-        matplotlib.figure.Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k))[1]
-    )
-    report.write(directories, out)
-    return figures
-
-
-def test_the_heat_map_holds_the_mean_matrix_of_both_directions(drawing, run, tmp_path, monkeypatch):
-    directories = [run("a", 30), run("b", 33, seed=1)]
-    _, figure = drawn(monkeypatch, directories, tmp_path / "out")
-    panels = [axes for axes in figure.axes if axes.get_images()]
-    assert [panel.get_title() for panel in panels] == ["image to text", "text to image"]
-    for d, panel in enumerate(panels):
-        shown = panel.get_images()[0].get_array().filled(np.nan)
-        for s in range(3):
-            for t in range(3):
-                expected = 31.5 + d + 5 * t - 2 * (s - t) if t <= s else math.nan
-                assert shown[s, t] == pytest.approx(expected, nan_ok=True)
-        assert [label.get_text() for label in panel.get_xticklabels()] == list(TASKS)
-        assert len(panel.texts) == 6  # a number in each cell that has one
-    assert panels[0].get_images()[0].get_clim() == panels[1].get_images()[0].get_clim()
-
-
-def test_the_curves_hold_the_mean_over_the_tasks_seen_and_zero_shot(drawing, run, tmp_path, monkeypatch):
-    directories = [run("a", 30), run("b", 33, seed=1)]
-    figure, _ = drawn(monkeypatch, directories, tmp_path / "out")
-    for d, panel in enumerate(figure.axes):
-        lines = {line.get_label(): line for line in panel.get_lines()}
-        assert lines.keys() == {"LPI intended (mean of 2 runs)", "zero-shot (frozen backbone)"}
-        for line, base in zip(lines.values(), (31.5, 21.5), strict=True):
-            # Row s of the matrix is base + d + 5 t - 2 (s - t).
-            expected = [base + d, base + d + (5 - 2) / 2, base + d + (5 - 2 + 10 - 4) / 3]
-            np.testing.assert_allclose(line.get_xydata(), np.c_[[1, 2, 3], expected])
-        (band,) = panel.collections
-        (first,) = [v for v in band.get_paths()[0].vertices if v[0] == 1][:1]
-        assert abs(first[1] - (31.5 + d)) == pytest.approx(statistics.stdev([30, 33]))
-
-
-def test_many_tasks_and_many_runs_still_make_a_picture(drawing, run, tmp_path):
-    """Forty tasks, nine methods: no numbers in the cells, colours used again."""
-    tasks = [f"task {t}" for t in range(40)]
-    matrix = [[50.0 + t - s for t in range(s + 1)] for s in range(40)]
-    directories = []
-    for number in range(9):
-        directory = run(f"r{number}", train__lr=0.1 * (number + 1))
-        found = json.loads((directory / "results.json").read_text())
-        found["tasks"] = tasks
-        for kind in ("recall", "zero_shot"):
-            for direction in DIRECTIONS:
-                found[kind][direction]["1"]["matrix"] = matrix
-        (directory / "results.json").write_text(json.dumps(found))
-        directories.append(directory)
-    report.write(directories[:2], tmp_path / "out")
-    from lpi_jax import plots
-
-    (block,) = report.compare(directories)
-    with Image.open(io.BytesIO(plots.curves(block))) as image:
-        assert image.size[0] > image.size[1] > 300
-
-
-def test_a_stream_of_one_task_has_a_report_too(drawing, run, tmp_path):
-    directory = run("a")
-    found = json.loads((directory / "results.json").read_text())
-    found["tasks"] = ["fax"]
-    for kind in ("recall", "zero_shot"):
-        for direction in DIRECTIONS:
-            found[kind][direction]["1"]["matrix"] = [[0.0]]
-    (directory / "results.json").write_text(json.dumps(found))
-    report.write([directory], tmp_path / "out")
-    assert len(list((tmp_path / "out").glob("*.png"))) == 2
-
-
 # ---- mistakes --------------------------------------------------------------------------------------------------------
 
 
@@ -401,7 +345,8 @@ def refused(capsys, *arguments):
         (lambda path: path.unlink(), "results.json cannot be read (No such file or directory); expected the directory"),
         (lambda path: path.write_text('{"method": "lpi",'), "results.json is damaged ("),
         (lambda path: path.write_bytes(b"\xff\xfe\x00"), "results.json is damaged ("),
-        (lambda path: path.write_text("{}"), "holds damaged results (KeyError: 'recall'); expected config.json and"),
+        (lambda path: path.write_text("{}"), "holds damaged results (KeyError: 'method'); expected config.json and"),
+        (lambda path: path.write_text("[" * 100_000), "results.json is damaged ("),
         (lambda path: path.write_text("[]"), "holds damaged results (TypeError"),
         (lambda path: path.write_text("null"), "holds damaged results (TypeError"),
         (lambda path: path.with_name("config.json").unlink(), "config.json cannot be read"),
@@ -425,13 +370,36 @@ def test_a_result_with_something_wrong_in_it_is_one_sentence(run, capsys, key, v
 
 
 @pytest.mark.parametrize(
+    "result",
+    [
+        {"recall": handmade_runs.recall(95)},  # above 100 per cent
+        {"recall": handmade_runs.recall(float("nan"))},
+        {"zero_shot": handmade_runs.recall(30, ("fax", "comic"))},
+        {"chance": 3},
+        {"counts": {"val_pictures": [4, 0, 6], "val_captions": [4, 5, 6]}},
+        {"counts": {"val_pictures": [4, 5], "val_captions": [4, 5]}},
+        {"counts": {"val_pictures": [4, 5, 10**400], "val_captions": [4, 5, 6]}},
+        {"routing_confusion": {"image": {"matrix": [[1]]}, "text": {"matrix": [[1]]}}},
+        {"routing_confusion": {"image": {"matrix": [[-1] * 3] * 3}, "text": {"matrix": [[1] * 3] * 3}}},
+        {"peak_memory_mb": 1e300},
+        {"seconds": [{"training": float("inf")}]},
+    ],
+)
+def test_numbers_that_no_run_measures_are_one_sentence(run, capsys, result):
+    directory = run("a", result=result)
+    assert refused(capsys, directory).startswith(f"{directory} holds damaged results (")
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "no run is named; expected python -m lpi_jax.report [--out=DIR] WORKDIR"),
         (["--out=x"], "no run is named"),
         (["--out"], "--out has no value; expected --out=DIR"),
         (["--out=", "a"], "--out has no value"),
-        (["--ot=x", "a"], "--ot=x is not a flag; did you mean --out=DIR?"),
+        (["--format=html", "a"], "--format is 'html'; expected one of markdown, csv, json, latex"),
+        (["--format"], "--format has no value; expected --format=markdown|csv|json|latex"),
+        (["--ot=x", "a"], "--ot=x is not a flag; did you mean --format=markdown|csv|json|latex or --out=DIR?"),
         (["nosuch"], "nosuch/results.json cannot be read (No such file or directory); expected the directory of a run"),
     ],
 )
@@ -450,12 +418,16 @@ def test_a_folder_that_cannot_be_written_is_named(drawing, run, capsys, tmp_path
     assert refused(capsys, "--out", out, run("a")) == f"--out is {out}, which cannot be written: Not a directory"
 
 
-def test_without_matplotlib_the_extra_is_named_and_nothing_written(run, capsys, tmp_path, monkeypatch):
-    directory = run("a")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    message = refused(capsys, f"--out={tmp_path / 'out'}", directory)
-    assert message == "pictures need matplotlib; install it with pip install 'lpi_jax[experiments]'"
-    assert not (tmp_path / "out").exists()
-    assert main(["report", str(directory)]) == 0  # the table needs none
+def test_without_matplotlib_the_extra_is_named_and_nothing_written(run, tmp_path):
+    directory, out = run("a"), tmp_path / "out"
+    without = "import sys; sys.modules['matplotlib'] = None; from lpi_jax.report import main; sys.exit(main(sys.argv))"
+
+    def started(*arguments):
+        command = [sys.executable, "-c", without, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    done = started(f"--out={out}", directory)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: pictures need matplotlib; install it with pip install 'lpi_jax[experiments]'\n"
+    assert not out.exists()
+    assert started(directory).stdout == report.table([directory]) + "\n"  # the table needs none
