@@ -1,7 +1,7 @@
 """Compiled programs kept between starts, so that only the first start of a kind waits for the compiler.
 
-They lie in the user's cache folder, apart for every kind of processor: a program compiled for another one might end the
-process. JAX's own variables come first: JAX_COMPILATION_CACHE_DIR moves them, JAX_ENABLE_COMPILATION_CACHE=false keeps
+They lie in the user's cache folder or in another one, in a subfolder of our own for every kind of processor: a program
+compiled for another one might end the process, and other programs of JAX do not keep to the limit of its size. JAX's own variables come first: JAX_COMPILATION_CACHE_DIR moves them, JAX_ENABLE_COMPILATION_CACHE=false keeps
 none.
 """
 
@@ -32,7 +32,7 @@ def keep_compiled(setting: str = AUTO) -> Path | None:
         chosen already), `off`, or a folder.
 
     Returns:
-      The folder; None where none is used.
+      Where they lie; None where none are kept.
     """
     if setting == OFF:
         _use(None)
@@ -40,7 +40,7 @@ def keep_compiled(setting: str = AUTO) -> Path | None:
     chosen = jax.config.jax_compilation_cache_dir
     if setting == AUTO and (chosen or not jax.config.jax_enable_compilation_cache):
         return Path(chosen) if chosen and jax.config.jax_enable_compilation_cache else None
-    folder = users_folder() if setting == AUTO else Path(setting).expanduser()
+    folder = users_folder() if setting == AUTO else _own_part(Path(setting).expanduser())
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with filelock.FileLock(folder / ".lockfile", timeout=_PATIENCE):  # JAX takes the same for each program
@@ -56,7 +56,11 @@ def keep_compiled(setting: str = AUTO) -> Path | None:
 def users_folder() -> Path:
     """Where compiled programs are kept by default: the user's cache folder, for this kind of processor."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "lpi_jax" / f"compiled-{_processor()}"
+    return _own_part(Path(base).expanduser() / "lpi_jax")
+
+
+def _own_part(folder: Path) -> Path:
+    return folder / f"compiled-{_processor()}"
 
 
 def _use(folder: Path | None) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lpi_jax.terminal import one_line
+
 _EVERY = 0.2  # seconds between two drawings
 _NARROWEST, _WIDEST = 8, 30  # columns of the bar itself
 _USUAL = 80  # columns of a terminal that does not tell
@@ -57,8 +59,7 @@ class Display:
     def _written(self, text: str) -> str:
         """Text as this terminal can show it; what others wrote must not steer it."""
         encoding = self._file.encoding if self._file is not None else "ascii"
-        text = "".join(letter if letter.isprintable() else "?" for letter in text)
-        return text.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")
+        return one_line(text).encode(encoding or "ascii", "replace").decode(encoding or "ascii")
 
     def _write(self, text: str) -> None:
         try:

@@ -19,6 +19,7 @@ from typing import IO
 
 from lpi_jax.display import Display
 from lpi_jax.errors import UserError
+from lpi_jax.terminal import one_line
 
 NAME = "run.lock"
 _BEAT = 5.0  # seconds between two signs of life
@@ -186,7 +187,7 @@ def _told(content: bytes) -> dict[str, str]:
         told = {key: str(found[key]) for key in ("process", "host", "since")}
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return {key: "".join(letter if letter.isprintable() else "?" for letter in text) for key, text in told.items()}
+    return {key: one_line(text) for key, text in told.items()}
 
 
 def _now() -> str:

@@ -175,9 +175,11 @@ OPTIONS: dict[str, Option] = {
     "data.split": Option("published", "whose splits", choices=("published", "karpathy"), reader=_source("coco")),
     "data.evaluate": Option(
         "test",
-        "Karpathy's split to measure on",
+        "the split to measure on, of Karpathy's, or of a source that has both",
         choices=("test", "val"),
-        reader=_either(_both(_source("coco"), _set("data.split", "karpathy")), _source("flickr30k")),
+        reader=_either(
+            _both(_source("coco"), _set("data.split", "karpathy")), _source("flickr30k", "folder", "huggingface")
+        ),
     ),
     "data.builder": Option("", "the data set, such as coco_captions/2014", reader=_source("tfds")),
     "data.fields.image": Option("", "column or feature; '': the source's usual name", reader=FEATURES),

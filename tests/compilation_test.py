@@ -74,7 +74,7 @@ def test_a_second_start_finds_the_programs_of_the_first_in_the_users_cache_and_a
 
 def test_a_key_and_jaxs_own_variables_move_and_stop_it(tmp_path):
     home = {"XDG_CACHE_HOME": str(tmp_path / "home")}
-    assert start(str(tmp_path / "own"), **home)[0] == str(tmp_path / "own")
+    assert Path(start(str(tmp_path / "own"), **home)[0]).parent == tmp_path / "own"
     assert start("off", **home)[0] == "None"
     assert start(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "variable"), **home)[0] == str(tmp_path / "variable")
     assert start(JAX_ENABLE_COMPILATION_CACHE="false", **home)[0] == "None"
@@ -86,7 +86,10 @@ def test_a_folder_that_cannot_be_used_is_told_in_one_line_and_nothing_is_kept(tm
     jax.config.update("jax_compilation_cache_dir", None)
     assert compilation.keep_compiled(str(tmp_path / "file" / "below")) is None
     said = capsys.readouterr().err
-    assert said == f"compiled programs are not kept: {tmp_path}/file/below cannot be used (Not a directory)\n"
+    assert (
+        said
+        == f"compiled programs are not kept: {tmp_path}/file/below/{compilation.users_folder().name} cannot be used (Not a directory)\n"
+    )
     assert jax.config.jax_compilation_cache_dir is None
 
 

@@ -96,6 +96,7 @@ def compiled(tmp_path_factory) -> Iterator[dict[str, str]]:
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.05,
         "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_compilation_cache_max_size": -1,  # as in the other processes, which are told only of these
     }
     before = {name: getattr(jax.config, name) for name in settings}
     for name, value in settings.items():

@@ -79,7 +79,6 @@ def test_a_source_reads_what_the_table_says(name, tmp_path):
     values = [{**configs.flat(configs.intended()), "data.name": name, **variant} for variant in variants]
     of_source = {key for key, known in OPTIONS.items() if key.startswith("data.") and known.reader}
     of_source -= {"data.cache_side", "data.train_transform", "data.crop_scale", "data.flip"}
-    of_source -= {"data.separator"}  # only of tables in text
     expected = {key.split(".")[1] for key in of_source if any(is_read(key, one) for one in values)}
     assert settings.seen - {"name", "task_order"} == expected
 

@@ -50,11 +50,13 @@ def test_what_cannot_be_a_path_is_refused(path):
 
 
 def test_keys_of_a_configuration_may_name_the_home_folder(home, config_file):
-    streams = ({"name": "jsonl", "path": "~/a.jsonl"}, {"name": "table", "path": "b.csv", "cache_dir": "~"})
-    changes = [f"--config.{key}=~/{key}" for key in paths.KEYS]
-    arguments = [f"--config={config_file}", "--workdir=~/run", *changes, f"--config.data.streams={streams}"]
+    arguments = [f"--config={config_file}", "--workdir=~/run", "--config.backbone=~/clip"]
     config, workdir = command_line.parse(arguments)
-    assert workdir == f"{home}/run"
+    assert (config.backbone, workdir) == (f"{home}/clip", f"{home}/run")
+    streams = ({"name": "jsonl", "path": "~/a.jsonl"}, {"name": "table", "path": "b.csv", "cache_dir": "~"})
+    config = intended()
+    config.update_from_flattened_dict({**{key: f"~/{key}" for key in paths.KEYS}, "data.streams": streams})
+    config = paths.in_config(config)
     assert (config.backbone, config.loss.similarity, config.data.path) == (
         f"{home}/backbone",
         f"{home}/loss.similarity",
@@ -87,8 +89,10 @@ def test_a_run_is_the_same_under_its_short_name(monkeypatch, finished_run, small
 @pytest.mark.parametrize("key", [*paths.KEYS, "data.streams"])
 def test_a_url_in_a_key_is_one_sentence(home, config_file, capfd, key):
     value = ({"name": "jsonl", "path": URL},) if key == "data.streams" else URL
+    readers = {"data.path": "jsonl", "data.manifest": "flickr30k", "data.val_list": "folder", "data.streams": "multi"}
+    flags = [f"--config.data.name={readers[key]}"] if key in readers else []
     before = {*home.rglob("*")}
-    assert main(["main", f"--config={config_file}", "--workdir=~/run", f"--config.{key}={value}"]) == 2
+    assert main(["main", f"--config={config_file}", "--workdir=~/run", *flags, f"--config.{key}={value}"]) == 2
     name = "data.streams[0].path" if key == "data.streams" else key
     assert capfd.readouterr().err.startswith(f"error: config.{name} is {URL}, a URL; expected a path on this machine")
     assert {*home.rglob("*")} == before

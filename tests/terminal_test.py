@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import os
 import subprocess
 import sys
@@ -80,8 +81,8 @@ def test_a_name_in_a_progress_bar_cannot_steer_and_the_bar_still_moves(printed, 
 
 def test_a_run_cleans_what_it_logs(tmp_path, capfd):
     """Also outside of a command: a task's name must not even end the line."""
-    log = Log(tmp_path, total=2, done=0, batch=1)
-    log.says(f"task 1/2 {NASTY}\nfoo")
+    log = Log(tmp_path, total=2, done=0, batch=1, tasks=2)
+    log.says(0, f"{NASTY}\nfoo", "epoch 1/2", stays=True)
     log.prints(f"after {NASTY}\nerror: all is lost")
     log.close()
     err = capfd.readouterr().err
@@ -99,12 +100,17 @@ def test_a_terminal_that_knows_few_letters_shows_question_marks(printed, encodin
     assert printed(lambda: print("chat – 猫 \udcff naïve"), encoding) == (expected, 0)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_table_can_be_shown_anywhere(monkeypatch, finished_run, encoding):
+@pytest.mark.parametrize(("encoding", "sign"), [("ascii", b"?"), ("latin-1", b"\xb1")])
+def test_a_table_can_be_shown_anywhere(monkeypatch, finished_run, copied_run, encoding, sign):
+    """Of two seeds: mean, plus or minus the deviation."""
+    record = copied_run.directory / "config.json"
+    fields = json.loads(record.read_text(encoding="utf-8"))
+    fields["config"]["seed"] = 1
+    record.write_text(json.dumps(fields), encoding="utf-8")
     out = io.TextIOWrapper(io.BytesIO(), encoding)
     monkeypatch.setattr("sys.stdout", out)
-    assert report.main(["report", str(finished_run.directory)]) == 0
-    assert b"| I?T R@1 |" in out.buffer.getvalue()
+    assert report.main(["report", str(finished_run.directory), str(copied_run.directory)]) == 0
+    assert b" " + sign + b" 0.0 |" in out.buffer.getvalue()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
