@@ -1,8 +1,8 @@
 """Compiled programs kept between starts, so that only the first start of a kind waits for the compiler.
 
 They lie in the user's cache folder or in another one, in a subfolder of our own for every kind of processor: a program
-compiled for another one might end the process, and other programs of JAX do not keep to the limit of its size. JAX's own variables come first: JAX_COMPILATION_CACHE_DIR moves them, JAX_ENABLE_COMPILATION_CACHE=false keeps
-none.
+compiled for another one might end the process, and other users of JAX do not keep to the limit of its size. JAX's own
+variables come first: JAX_COMPILATION_CACHE_DIR moves them, JAX_ENABLE_COMPILATION_CACHE=false keeps none.
 """
 
 import hashlib
