@@ -85,11 +85,9 @@ def test_a_folder_that_cannot_be_used_is_told_in_one_line_and_nothing_is_kept(tm
     (tmp_path / "file").write_text("not a folder")
     jax.config.update("jax_compilation_cache_dir", None)
     assert compilation.keep_compiled(str(tmp_path / "file" / "below")) is None
+    folder = tmp_path / "file" / "below" / compilation.users_folder().name
     said = capsys.readouterr().err
-    assert (
-        said
-        == f"compiled programs are not kept: {tmp_path}/file/below/{compilation.users_folder().name} cannot be used (Not a directory)\n"
-    )
+    assert said == f"compiled programs are not kept: {folder} cannot be used (Not a directory)\n"
     assert jax.config.jax_compilation_cache_dir is None
 
 
