@@ -49,6 +49,8 @@ class Log:
         task = f"task {number + 1}/{self._tasks}"
         place = (f"{task} {name}, {doing}", f"{task} {shortened(name, _NAME)}, {doing}")
         if place != self._place:
+            if not self._place[0].startswith(f"{task} "):
+                self._terms = []  # they were another task's
             self._place = place
             self._draw(now=True)
             if stays and not self._display.moves:

@@ -70,8 +70,9 @@ def routing(group: Group) -> bytes:
         figure, panels = _matrices(columns, tasks)
         for panel, (side, matrix) in zip(panels, counts.items(), strict=True):
             image = _matrix(panel, 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1), 100.0)
-            right = 100 * np.trace(matrix) / max(matrix.sum(), 1)
-            panel.set_title(f"{side}, n = {matrix.sum():.0f}\n{right:.1f} % right", fontsize=10)
+            # As in the table: the mean over tasks, which differ in their numbers of items.
+            right = 100 * np.mean(np.diagonal(matrix) / np.maximum(matrix.sum(1), 1))
+            panel.set_title(f"{side}, n = {matrix.sum():.0f}\n{right:.1f} % right, mean over tasks", fontsize=10)
             panel.set_xlabel("routed to")
             named = [*tasks, *["none"] * (matrix.shape[1] - len(tasks))]
             _name(panel.xaxis, named, rotation=45, ha="right", rotation_mode="anchor")
@@ -191,6 +192,7 @@ def losses(group: Group, found: Sequence[Losses]) -> bytes:
             panel.remove()
         for panel in panels[max(0, len(terms) - across) : len(terms)]:
             panel.set_xlabel("step")
+            panel.xaxis.get_major_locator().set_params(integer=True)
             panel.tick_params(labelbottom=True)
         return _png(figure, group.label)
 

@@ -29,6 +29,8 @@ def trains(folder, name="comic", steps=6, tasks=3):
     log.evaluated(30.0)
     log.prints(f"after {name}: R@1 12.5 %")
     log.says(1, "fax", "epoch 1/2")
+    log.advance(0.0)
+    log.terms(steps + 1, {"task_name": "fax", "epoch": 1}, TERMS)
     log.close()
 
 
@@ -40,7 +42,7 @@ def test_on_80_columns_task_epoch_bar_steps_and_time_left_stand_in_one_line(tmp_
         trains(tmp_path, name)
     lines = screen(sent, 80)
     assert re.fullmatch(
-        r"task 2/3 fax, epoch 1/2 \[#{3,}\.{5,}\] 6/18, 1:00 left, loss 4\.568(, \d+ pairs/s)?", lines[-2]
+        r"task 2/3 fax, epoch 1/2 \[#{3,}\.{5,}\] 7/18, 1:00 left, loss 4\.568(, \d+ pairs/s)?", lines[-2]
     )
     assert lines[-3] == f"after {name}: R@1 12.5 %".replace("\x1b", "?")
     drawn = re.split(r"[\r\n]+", b"".join(sent).decode())
@@ -97,7 +99,7 @@ def test_a_run_goes_on_when_the_reader_of_its_stderr_has_gone(tmp_path, monkeypa
     file = open(writer, "w")  # noqa: SIM115 - closing it fails
     monkeypatch.setattr(sys, "stderr", file)
     trains(tmp_path)
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 6
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 7
     with pytest.raises(BrokenPipeError):
         file.close()
 
@@ -107,7 +109,7 @@ def test_a_process_without_stderr_shows_nothing(tmp_path, monkeypatch):
     trains(tmp_path)
     with counting(1000, "checking pictures", "picture") as bar:
         bar.update()
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 6
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 7
 
 
 @pytest.mark.parametrize("share", [None, 0.0, 0.5, 1.0])
@@ -151,3 +153,17 @@ def test_a_line_that_stays_leaves_nothing_of_the_one_below(monkeypatch):
         display.line("stays")
         display.close()
     assert screen(sent, 80)[:2] == ["stays", "a long line that moves"]
+
+
+def test_the_losses_of_one_task_are_not_shown_with_the_next(tmp_path, capfd):
+    log = Log(tmp_path, 4, 0, batch=4, tasks=2)
+    for number in (0, 1):
+        log.says(number, "abc"[number], "epoch 1/1")
+        log.advance(0.0)
+        if not number:
+            log.terms(1, {}, TERMS)
+        log.ends_epoch()
+    log.close()
+    first, second = capfd.readouterr().err.splitlines()
+    assert "loss 4.568" in first
+    assert second.startswith("task 2/2 b, epoch 1/1: 2/4") and "loss" not in second

@@ -209,8 +209,8 @@ def test_pictures_say_how_many_queries_there_are_and_what_a_guess_finds(run, tmp
         "text to image, n = 30\nchance at the end 9.0 %",
     ]
     images, captions = routing.axes[:2]
-    assert images.get_title() == "images, n = 15\n80.0 % right"
-    assert captions.get_title() == "captions, n = 30\n76.7 % right"
+    assert images.get_title() == "images, n = 15\n80.6 % right, mean over tasks"
+    assert captions.get_title() == "captions, n = 30\n76.7 % right, mean over tasks"
     np.testing.assert_allclose(images.get_images()[0].get_array()[0], [75, 25, 0])
     np.testing.assert_allclose(captions.get_images()[0].get_array()[2], [0, 0, 75, 25])
     assert [label.get_text() for label in captions.get_xticklabels()] == [*TASKS, "none"]
