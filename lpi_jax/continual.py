@@ -88,13 +88,10 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
     steps = learn.steps_per_task(config, system, stream) if reused is None else [0] * len(stream.tasks)
     mesh.connect(system.mesh)
     checkpoints = checkpoint.Checkpoints(directory, config.train.checkpoints_kept)
-    names = [task.name for task in stream.tasks]
-    if (
-        hosts.agreed(lambda: workdir.holds(directory, config, sources))
-        and checkpoints.finished_tasks() == len(names)
-        and (found := published(directory, names))
-    ):
-        return found
+    if hosts.agreed(lambda: workdir.holds(directory, config, sources)):
+        names = list(restore(checkpoints, config, system).memory.names)
+        if len(names) == len(stream.tasks) and (found := published(directory, names)):
+            return found
     hosts.agreed(held.take)
     changed = hosts.agreed(lambda: workdir.claim(directory, config, sources))
     checkpoints.prepare()

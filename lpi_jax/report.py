@@ -6,6 +6,7 @@ to, and the loss terms), and index.html that shows them all, task by task. Runs 
 one row: mean ± sample standard deviation.
 """
 
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ def write(directories: Sequence[str | Path], out: str | Path) -> None:
 
 def _pictures(blocks: Sequence[Block]) -> tuple[list[Picture], list[list[Picture]]]:
     """A picture of each block, and those of each group."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it cannot keep a list of fonts, it makes one anew
     try:
         from lpi_jax import plots  # here, because matplotlib is an extra that the tables do not need
     except ImportError as error:

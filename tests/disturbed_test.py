@@ -78,7 +78,7 @@ def test_a_run_with_something_left_to_do_on_a_read_only_disk_says_that_it_cannot
     shutil.rmtree(copied_run.directory / "checkpoints" / "inside")
     with read_only(copied_run.directory), pytest.raises(UserError) as error:
         continual.run(copied_run.config, copied_run.directory)
-    assert str(error.value).startswith(f"{copied_run.directory} cannot be written (")
+    assert str(error.value).startswith(f"--workdir is {copied_run.directory}, which cannot be used: ")
 
 
 # ---- full ------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ config, params = weights.load(backbone)
 pictures = np.random.default_rng(0).integers(0, 256, (19, 32, 32, 3), np.uint8)
 words = [f"{'a red circle left of ' * (i % 4)} a blue square {i}" for i in range(19)]
 ids, _ = Tokenizer.load(backbone).encode(words, 4)
-prompts = np.random.default_rng(1).normal(size=(2, 4, 32)).astype(np.float32)
+prompts = np.random.default_rng(1).normal(size=(1, 2, 4, 32)).astype(np.float32)
 found = {}
 for devices in (1, 8):
     mesh = meshes.make_mesh(devices)

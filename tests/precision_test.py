@@ -67,8 +67,8 @@ def test_products_of_the_encoder_are_exact(prompted):
     images = np.zeros((BATCH, config.image_size, config.image_size, 3), np.uint8)
     ids = np.resize(tiny.token_ids(), (BATCH, tiny.token_ids().shape[1]))
     for encode, rows, tower in ((encoder._image, images, config.vision), (encoder._text, ids, config.text)):
-        prompts = np.zeros((2, 2, tower.width), np.float32) if prompted else None
-        found = products(encode.lower(encoder.backbone, rows, prompts).as_text())
+        prompts = np.zeros((1, 2, 2, tower.width), np.float32) if prompted else None
+        found = products(encode.lower(encoder.backbone, rows, prompts, np.zeros(BATCH, np.int32)).as_text())
         assert len(found) >= 8 * tower.layers
         assert {precision for _, precision in found} == {"HIGHEST"}
 

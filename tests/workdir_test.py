@@ -1,6 +1,7 @@
 """A run's directory: claimed once, found again, and never taken from somebody else."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -30,6 +31,12 @@ def test_a_new_directory_is_made_and_holds_the_whole_configuration(tmp_path):
     assert {key: record[key] for key in MADE_FROM} == MADE_FROM
     assert record["environment"] == {"python": "3"}
     assert [path.name for path in directory.iterdir()] == ["config.json"]
+
+
+def test_the_record_tells_when_the_run_began(tmp_path):
+    before = datetime.now(UTC).replace(microsecond=0)
+    workdir.claim(tmp_path, intended(), MADE_FROM)
+    assert before <= datetime.fromisoformat(workdir.read(tmp_path)["started"]) <= datetime.now(UTC)
 
 
 def test_an_empty_directory_is_taken(tmp_path):
