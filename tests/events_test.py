@@ -1,12 +1,10 @@
 """TensorBoard's events are a by-product: their loss is told once, and neither holds the run up nor ends it."""
 
 import json
-import resource
 import threading
 
-import pytest
-
 from lpi_jax.log import Log
+from tests.disks import full
 from tests.log_test import events
 
 TERMS = {"loss": 1.0, "retrieval": 0.5, "align": 0.25, "task": 0.25}
@@ -23,17 +21,9 @@ def logged(folder):
     return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.fixture
-def files_of_at_most():
-    """(bytes) -> from now on no file of this process grows beyond."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_disk_that_takes_no_more_events_is_told_once_and_training_goes_on(tmp_path, files_of_at_most, capfd):
-    files_of_at_most(8192)  # 40 steps: 16 kB of events, 5 kB of lines
-    trains(tmp_path, 40)
+def test_a_disk_that_takes_no_more_events_is_told_once_and_training_goes_on(tmp_path, capfd):
+    with full(8192):  # 40 steps: 16 kB of events, 5 kB of lines
+        trains(tmp_path, 40)
     assert logged(tmp_path) == list(range(1, 41))
     lines = [line for line in capfd.readouterr().err.splitlines() if "TensorBoard" in line]
     assert len(lines) == 1
