@@ -4,7 +4,6 @@ A finished task's prompts never change, so an item's features under them never d
 item is first routed there. Plain features and distances to a task's centres are computed once ever.
 """
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,7 +17,7 @@ from lpi_jax import memory as memories
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.encode import Encoder
-from lpi_jax.errors import UserError
+from lpi_jax.errors import UserError, reason
 from lpi_jax.files import RESUME, write_atomically, writing
 from lpi_jax.memory import Memory
 from lpi_jax.methods.base import Method
@@ -212,8 +211,10 @@ class Gallery:
             try:
                 with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
                     found.update({name: arrays[name] for name in names})
-            except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-                raise UserError(f"{path} cannot be read ({error}); delete it to have it computed again") from error
+            except Exception as error:  # a damaged archive makes the readers raise nearly anything
+                raise UserError(
+                    f"{path} cannot be read ({reason(error)}); delete it to have it computed again"
+                ) from error
             return [(found[name].shape, str(found[name].dtype)) for name in names]
 
         expected = hosts.agreed(read)

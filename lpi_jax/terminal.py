@@ -93,8 +93,11 @@ class Screen:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes the text; a carriage return in front, by which a progress bar is drawn again, makes it one line."""
-        shown = "\r" + one_line(text[1:]) if text.startswith("\r") else printable(text)
+        """Writes the text; a carriage return in front, by which a line is drawn anew, makes it one line."""
+        shown = printable(text)
+        if text.startswith("\r"):
+            tail = "\r" if text.endswith("\r") and len(text) > 1 else ""
+            shown = "\r" + one_line(text[1 : len(text) - len(tail)]) + tail
         shown = shown.encode(self.encoding, "replace").decode(self.encoding)
         if not self._gone:
             with self._reader_may_go():

@@ -8,6 +8,7 @@ import pytest
 
 from lpi_jax.display import Display, columns, counting, duration, fitted, shortened
 from lpi_jax.log import Log
+from lpi_jax.terminal import Screen
 from tests.terminals import screen, terminal
 
 TERMS = {"align": 0.25, "loss": 4.5678, "retrieval": 3.5, "task": 0.125}
@@ -72,6 +73,15 @@ def test_a_wide_terminal_shows_every_term(tmp_path, monkeypatch):
     assert re.search(
         r", loss 4\.568, \d+ pairs/s, align 0\.250, retrieval 3\.500, task 0\.125, data wait 0\.000$", line
     )
+
+
+def test_what_a_command_draws_on_a_terminal_leaves_the_lines_that_stay_whole(tmp_path, monkeypatch):
+    """A command's stderr is a Screen, which must let the line at the foot be cleared."""
+    with terminal(monkeypatch, 80) as sent:
+        monkeypatch.setattr("sys.stderr", Screen(sys.stderr, vital=False))
+        trains(tmp_path)
+    assert screen(sent, 80)[-3] == "after comic: R@1 12.5 %"
+    assert b"?" not in b"".join(sent)
 
 
 def test_a_terminal_without_unicode_is_sent_none_and_still_fits(tmp_path, monkeypatch):

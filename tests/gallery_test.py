@@ -210,6 +210,30 @@ def test_a_changed_byte_in_a_file_of_features_is_noticed(system, stream, tmp_pat
         make_gallery(system, system.encoder, False, False).restore(path, [stream.tasks[0].val])
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # The zip directory: packed as nobody knows; encrypted.
+        (b"PK\x01\x02-\x03-\x00\x00\x00\x00\x00", b"PK\x01\x02-\x03-\x00\x00\x00c\x00"),
+        (b"PK\x01\x02-\x03-\x00\x00\x00", b"PK\x01\x02-\x03-\x00\x01\x00"),
+        (b"'descr': '<", b"'descr': (<"),  # NumPy's header of an array
+        (b"'shape': (", b"'shape': \x00"),
+    ],
+)
+def test_whatever_a_damaged_file_of_features_makes_the_reader_raise_it_is_one_sentence(
+    system, stream, tmp_path, before, after
+):
+    gallery = make_gallery(system, system.encoder, False, False)
+    gallery.add(stream.tasks[0].val)
+    path = tmp_path / "task_001.npz"
+    gallery.save(path)
+    content = path.read_bytes()
+    assert before in content
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(UserError, match=rf"^{path} cannot be read \(.+\); delete it to have it computed again"):
+        make_gallery(system, system.encoder, False, False).restore(path, [stream.tasks[0].val])
+
+
 # ------------------------------------------------------------------------------------------------ a run's whole results
 
 
