@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import sys
+import warnings
 from pathlib import Path
 
 import filelock
@@ -19,6 +20,7 @@ AUTO, OFF = "auto", "off"
 MAX_BYTES = 2 << 30  # of all kept programs; those not used for longest go first
 LEAST_SECONDS = 0.1  # of compiling, from which a program is kept
 _DATA, _USED = "-cache", "-atime"  # JAX's endings: a program, and when it was last used, which is written after it
+_ROOM = 1 << 20  # bytes that must fit
 _PATIENCE = 5.0  # seconds to wait for another process that looks after the same folder
 
 
@@ -45,6 +47,7 @@ def keep_compiled(setting: str = AUTO) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with filelock.FileLock(folder / ".lockfile", timeout=_PATIENCE):  # JAX takes the same for each program
             _drop_unfinished(folder)
+            _try_to_write(folder)
     except (OSError, NotImplementedError) as error:  # the second where the file system has no locks
         why = getattr(error, "strerror", None) or str(error)
         print(f"compiled programs are not kept: {folder} cannot be used ({why})", file=sys.stderr)
@@ -67,6 +70,8 @@ def _use(folder: Path | None) -> None:
     jax.config.update("jax_compilation_cache_dir", None if folder is None else str(folder))
     jax.config.update("jax_enable_compilation_cache", folder is not None)
     if folder is not None:
+        # Where the disk fills up later a program is compiled anew; JAX would say so for each.
+        warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
         jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
     compilation_cache.reset_cache()  # or what was compiled before has decided that there is none
@@ -77,6 +82,15 @@ def _drop_unfinished(folder: Path) -> None:
     for data in folder.glob(f"*{_DATA}"):
         if not data.with_name(data.name.removesuffix(_DATA) + _USED).exists():
             data.unlink(missing_ok=True)
+
+
+def _try_to_write(folder: Path) -> None:
+    """Raises OSError where there is no room, or only little: a program has some hundred kilobytes."""
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        probe.write_bytes(bytes(_ROOM))
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _processor() -> str:

@@ -84,7 +84,7 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
     stream = build.stream(config, system.model.config.image_size)
     sources = made_from(config, system, stream)
     hosts.refuse_differences(sources)
-    reused = _reused(config, system) if config.reuse else None
+    reused = _reused(config, system, stream) if config.reuse else None
     steps = learn.steps_per_task(config, system, stream) if reused is None else [0] * len(stream.tasks)
     mesh.connect(system.mesh)
     checkpoints = checkpoint.Checkpoints(directory, config.train.checkpoints_kept)
@@ -274,14 +274,25 @@ def reusable(config: ConfigDict) -> dict[str, Any]:
     return there
 
 
-def _reused(config: ConfigDict, system: build.System) -> learn.Reused:
-    """What the run in the folder `config.reuse` has trained, if it was trained on this backbone."""
+def check_reusable(config: ConfigDict, stream: Stream) -> None:
+    """Raises UserError where `reusable` does, or where the run's results so far are not of the stream's tasks."""
+    reusable(config)
+    try:
+        names = [str(name) for name in json.loads((Path(config.reuse) / RESULTS).read_bytes())["tasks"]]
+    except (OSError, ValueError, KeyError, TypeError):  # before its first task ends there are none
+        names = []
+    learn.check_reused(names, stream, config.reuse)
+
+
+def _reused(config: ConfigDict, system: build.System, stream: Stream) -> learn.Reused:
+    """What the run in the folder `config.reuse` has trained, if it was trained on this backbone and these tasks."""
     there = hosts.agreed(lambda: reusable(config))
     if there.get("backbone") != system.sha256:
         raise UserError(f"config.reuse is {config.reuse!r}, a run on another backbone than config.backbone")
     checkpoints = checkpoint.Checkpoints(Path(config.reuse))
     memory = restore(checkpoints, records.configuration(there, config.reuse), system).memory
-    return learn.Reused(memory, config.reuse)
+    learn.check_reused(memory.names, stream, config.reuse)
+    return learn.Reused(memory)
 
 
 def _features(directory: Path, count: int) -> Path:

@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
 import jax
@@ -196,18 +196,27 @@ class Reused:
     Prompts of finished tasks never change, so the other run's last memory holds those of every stage.
 
     Args:
-      source: the other run's memory. directory: where it is, for messages.
+      source: the other run's memory, of the same tasks (`check_reused`).
     """
 
-    def __init__(self, source: Memory, directory: str) -> None:
-        self._source, self._directory = source, directory
+    def __init__(self, source: Memory) -> None:
+        self._source = source
 
     def learn(self, task: Task, number: int, memory: Memory) -> Tree:
-        """The trained tree of task `number` (from 0); UserError if the other run's task is another one."""
-        there = self._source.names[number] if number < self._source.count else "missing"
-        if there != task.name:
-            raise UserError(f"task {number + 1} is {task.name!r} here and {there!r} in the run {self._directory}")
+        """The trained tree of task `number` (from 0)."""
         return self._source.trained_of(number)
+
+
+def check_reused(there: Sequence[str], stream: Stream, directory: str) -> None:
+    """Raises UserError unless the tasks that the run in `directory` has finished begin with those of the stream."""
+    for number, (task, other) in enumerate(zip(stream.tasks, there, strict=False), 1):
+        if task.name != other:
+            raise UserError(f"task {number} is {task.name!r} here and {other!r} in the run {directory}")
+    if len(there) < len(stream.tasks):
+        raise UserError(
+            f"config.reuse is {directory!r}, a run that has finished {len(there)} of the {len(stream.tasks)} tasks so"
+            " far; start again when it is done"
+        )
 
 
 def task_similarity(config: ConfigDict, system: build.System, memory: Memory, task: Task | None = None) -> np.ndarray:

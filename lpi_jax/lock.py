@@ -102,8 +102,8 @@ class Lock:
 
     def _live(self) -> None:
         """Gives signs of life; a disk that takes none is the run's to notice."""
-        with suppress(OSError):
-            while not self._ended.wait(_BEAT):
+        while not self._ended.wait(_BEAT):
+            with suppress(OSError):
                 os.utime(self._file.fileno())
 
 

@@ -202,7 +202,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "data.val_share": Option(
         0.2,
-        "share of each task's images that is kept for validation, chosen by data.seed",
+        "share of each task's images that is kept for validation, neither none nor all, chosen by data.seed",
         least=0,
         most=1,
         reader=SHARE,

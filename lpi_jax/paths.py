@@ -38,7 +38,11 @@ def expanded(path: str | os.PathLike[str], name: str) -> str:
         raise UserError(f"{name} is {text}, a URL; expected a path on this machine: fetch or mount what is there first")
     if "\0" in text:
         raise UserError(f"{name} is {text!r}, expected a path, which holds no NUL")
-    return os.path.expanduser(text)
+    whole = os.path.expanduser(text)
+    if whole.startswith("~") and not os.path.exists(whole):
+        somebody = whole.partition("/")[0]
+        raise UserError(f"{name} is {text}, but {somebody} is nobody's home folder here; expected a path")
+    return whole
 
 
 def in_config(config: ConfigDict) -> ConfigDict:

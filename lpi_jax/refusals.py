@@ -52,7 +52,7 @@ def look(config: ConfigDict) -> Towers:
         except UserError as error:
             refused.append(str(error))
         if found[-1] is None:
-            unknown.append(refused[-1] if path else f"{name} is not on this machine")
+            unknown.append(refused[-1] if path else f"{name} is not on this machine; a run would have to fetch it")
     return Towers(*found, "; ".join(dict.fromkeys(unknown)), tuple(dict.fromkeys(refused)))
 
 
@@ -82,7 +82,7 @@ def refusals(config: ConfigDict, towers: Towers, stream: Stream) -> list[str]:
         ask(partial(build.method, config, towers.clip))
         ask(partial(catalogue.check_cache, config.data.to_dict(), towers.clip.image_size))
     if config.reuse:
-        ask(partial(continual.reusable, config))
+        ask(partial(continual.check_reusable, config, stream))
     if TRAINING.reads(flat(config)):
         ask(partial(train.make_optimizer, config.train.optimizer, config.train.optimizer_args))
         ask(partial(learn.check_similarity, config, stream))

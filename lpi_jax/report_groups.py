@@ -76,11 +76,15 @@ class Block(NamedTuple):
         """The group whose recall of a guess is shown; it is that of the galleries, so any will do."""
         return next((group for group in self.groups if group.knows("chance")), None)
 
-    def queries(self, direction: str) -> str:
-        """How many queries the last stage of this direction has, as "300" or "298–300"; "" where nobody knows."""
+    def counts(self, direction: str) -> tuple[int, int] | None:
+        """How many queries the last stage of this direction has, the fewest and the most; None where nobody knows."""
         side = "image" if direction == "image_to_text" else "text"
         found = {sum(run.items[side]) for group in self.groups for run in group.runs if run.items}
-        return "–".join(str(n) for n in sorted({min(found), max(found)})) if found else ""
+        return (min(found), max(found)) if found else None
+
+    def queries(self, direction: str) -> str:
+        """The same in words: "300" or "298–300"; "" where nobody knows."""
+        return "–".join(str(n) for n in sorted(set(self.counts(direction) or ())))
 
 
 def compare(directories: Sequence[str | Path]) -> list[Block]:

@@ -61,6 +61,8 @@ class Run(NamedTuple):
 def read(directory: str | Path) -> Run:
     """A run's results. Raises UserError where there are none or they are damaged."""
     directory = Path(directory)
+    if (directory / "config.json").is_file() and not (directory / "results.json").exists():
+        raise UserError(f"{directory} has no finished task yet; expected a run with results")
     result, record = _json(directory / "results.json"), _json(directory / "config.json")
     try:
         return _run(directory, result, record)

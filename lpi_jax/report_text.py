@@ -105,7 +105,7 @@ def json_table(blocks: Sequence[Block]) -> str:
     found = [
         {
             "stream": block.title,
-            "n": {direction: block.queries(direction) for direction in DIRECTIONS},
+            "n": {direction: _count(block.counts(direction)) for direction in DIRECTIONS},
             "rows": [
                 {
                     "method": row.method,
@@ -121,6 +121,12 @@ def json_table(blocks: Sequence[Block]) -> str:
         for block in blocks
     ]
     return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _count(found: tuple[int, int] | None) -> int | dict[str, int] | None:
+    if found is None or found[0] == found[1]:
+        return found and found[0]
+    return {"least": found[0], "most": found[1]}
 
 
 def _group(group: Group) -> dict[str, Any]:

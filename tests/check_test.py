@@ -346,7 +346,7 @@ def test_a_backbone_in_the_hubs_cache_is_used(tiny_clip, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out" / "check.json").read_text())["total"]["cut"] == 0
 
 
-@pytest.mark.parametrize("backbone", ["nobody/no-such-clip", "no/such/folder/at/all", "~nobody-here/clip", "x" * 9999])
+@pytest.mark.parametrize("backbone", ["nobody/no-such-clip", "no/such/folder/at/all", "x" * 9999])
 def test_a_backbone_that_is_not_here_is_not_fetched(tmp_path, monkeypatch, capfd, backbone):
     asked = []
 
@@ -359,6 +359,6 @@ def test_a_backbone_that_is_not_here_is_not_fetched(tmp_path, monkeypatch, capfd
     assert all(asked)
     out, err = capfd.readouterr()
     assert err.startswith("cut captions are not counted, drawn pictures are 224 pixels wide: ")
-    assert err.endswith(f"{backbone} is not on this machine\n")
+    assert err.endswith(f"{backbone} is not on this machine; a run would have to fetch it\n")
     assert out.splitlines()[1].split()[11] == "?"
     assert json.loads((tmp_path / "out" / "check.json").read_text())["total"]["cut"] is None

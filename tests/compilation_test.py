@@ -12,6 +12,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from lpi_jax import compilation
 from tests.conftest import ROOT
+from tests.disks import full
 
 SETTINGS = (
     "jax_compilation_cache_dir",
@@ -96,3 +97,14 @@ def test_processors_that_differ_have_folders_that_differ(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "another")
     assert compilation.users_folder().parent == here.parent
     assert compilation.users_folder() != here
+
+
+def test_a_disk_without_room_is_told_once_and_nothing_is_kept(tmp_path, capsys):
+    before = jax.config.jax_compilation_cache_dir
+    with full(4096):
+        assert compilation.keep_compiled(str(tmp_path)) is None
+    said = capsys.readouterr().err
+    assert said.startswith("compiled programs are not kept: ") and said.endswith("cannot be used (File too large)\n")
+    assert said.count("\n") == 1
+    assert jax.config.jax_compilation_cache_dir == before
+    assert not [path for path in compilation._own_part(tmp_path).iterdir() if path.name != ".lockfile"]

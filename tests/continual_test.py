@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from lpi_jax import build, checkpoint, continual, learn, train
+from lpi_jax import build, checkpoint, continual, learn, refusals, train
 from lpi_jax.encode import Encoder
 from lpi_jax.errors import UserError
 from lpi_jax.methods.base import Finished
@@ -340,6 +340,31 @@ def test_eight_devices_give_the_recall_of_one_and_its_losses_to_1e_5(finished_ru
     assert list(eight) == list(range(1, 2 * STEPS + 1))
     for step, found in eight.items():
         assert found == pytest.approx(one[step], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_a_run_that_is_not_finished_is_not_reused_and_the_check_knows_it(make_config, copied_run, tmp_path, finished):
+    for number in range(finished + 1, 4):
+        shutil.rmtree(copied_run.directory / "checkpoints" / f"task_{number:03d}", ignore_errors=True)
+    results = {**copied_run.results, "tasks": copied_run.results["tasks"][:finished]}
+    (copied_run.directory / "results.json").write_text(json.dumps(results))
+    config = make_config({"task_id": "oracle", "reuse": str(copied_run.directory)})
+    sentence = (
+        f"config.reuse is {str(copied_run.directory)!r}, a run that has finished {finished} of the 3 tasks so far; "
+    )
+    with pytest.raises(UserError) as error:
+        continual.run(config, tmp_path / "again")
+    assert str(error.value) == f"{sentence}start again when it is done"
+    assert not (tmp_path / "again").exists()
+    stream = build.stream(config, 32)
+    assert str(error.value) in refusals.refusals(config, refusals.look(config), stream)
+
+
+def test_a_run_of_other_tasks_is_not_reused(make_config, finished_run, tmp_path):
+    changes = {"data.domains": ("fax", "comic"), "reuse": str(finished_run.directory)}
+    with pytest.raises(UserError, match=rf"^task 1 is 'fax' here and 'comic' in the run {finished_run.directory}$"):
+        continual.run(make_config(changes), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 def test_prompts_of_another_depth_are_not_reused(make_config, finished_run, tmp_path):

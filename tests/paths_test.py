@@ -127,3 +127,11 @@ def test_a_url_in_a_script_is_refused_too(home):
     with pytest.raises(UserError, match=r"^the run's directory is gs://bucket/x, a URL"):
         lpi_jax.load(URL)
     assert not [*home.iterdir()]
+
+
+def test_the_home_of_nobody_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^--workdir is ~nosuchuser/x, but ~nosuchuser is nobody's home folder here"):
+        paths.local("~nosuchuser/x", "--workdir")
+    (tmp_path / "~odd").mkdir()  # a file may be called so
+    assert paths.expanded("~odd", "--workdir") == "~odd"

@@ -152,7 +152,7 @@ def several(run):
 def test_json_holds_everything(several):
     (block,) = json.loads(report.table(several, "json"))
     assert block["stream"] == "scenes"
-    assert block["n"] == {"image_to_text": "15", "text_to_image": "30"}
+    assert block["n"] == {"image_to_text": 15, "text_to_image": 30}
     assert [(row["method"], row["average"]) for row in block["rows"]] == [
         (method, average)
         for method in ("chance", "zero-shot", "LPI intended", "LPI intended, task known")
@@ -342,7 +342,7 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "results.json cannot be read (No such file or directory); expected the directory"),
+        (lambda path: path.unlink(), "has no finished task yet; expected a run with results"),
         (lambda path: path.write_text('{"method": "lpi",'), "results.json is damaged ("),
         (lambda path: path.write_bytes(b"\xff\xfe\x00"), "results.json is damaged ("),
         (lambda path: path.write_text("{}"), "holds damaged results (KeyError: 'method'); expected config.json and"),
