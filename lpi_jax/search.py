@@ -55,7 +55,11 @@ def files_in(folder: Path, ours: Path) -> list[str]:
     if not folder.is_dir():
         raise UserError(f"--images is {folder}, expected a folder of images")
     found = []
-    for place, folders, names in os.walk(folder):
+
+    def told(error: OSError) -> None:
+        print(f"{error.filename} is left out: it cannot be read ({error.strerror})", file=sys.stderr)
+
+    for place, folders, names in os.walk(folder, onerror=told):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
             os.path.join(place, name)
