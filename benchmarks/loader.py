@@ -29,9 +29,9 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from lpi_jax.data import loader, preprocess
+from lpi_jax.data import loader, transforms
 from lpi_jax.data.cache import cached
-from lpi_jax.data.jsonl import jsonl
+from lpi_jax.data.sources.jsonl import jsonl
 from lpi_jax.data.stream import Split
 from lpi_jax.models.tokenizer import trim
 
@@ -187,7 +187,7 @@ class PillowPictures:
             picture = file.convert("RGB")
         rng = np.random.default_rng([SEED, TASK, self.epoch, index])
         limits = loader.Transform(self.size).scale, (3 / 4, 4 / 3)
-        top, left, height, width = preprocess.random_box(picture.height, picture.width, rng, *limits)
+        top, left, height, width = transforms.random_box(picture.height, picture.width, rng, *limits)
         picture = picture.crop((left, top, left + width, top + height))
         picture = picture.resize((self.size, self.size), Image.Resampling.BICUBIC)
         if rng.random() < 0.5:

@@ -18,8 +18,8 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from lpi_jax import continual
-from lpi_jax.data.scenes import DEVELOPMENT_DOMAINS
+from lpi_jax.data.scenes.source import DEVELOPMENT_DOMAINS
+from lpi_jax.run import continual
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from configs import clipart_lpi, scenes_lpi

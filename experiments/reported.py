@@ -14,7 +14,8 @@ from pathlib import Path
 
 from absl import logging
 
-from lpi_jax import continual, report
+from lpi_jax import report
+from lpi_jax.run import continual
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from configs import clipart_lpi, scenes_lpi

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from lpi_jax import command_line, terminal
+from lpi_jax import terminal
+from lpi_jax.config import command_line
 
 
 @terminal.command(interrupted="interrupted; the same command goes on from the last checkpoint")
@@ -24,10 +25,12 @@ def main(arguments: Sequence[str]) -> int:
         return terminal.OK
     config, workdir = command_line.parse(arguments[1:])
     # Here, because JAX takes seconds to import and --help needs none of it.
-    from lpi_jax import continual, hosts, report
+    from lpi_jax import report
+    from lpi_jax.parallel import processes
+    from lpi_jax.run import continual
 
     continual.run(config, workdir)
-    if hosts.first():
+    if processes.first():
         print(report.table([workdir]))
         print(f"Results: {workdir}/results.json")
     return terminal.OK

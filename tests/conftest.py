@@ -13,13 +13,15 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
-from lpi_jax import build, checkpoint, continual
 from lpi_jax import config as configs
 from lpi_jax.data.stream import Split, Stream, Task
-from lpi_jax.memory import Memory
+from lpi_jax.experiment import assemble
+from lpi_jax.methods.memory import Memory
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIPConfig, TowerConfig, init_params
-from tests.pixels import loading
+from lpi_jax.run import continual
+from lpi_jax.workdir import checkpoint
+from tests.support.pixels import loading
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
@@ -141,7 +143,7 @@ def read_memory() -> Callable[[ConfigDict, Path], Memory]:
     """(configuration, directory) -> the memory in a run's newest boundary checkpoint."""
 
     def read(config: ConfigDict, directory: Path) -> Memory:
-        return continual.restore(checkpoint.Checkpoints(directory), config, build.system(config)).memory
+        return continual.restore(checkpoint.Checkpoints(directory), config, assemble.system(config)).memory
 
     return read
 

@@ -1,4 +1,4 @@
-"""Turns Debian's public-domain clip-art into a stream of twelve tasks that `lpi_jax.data.jsonl` reads.
+"""Turns Debian's public-domain clip-art into a stream of twelve tasks that `lpi_jax.data.sources.jsonl` reads.
 
     apt-get install openclipart-png openclipart-svg
     python experiments/clipart/prepare.py --out DIR
@@ -33,7 +33,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from lpi_jax.data.pictures import BadImage, read_image
-from lpi_jax.data.preprocess import clean_caption
+from lpi_jax.data.transforms import clean_caption
 from lpi_jax.errors import UserError
 
 ROOT = "/usr/share/openclipart"

@@ -26,8 +26,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from lpi_jax.data.pictures import read_image
-from lpi_jax.data.preprocess import CLIP_MEAN, CLIP_STD, clean_caption, normalise, random_crop_and_flip
-from lpi_jax.data.scenes import general
+from lpi_jax.data.scenes.source import general
+from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD, clean_caption, normalise, random_crop_and_flip
 from lpi_jax.losses import retrieval_loss
 from lpi_jax.metrics import ranks, recall
 from lpi_jax.models import weights
@@ -174,7 +174,7 @@ def shifted(row: np.ndarray, placeholder: int, count: int) -> np.ndarray:
 
 def evaluate(model: CLIP, params, images, ids) -> dict[str, float]:
     """Recall@1 in per cent on held-out pictures, first captions, both directions."""
-    from lpi_jax.data.preprocess import resize_and_crop
+    from lpi_jax.data.transforms import resize_and_crop
 
     pixels = normalise(np.stack([resize_and_crop(image, SIZE) for image in images]), CLIP_MEAN, CLIP_STD)
     text = np.stack([own[0] for own in ids])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from lpi_jax.data.assembly import TOLD
+from lpi_jax.data.builder import TOLD
 from lpi_jax.data.examples import shown
 from lpi_jax.data.stream import Refused, Split, Stream, Task
 from lpi_jax.errors import UserError

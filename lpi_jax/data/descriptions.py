@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from lpi_jax.data.examples import BadExample, Example, is_empty, shown
-from lpi_jax.data.preprocess import clean_caption
+from lpi_jax.data.transforms import clean_caption
 from lpi_jax.errors import UserError
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from lpi_jax.data.formats.written_lists import captions_in
 from lpi_jax.data.pictures import Picture
-from lpi_jax.data.preprocess import clean_caption
-from lpi_jax.data.written_lists import captions_in
+from lpi_jax.data.transforms import clean_caption
 from lpi_jax.errors import UserError
 
 SPLITS = ("train", "val")

@@ -20,8 +20,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from lpi_jax.data.preprocess import random_crop_and_flip, resize_and_crop
 from lpi_jax.data.stream import Split
+from lpi_jax.data.transforms import random_crop_and_flip, resize_and_crop
 
 WORKERS = min(8, os.cpu_count() or 1)
 AHEAD = WORKERS + 1  # items in the making: one for each thread, and one that is ready

@@ -1,0 +1,1 @@
+"""A look at a whole stream before a run."""

@@ -1,0 +1,31 @@
+"""The configuration of a run: what a config file calls."""
+
+from lpi_jax.config.defaults import (
+    PRESETS,
+    changed,
+    check,
+    closest,
+    flat,
+    for_any_backbone,
+    for_tiny_backbone,
+    idle,
+    intended,
+    preset,
+    released,
+    unknown_key,
+)
+
+__all__ = [
+    "PRESETS",
+    "changed",
+    "check",
+    "closest",
+    "flat",
+    "for_any_backbone",
+    "for_tiny_backbone",
+    "idle",
+    "intended",
+    "preset",
+    "released",
+    "unknown_key",
+]

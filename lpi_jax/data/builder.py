@@ -1,0 +1,216 @@
+"""From good and bad examples to a stream: refuses or counts the bad ones, checks every picture, forms the tasks."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from PIL import Image
+
+from lpi_jax.data.descriptions import Descriptions, alike
+from lpi_jax.data.examples import SPLITS, BadExample, Example, listed, shown
+from lpi_jax.data.merging import Merged
+from lpi_jax.data.pictures import BadImage, Picture
+from lpi_jax.data.stream import Refused, Split, Stream, Task
+from lpi_jax.errors import UserError
+from lpi_jax.terminal.display import counting
+
+TOLD = 20  # bad examples whose message is kept, beside the counts of all
+_PROGRESS_FROM = 500  # pictures: fewer are checked in a moment
+_SAMPLED = 2048  # pictures at most that are looked into for the fingerprint, spread evenly: 24 MB are read
+_BLOCK = 1024  # pictures handed to the threads at a time: an error ends the check soon, and memory stays small
+
+
+class Digest(Protocol):
+    """A hash that goes on, such as hashlib's."""
+
+    def update(self, data: bytes, /) -> object: ...
+    def hexdigest(self) -> str: ...
+
+
+def assemble(
+    source: str,
+    found: Iterable[Example | BadExample],
+    *,
+    task_order: Sequence[str],
+    on_bad_example: str,
+    max_pixels: int,
+    digest: Digest,
+    notes: Mapping[str, Any],
+) -> Stream:
+    """The stream of the good examples, in the order in which they were found.
+
+    Examples of one image in one task and split are one, with the captions of all; of a task's descriptions the first
+    counts, and others are remarked upon.
+
+    Every picture is checked before training begins: with 'error' its header and size (a picture damaged further inside
+    raises `BadImage`, naming its place, when it is loaded), with 'skip' by decoding it once, so that a run never meets
+    a bad one later.
+
+    Args:
+      source: the file or folder it all comes from, for messages; its last part becomes the stream's name.
+      found: examples and bad ones; it may update `digest` while it is read.
+      task_order: names of all tasks in the order wanted; empty: by first appearance.
+      on_bad_example: 'error' raises the first bad one; 'skip' counts them in `Stream.refused`. A caption that is left
+        out of an example counts as one.
+      max_pixels: height x width a picture may have.
+      digest: becomes the fingerprint, with the order of the tasks, and the sizes and samples of the pictures used: a
+        hash of all bytes where `Example.identity` is one, else three pieces of at most _SAMPLED pictures.
+      notes: `Stream.notes`; the number of pictures is added.
+
+    Raises:
+      UserError: a bad example (unless skipped), a task without train or val pictures or without words that say what it
+        is about, or a wrong argument.
+    """
+    if on_bad_example not in ("error", "skip"):
+        raise UserError(f"on_bad_example is {on_bad_example!r}; expected 'error' or 'skip'")
+    if isinstance(task_order, str):
+        raise UserError(f"task_order is the string {task_order!r}; expected a list of task names")
+    counts: dict[str, Counter[str]] = {}
+    first: list[str] = []
+
+    def bad(error: BadExample | BadImage, task: str | None) -> None:
+        if on_bad_example == "error":
+            raise error
+        counts.setdefault(task or "", Counter())[error.kind] += 1
+        if len(first) < TOLD:
+            first.append(" ".join(str(error).split()))
+
+    named: dict[str, None] = {}  # tasks by first appearance, those of bad examples included
+    merged, descriptions = Merged(), Descriptions()
+    for example in found:
+        if example.task is not None:
+            named.setdefault(example.task)
+        error = example if isinstance(example, BadExample) else merged.add(example)
+        if error is not None:
+            bad(error, error.task)
+            continue
+        for fault in (*example.faults, descriptions.add(example)):
+            if fault is not None:
+                bad(fault, example.task)
+    by_task: dict[str, list[Example]] = {name: [] for name in _ordered_tasks(source, list(named), task_order)}
+    about = {name: descriptions.of(source, name) for name in by_task}
+    examples = merged.examples()
+    seen = _check_pictures(examples, max_pixels, on_bad_example == "skip", bad)
+    for example, look in zip(examples, seen, strict=True):
+        if look is not None:
+            by_task[example.task].append(example)
+    refused = Refused({task: dict(kinds) for task, kinds in counts.items()}, tuple(first))
+    tasks = tuple(_task(source, name, about[name], rows, max_pixels, refused) for name, rows in by_task.items())
+    looks = [look for look in seen if look is not None]
+    digest.update(json.dumps([[look.size for look in looks], list(by_task)]).encode())
+    for look in looks:
+        digest.update(look.content)
+    return Stream(
+        name=os.path.basename(os.path.normpath(source)),
+        tasks=tasks,
+        fingerprint=digest.hexdigest(),
+        refused=refused,
+        notes={**notes, "pictures": len(looks)},
+        remarks=(*descriptions.remarks(), *alike(list(by_task))),
+    )
+
+
+class _Look(NamedTuple):
+    """What is kept of a checked picture: its encoded size in bytes, and a hash of content ("": not looked into)."""
+
+    size: int
+    content: bytes
+
+
+@dataclass(frozen=True)
+class _Loader:
+    """index -> picture. A plain record, so that it crosses process borders; keeps no picture."""
+
+    pictures: tuple[Picture, ...]
+    places: tuple[str, ...]
+    max_pixels: int
+
+    def __call__(self, index: int) -> Image.Image:
+        try:
+            return self.pictures[index].read(self.max_pixels)
+        except BadImage as error:
+            raise _at(self.places[index], error) from error
+
+
+@dataclass(frozen=True)
+class _Annotations:
+    values: tuple[Any, ...]
+
+    def __call__(self, index: int) -> Any:
+        return self.values[index]
+
+
+def _check_pictures(examples: Sequence[Example], max_pixels: int, decode: bool, bad: Callable) -> list[_Look | None]:
+    """A look at each example's picture, None for a bad one (reported to `bad`, in order)."""
+    every = -(-len(examples) // _SAMPLED)
+
+    def check(number: int) -> _Look | BadImage:
+        example = examples[number]
+        try:
+            if decode:
+                example.picture.read(max_pixels)
+            size = example.picture.check(max_pixels)
+            if isinstance(example.identity, bytes):
+                return _Look(size, example.identity)
+            sample = hashlib.sha256(example.picture.sample()).digest() if number % every == 0 else b""
+            return _Look(size, sample)
+        except BadImage as error:
+            return _at(example.where, error)
+
+    looks: list[_Look | None] = []
+    quiet = len(examples) <= _PROGRESS_FROM
+    with (
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        counting(len(examples), "checking pictures", "picture", quiet) as bar,
+    ):
+        for start in range(0, len(examples), _BLOCK):
+            block = range(start, min(start + _BLOCK, len(examples)))
+            for number, found in zip(block, pool.map(check, block), strict=True):
+                if isinstance(found, BadImage):
+                    bad(found, examples[number].task)
+                looks.append(None if isinstance(found, BadImage) else found)
+                bar.update()
+    return looks
+
+
+def _ordered_tasks(source: str, seen: Sequence[str], order: Sequence[str]) -> list[str]:
+    if not seen:
+        raise UserError(f"{source}: nothing in it names a task; expected at least one good example")
+    if not order:
+        return list(seen)
+    for name, count in Counter(order).items():
+        if count > 1:
+            raise UserError(f"task_order names {name!r} {count} times; expected every task once")
+    if unknown := [name for name in order if name not in seen]:
+        raise UserError(f"task_order names {listed(unknown)}, not in {source}; its tasks are {listed(seen)}")
+    if missing := [name for name in seen if name not in order]:
+        raise UserError(f"task_order leaves out {listed(missing)}, a task of {source}; expected every task once")
+    return list(order)
+
+
+def _task(source: str, name: str, about: str, examples: Sequence[Example], max_pixels: int, refused: Refused) -> Task:
+    splits = {}
+    for split in SPLITS:
+        rows = [example for example in examples if example.split == split]
+        if not rows:
+            count = sum(sum(kinds.values()) for kinds in refused.counts.values())
+            lost = f" once {count} bad examples are skipped (the first: {refused.first[0]})" if count else ""
+            raise UserError(f"{source}: task {shown(name)} has no {split} pictures{lost}; expected at least one")
+        load = _Loader(tuple(e.picture for e in rows), tuple(e.where for e in rows), max_pixels)
+        known = tuple(e.annotation for e in rows)
+        splits[split] = Split(
+            keys=tuple(e.key for e in rows),
+            captions=tuple(e.captions for e in rows),
+            load=load,
+            annotate=_Annotations(known) if any(a is not None for a in known) else None,
+        )
+    return Task(name=name, description=about, **splits)
+
+
+def _at(where: str, error: BadImage) -> BadImage:
+    return BadImage(error.kind, f"{where}: {error}")

@@ -1,0 +1,1 @@
+"""Drawn scenes in domains: a stream that needs no download."""

@@ -1,0 +1,1 @@
+"""Processes, devices, meshes, and programs that are compiled once."""

@@ -1,0 +1,75 @@
+"""The report as one page: what is compared, then every method by itself, then where the numbers come from."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from lpi_jax.report.groups import Block, Group
+from lpi_jax.report.tables import LEGEND, Table, comparison, sources, tasks
+from lpi_jax.terminal.plain_text import plain
+
+STYLE = """\
+body{font:15px/1.5 system-ui,sans-serif;color:#222;margin:2em auto;max-width:90em;padding:0 1em}
+table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
+th,td{padding:.2em .4em;text-align:right;white-space:nowrap;vertical-align:top}
+td{border-top:1px solid #ddd}
+thead tr:last-child th{border-bottom:1px solid #555}
+.over th{text-align:center;padding-bottom:0}
+.word{text-align:left}
+.word span{display:block;width:max-content;max-width:20em;white-space:normal;overflow-wrap:anywhere}
+figure{margin:1.5em 0}
+img{max-width:100%}
+figcaption,.legend{color:#555;max-width:60em}
+h2{margin-top:2.5em;border-bottom:1px solid #ccc}
+div{overflow-x:auto}
+"""
+
+
+class Picture(NamedTuple):
+    """A picture of the page: the name of its file, what it shows, and the PNG."""
+
+    file: str
+    caption: str
+    data: bytes
+
+
+def page(blocks: Sequence[Block], overviews: Sequence[Picture], details: Sequence[Sequence[Picture]]) -> str:
+    """The page as HTML.
+
+    Args:
+      overviews: a picture of each block. details: the pictures of each group, in the order of blocks and groups.
+    """
+    parts = ["<h1>Runs of lpi_jax</h1>", f'<p class="legend">{escape(LEGEND)}</p>']
+    remaining = iter(details)
+    for block, overview in zip(blocks, overviews, strict=True):
+        parts += [f"<h2>{escape(block.title)}</h2>", _table(comparison(block, "")), _figure(overview)]
+        for group in block.groups:
+            parts += [f"<h3>{escape(group.label)}</h3>", _table(tasks(group)), *map(_figure, next(remaining))]
+    protocols = dict.fromkeys(plain(run.protocol) for group in _groups(blocks) for run in group.runs)
+    parts += ["<h2>Protocol</h2>", *(f"<p>{escape(protocol)}</p>" for protocol in protocols)]
+    parts += ["<h2>Runs</h2>", _table(sources(blocks))]
+    head = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>lpi_jax report</title>'
+    return "\n".join([head, f"<style>\n{STYLE}</style>", *parts, "</html>\n"])
+
+
+def _groups(blocks: Sequence[Block]) -> list[Group]:
+    return [group for block in blocks for group in block.groups]
+
+
+def _figure(picture: Picture) -> str:
+    file, caption = escape(picture.file), escape(picture.caption)
+    return f'<figure><img src="{file}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _table(table: Table) -> str:
+    def cells(tag: str, words: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{' class=word' if number < table.words else ''}>{escape(word)}</{tag}>"
+            for number, word in enumerate(words)
+        )
+
+    over = "".join(f'<th colspan="{columns}">{escape(word)}</th>' for word, columns in table.head)
+    lines = [f'<tr class="over">{over}</tr>'] if table.head else []
+    lines += [f"<tr>{cells('th', table.columns)}</tr></thead>", "<tbody>"]
+    lines += [f"<tr>{cells('td', row)}</tr>" for row in table.rows]
+    return "\n".join(["<div><table>", "<thead>", *lines, "</tbody></table></div>"])

@@ -1,0 +1,1 @@
+"""The continual run: tasks in their order, each trained, measured and kept."""

@@ -1,0 +1,1 @@
+"""One task's training: the optimiser and the jitted step."""

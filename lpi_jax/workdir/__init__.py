@@ -1,0 +1,1 @@
+"""A run's directory: whose it is, its record, its checkpoints, its lock."""

@@ -1,0 +1,244 @@
+"""The configuration: the two presets are the specification's numbers, and what no run could use is named."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from lpi_jax import config as configs
+from lpi_jax.config import command_line
+from lpi_jax.errors import UserError
+
+FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+
+# The numbers of the method's description, section by section; the second column is `released` where it differs.
+SPECIFIED = {
+    # 1. Factorised prompts
+    "prompt.layers": (9,),
+    "prompt.length": (16,),
+    "prompt.rank": (4,),
+    # 2. Where prompts enter
+    "prompt.depth": (9, 1),
+    "prompt.injection": ("add",),
+    "prompt.interaction": (False,),
+    # 3. Losses
+    "loss.alignment_weight": (0.1,),
+    "loss.task_weight": (0.1,),
+    "loss.alignment": ("cosine", "released"),
+    "loss.task": ("intended", "released"),
+    "loss.threshold": (0.4,),
+    "loss.similarity": ("text",),
+    # 4. Training one task
+    "train.optimizer": ("sgd",),
+    "train.optimizer_args.momentum": (0.9,),
+    "train.optimizer_args.weight_decay": (2e-4,),
+    "train.lr": (0.05,),
+    "train.schedule": ("cosine",),
+    "train.epochs": (10,),
+    "train.batch": (64,),
+    "data.train_transform": ("random",),
+    "data.crop_scale": ((0.08, 1.0),),
+    "data.flip": (True,),
+    "data.max_words": (30,),
+    "pixels": ("clip", "imagenet"),
+    # 5. Routing
+    "routing.centres": (5,),
+    "routing.caption": ("plain", "placeholders"),
+    "task_id": ("inferred",),
+    # 6. Evaluation
+    "eval.gallery": ("union",),
+    "eval.transform": ("centre", "random"),
+    # for the record
+    "preset": ("intended", "released"),
+    "method": ("lpi",),
+}
+
+
+@pytest.mark.parametrize(("name", "column"), [("intended", 0), ("released", -1)])
+def test_a_preset_holds_the_numbers_of_the_specification(name, column):
+    values = configs.flat(configs.preset(name))
+    assert {key: values[key] for key in SPECIFIED} == {key: value[column] for key, value in SPECIFIED.items()}
+
+
+def test_the_presets_differ_in_nothing_but_what_the_specification_says():
+    intended, released = configs.flat(configs.intended()), configs.flat(configs.released())
+    different = {key for key in intended if intended[key] != released[key]}
+    assert intended.keys() == released.keys()
+    assert different == {key for key, value in SPECIFIED.items() if len(value) == 2}
+
+
+def test_the_defaults_train_5284_numbers_a_task_on_vit_b16():
+    prompt = configs.intended().prompt
+    numbers = (prompt.layers + 2 * prompt.length + 768 + 512) * prompt.rank
+    assert numbers == 5_284
+    assert 12 * numbers == 63_408
+    assert prompt.layers * prompt.length * (768 + 512) == 184_320
+
+
+@pytest.mark.parametrize("name", configs.PRESETS)
+def test_presets_pass_their_own_check_and_are_locked(name):
+    config = configs.preset(name)
+    configs.check(config)
+    assert config.is_locked
+    for misspelt in ("train.lrr", "data.domain", "seeed"):
+        with pytest.raises(KeyError, match=misspelt.rpartition(".")[2]):
+            config.update_from_flattened_dict({misspelt: 1})
+    with pytest.raises(TypeError, match="epochs"):
+        config.train.epochs = 1.5
+    config.train.optimizer_args.b1 = 0.9  # another optimiser has other arguments
+    configs.check(config)
+
+
+def test_two_presets_share_nothing():
+    first, second = configs.intended(), configs.intended()
+    first.train.optimizer_args.momentum = 0.0
+    first.prompt.depth = 1
+    assert second.train.optimizer_args.momentum == 0.9
+    assert second.prompt.depth == 9
+
+
+def test_an_unknown_preset_is_named_with_the_known_ones():
+    with pytest.raises(UserError, match=r"^preset is 'releasd', expected one of intended, released$"):
+        configs.preset("releasd")
+
+
+@pytest.mark.parametrize("preset", configs.PRESETS)
+def test_the_tiny_backbone_gets_no_more_layers_than_it_has(preset):
+    config = configs.preset(preset)
+    depth = config.prompt.depth
+    configs.for_tiny_backbone(config)
+    configs.check(config)
+    assert config.prompt.layers == 4
+    assert config.prompt.depth == min(depth, 4)
+
+
+# ---- the files in configs/ -------------------------------------------------------------------------------------------
+
+
+def test_there_are_config_files():
+    assert {file.stem for file in FILES} >= {"scenes_lpi", "clipart_lpi", "own_data_lpi"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("preset", configs.PRESETS)
+def test_a_config_file_makes_both_presets(file, preset):
+    config = command_line.load(f"{file}:{preset}")
+    configs.check(config)
+    assert config.preset == preset
+    assert config.is_locked
+    assert config.eval.transform == {"intended": "centre", "released": "random"}[preset]
+    if preset == ("released" if file.stem.endswith("released") else "intended"):
+        assert command_line.load(str(file)).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_config_file_says_how_and_on_what_it_runs(file):
+    header = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    command = f"Command:  python -m lpi_jax.main --config=configs/{file.name}"
+    assert command in header
+    assert "--workdir=" in header
+    assert any(line.startswith("Hardware: ") and len(line) > len("Hardware: ") + 5 for line in header.splitlines())
+
+
+# ---- what no run could use -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("task_id", "orakel", "config.task_id is 'orakel', expected 'inferred' or 'oracle'"),
+        ("dtype", "float16", "config.dtype is 'float16', expected 'float32' or 'bfloat16'"),
+        ("pixels", "", "config.pixels is '', expected 'clip' or 'imagenet'"),
+        ("prompt.injection", "insert", "config.prompt.injection is 'insert', expected 'add' or 'replace'"),
+        ("loss.alignment", "intended", "config.loss.alignment is 'intended', expected 'released' or 'cosine'"),
+        ("loss.task", "cosine", "config.loss.task is 'cosine', expected 'released' or 'intended'"),
+        ("train.schedule", "linear", "config.train.schedule is 'linear', expected 'cosine' or 'constant'"),
+        ("data.on_bad_example", "stop", "config.data.on_bad_example is 'stop', expected 'error' or 'skip'"),
+        ("data.train_transform", "center", "config.data.train_transform is 'center', expected 'random' or 'centre'"),
+        ("eval.transform", "center", "config.eval.transform is 'center', expected 'centre' or 'random'"),
+        ("eval.gallery", "all", "config.eval.gallery is 'all', expected 'union' or 'task'"),
+        ("routing.caption", "X", "config.routing.caption is 'X', expected 'plain' or 'placeholders'"),
+        ("train.epochs", 0, "config.train.epochs is 0, expected at least 1"),
+        ("train.batch", -4, "config.train.batch is -4, expected at least 1"),
+        ("train.log_every", 0, "config.train.log_every is 0, expected at least 1"),
+        ("train.checkpoint_every", 0, "config.train.checkpoint_every is 0, expected at least 1"),
+        ("train.lr", -0.1, "config.train.lr is -0.1, expected at least 0"),
+        ("train.lr", float("nan"), "config.train.lr is nan, expected a finite number"),
+        ("loss.task_weight", float("inf"), "config.loss.task_weight is inf, expected a finite number"),
+        ("prompt.rank", 0, "config.prompt.rank is 0, expected at least 1"),
+        ("prompt.length", -1, "config.prompt.length is -1, expected at least 0"),
+        ("prompt.depth", -1, "config.prompt.depth is -1, expected at least 0"),
+        (
+            "prompt.depth",
+            10,
+            "config.prompt.depth is 10, expected at most config.prompt.layers, 9; use --config.prompt.depth=9 or"
+            " --config.prompt.layers=10",
+        ),
+        ("method", "nonsense", "config.method is 'nonsense', expected 'lpi' or 'zero_shot'"),
+        ("data.name", "scene", "config.data.name is 'scene', expected one of scenes, jsonl, coco, flickr30k, tfds"),
+        ("data.val_share", 1.5, "config.data.val_share is 1.5, expected at most 1"),
+        ("routing.centres", 0, "config.routing.centres is 0, expected at least 1"),
+        ("eval.batch", 0, "config.eval.batch is 0, expected at least 1"),
+        ("data.max_words", 0, "config.data.max_words is 0, expected at least 1"),
+        ("data.val", 0, "config.data.val is 0, expected at least 1"),
+        ("data.cache_mb", -1, "config.data.cache_mb is -1, expected at least 0"),
+        ("seed", -1, "config.seed is -1, expected at least 0"),
+        ("data.seed", -1, "config.data.seed is -1, expected at least 0"),
+        ("devices", -1, "config.devices is -1, expected at least 0"),
+        ("data.crop_scale", (0.5, 0.1), "config.data.crop_scale is (0.5, 0.1), expected two numbers"),
+        ("data.crop_scale", (0.0, 1.0), "config.data.crop_scale is (0.0, 1.0), expected two numbers"),
+        ("data.crop_scale", (0.5, 1.5), "config.data.crop_scale is (0.5, 1.5), expected two numbers"),
+        ("data.crop_scale", (0.5,), "config.data.crop_scale is (0.5,), expected two numbers"),
+        ("data.crop_scale", ("a", "b"), "config.data.crop_scale is ('a', 'b'), expected two numbers"),
+    ],
+)
+def test_an_impossible_value_is_named_with_what_was_expected(key, value, message):
+    config = configs.intended()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError) as refused:
+        configs.check(config)
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("train", {"epochs": 1.5}, "config.train.epochs is 1.5, expected a whole number"),
+        ("train", {"epochs": True}, "config.train.epochs is True, expected a whole number"),
+        ("train", {"lr": "fast"}, "config.train.lr is 'fast', expected a number"),
+        ("train", {"lrr": 0.1}, "config has no key 'train.lrr'; the closest is 'train.lr'"),
+        ("data", {"flip": 1}, "config.data.flip is 1, expected true or false"),
+        ("data", {"domains": "fax"}, "config.data.domains is 'fax', expected a tuple"),
+        ("data", {"path": None}, "config.data.path is None, expected text"),
+    ],
+)
+def test_a_configuration_made_by_hand_is_checked_as_well(section, changes, message):
+    tree = configs.intended().to_dict()
+    tree[section] |= changes
+    with pytest.raises(UserError) as refused:
+        configs.check(ConfigDict(tree))
+    assert str(refused.value) == message
+
+
+def test_a_missing_key_is_named():
+    tree = configs.intended().to_dict()
+    del tree["eval"]["gallery"]
+    with pytest.raises(UserError, match=r"^config.eval.gallery is missing, expected text such as 'union'$"):
+        configs.check(ConfigDict(tree))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("train.lrr", "train.lr"),
+        ("tran.lr", "train.lr"),
+        ("lr", "train.lr"),
+        ("train.lr.x", "train.lr"),
+        ("data.domain", "data.domains"),
+        ("promt.depht", "prompt.depth"),
+        ("oracle.task_id", "task_id"),
+    ],
+)
+def test_the_closest_key_is_the_one_meant(wrong, right):
+    assert configs.closest(wrong, configs.flat(configs.intended())) == right

@@ -1,0 +1,187 @@
+"""Holds `lpi_jax.methods.routing` against the NumPy reference."""
+
+import chex
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lpi_jax.methods import routing
+from tests.reference import clustering as reference
+
+FEW = settings(max_examples=30, deadline=None, derandomize=True)
+small = st.integers(-3, 3)  # float32 sums of small integers are exact, so ties are true ties
+
+
+def unit_rows(x):
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def groups(seed, count=5, each=20, width=6):
+    """Well separated groups: points [count * each, width] shuffled, and their true centres."""
+    rng = np.random.default_rng(seed)
+    middles = 10 * rng.permutation(np.eye(width))[:count]
+    points = np.repeat(middles, each, axis=0) + 0.1 * rng.normal(size=(count * each, width))
+    return rng.permutation(points).astype(np.float32), middles
+
+
+# ------------------------------------------------------------------------------------------------------------ routing
+
+
+@FEW
+@given(
+    features=hnp.arrays(np.float32, (9, 3), elements=small),
+    centres=hnp.arrays(np.float32, (4, 2, 3), elements=small),
+)
+def test_route_is_the_references_with_ties_to_the_earlier_task(features, centres):
+    np.testing.assert_array_equal(routing.route(features, centres), reference.route(features, centres))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50, 51])
+def test_route_does_not_depend_on_the_chunk_size(monkeypatch, chunk):
+    rng = np.random.default_rng(0)
+    features, centres = unit_rows(rng.normal(size=(50, 8))), unit_rows(rng.normal(size=(3, 5, 8)))
+    monkeypatch.setattr(routing, "CHUNK", chunk)
+    tasks = routing.route(features, centres)
+    chex.assert_shape(tasks, (50,))
+    np.testing.assert_array_equal(tasks, reference.route(features, centres))
+    assert set(tasks) == {0, 1, 2}
+
+
+def test_route_measures_in_l1_and_not_in_l2():
+    centres = np.array([[[3.0, 0.0]], [[2.0, 2.0]]], np.float32)
+    np.testing.assert_array_equal(routing.route(np.zeros((1, 2), np.float32), centres), [0])
+
+
+def test_route_with_one_task_seen_always_chooses_it():
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(routing.route(rng.normal(size=(4, 3)), rng.normal(size=(1, 2, 3))), [0] * 4)
+
+
+def test_a_task_to_come_never_changes_the_distances_to_earlier_ones():
+    rng = np.random.default_rng(1)
+    features, centres = unit_rows(rng.normal(size=(40, 8))), unit_rows(rng.normal(size=(4, 5, 8)))
+    before, after = routing.route(features, centres[:3]), routing.route(features, centres)
+    np.testing.assert_array_equal(before[after < 3], after[after < 3])
+
+
+def test_no_queries_give_no_tasks():
+    assert routing.route(np.zeros((0, 3), np.float32), np.zeros((2, 5, 3), np.float32)).shape == (0,)
+
+
+# ------------------------------------------------------------------------------------------------------------ k-means
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kmeans_finds_groups_that_stand_apart(seed):
+    points, _ = groups(seed)
+    centres = routing.kmeans(points, 5, seed)
+    chex.assert_shape(centres, (5, 6))
+    assert centres.dtype == np.float32
+    nearest = reference.assign(points, centres)
+    assert sorted(np.bincount(nearest, minlength=5)) == [20] * 5
+    np.testing.assert_allclose(centres, [points[nearest == k].mean(axis=0) for k in range(5)], atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kmeans_ends_where_lloyds_iteration_stands_still(seed):
+    points = unit_rows(np.random.default_rng(seed).normal(size=(60, 4)))
+    centres = routing.kmeans(points, 5, seed)
+    np.testing.assert_allclose(reference.lloyd(points, centres, 1), centres, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kmeans_is_as_good_as_plain_lloyd_from_ten_random_starts(seed):
+    points, rng = unit_rows(np.random.default_rng(seed).normal(size=(40, 2))), np.random.default_rng(100 + seed)
+    plain = [
+        reference.inertia(points, reference.lloyd(points, points[rng.choice(40, 4, False)], 20)) for _ in range(10)
+    ]
+    assert reference.inertia(points, routing.kmeans(points, 4, seed)) <= 1.02 * min(plain)
+
+
+@FEW
+@given(
+    points=hnp.arrays(np.float64, (8, 2), elements=small),
+    start=hnp.arrays(np.float64, (3, 2), elements=small, unique=True),
+)
+def test_lloyd_from_given_centres_is_the_references_empty_clusters_included(points, start):
+    centres, inertia = routing._lloyd(routing._Points(points), start)
+    expected = reference.lloyd(points, start, 50)
+    np.testing.assert_allclose(inertia, reference.inertia(points, expected), atol=1e-9)
+    np.testing.assert_allclose(centres, expected, atol=1e-9)
+
+
+def plain_kmeans(points, k, seed, restarts=10):
+    """k-means++ and Lloyd's iteration in plain words: distances from differences, means one by one, every restart."""
+    points, rng, runs = np.asarray(points, np.float64), np.random.default_rng(seed), []
+    for _ in range(restarts):
+        centres = points[rng.integers(len(points))][None]
+        while len(centres) < k:
+            weight = ((points[:, None] - centres[None]) ** 2).sum(-1).min(1)
+            centres = np.concatenate([centres, points[rng.choice(len(points), p=weight / weight.sum())][None]])
+        centres = reference.lloyd(points, centres, 60)
+        runs.append((reference.inertia(points, centres), centres))
+    return min(runs, key=lambda run: run[0])[1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fewer_restarts_and_products_in_place_of_differences_give_the_centres_of_ten_plain_restarts(seed):
+    points = groups(seed)[0]
+    np.testing.assert_allclose(routing.kmeans(points, 5, seed), plain_kmeans(points, 5, seed), atol=1e-6)
+
+
+def counted_restarts(monkeypatch, points, k):
+    """How often k-means begins anew; a run on all points after those on a sample has no start of its own."""
+    starts, spread = [], routing._spread_start
+    monkeypatch.setattr(routing, "_spread_start", lambda *given: (starts.append(1), spread(*given))[1])
+    routing.kmeans(points, k, 0)
+    return len(starts)
+
+
+def test_restarts_end_once_three_agree_and_go_on_where_they_do_not(monkeypatch):
+    points, _ = groups(0)
+    assert counted_restarts(monkeypatch, points, 5) < 10
+    many = unit_rows(np.random.default_rng(0).normal(size=(400, 16)))  # no groups: every start ends elsewhere
+    assert counted_restarts(monkeypatch, many, 20) == 10
+
+
+def test_of_many_points_restarts_see_a_sample_and_all_decide(monkeypatch):
+    monkeypatch.setattr(routing, "RESTART_POINTS", 100)
+    points = np.concatenate([groups(0)[0]] * 4)
+    seen, spread = [], routing._spread_start
+    monkeypatch.setattr(
+        routing, "_spread_start", lambda few, *given: (seen.append(len(few.points)), spread(few, *given))[1]
+    )
+    centres = routing.kmeans(points, 5, 0)
+    assert set(seen) == {100}
+    assert len(points) == 400
+    np.testing.assert_allclose(reference.lloyd(points, centres, 1), centres, atol=1e-6)
+    np.testing.assert_array_equal(centres, routing.kmeans(points, 5, 0))
+
+
+def test_equal_seeds_give_equal_centres():
+    points = unit_rows(np.random.default_rng(0).normal(size=(50, 8)))
+    np.testing.assert_array_equal(routing.kmeans(points, 5, 3), routing.kmeans(points, 5, 3))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_as_few_points_as_centres_or_fewer_become_centres_themselves(count):
+    points = unit_rows(np.random.default_rng(0).normal(size=(count, 4)))
+    centres = routing.kmeans(points, 5, 0)
+    chex.assert_shape(centres, (5, 4))
+    assert np.isfinite(centres).all()
+    assert reference.inertia(points, centres) < 1e-12
+
+
+def test_points_all_alike_have_that_point_for_centres():
+    centres = routing.kmeans(np.full((7, 3), 0.5, np.float32), 5, 0)
+    np.testing.assert_array_equal(centres, np.full((5, 3), 0.5, np.float32))
+
+
+def test_separate_tasks_route_to_themselves():
+    rng = np.random.default_rng(0)
+    middles = unit_rows(rng.normal(size=(3, 16)))
+    items = [unit_rows(middle + 0.05 * rng.normal(size=(30, 16))) for middle in middles]
+    centres = np.stack([routing.kmeans(own, 5, t) for t, own in enumerate(items)])
+    np.testing.assert_array_equal(routing.route(np.concatenate(items), centres), np.repeat(np.arange(3), 30))

@@ -1,0 +1,181 @@
+"""Features do not depend on how the items were batched, padded, sorted or spread over devices."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from lpi_jax.errors import UserError
+from lpi_jax.models import weights
+from lpi_jax.models.clip import CLIP
+from lpi_jax.models.tokenizer import Tokenizer, trim
+from lpi_jax.parallel import mesh as meshes
+from lpi_jax.problems.retrieval.encoder import Encoder
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+PICTURES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), np.uint8)
+CAPTIONS = [  # with four placeholders and the two ends, up to 16 tokens and up to 24
+    "a red circle",
+    "a small blue square left of a big green star above a small blue square",
+    "one",
+    "a striped yellow cross above a dotted purple ring",
+    "a red circle",
+    "a big orange triangle below a small green heart left of a small red ring",
+    "two rings",
+]
+EXACT = {"rtol": 0, "atol": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_clip):
+    """A small CLIP with its tokenizer: model, parameters, ids of CAPTIONS."""
+    config, params = weights.load(tiny_clip)
+    ids, _ = Tokenizer.load(tiny_clip).encode(CAPTIONS, 4, config.context_length)
+    return CLIP(config), params, ids
+
+
+@pytest.fixture(scope="module")
+def prompts(backbone):
+    """[2, 4, D] for vision and for text."""
+    config, rng = backbone[0].config, np.random.default_rng(1)
+    return tuple(rng.normal(size=(2, 4, tower.width)).astype(np.float32) for tower in (config.vision, config.text))
+
+
+@pytest.fixture(scope="module")
+def encoders(backbone):
+    """batch size -> an encoder; each is compiled once."""
+    made = {}
+
+    def encoder(batch):
+        if batch not in made:
+            mesh = meshes.make_mesh(1)
+            made[batch] = Encoder(
+                backbone[0], meshes.put_replicated(backbone[1], mesh), mesh, batch, mean=MEAN, std=STD
+            )
+        return made[batch]
+
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def one_by_one(backbone, prompts):
+    """(method, prompted) -> features as the model gives them for one item at a time; computed once."""
+    model, params, ids = backbone
+    pixels = ((PICTURES / 255 - np.float64(MEAN)) / np.float64(STD)).astype(np.float32)
+    inputs = {"encode_image": (pixels, prompts[0]), "encode_text": (ids, prompts[1])}
+
+    @functools.cache
+    def features(method, prompted):
+        items, own = inputs[method]
+        own = own if prompted else None
+        encode = jax.jit(lambda item: model.apply({"params": params}, item, own, method=method))
+        return np.concatenate([encode(item[None]) for item in items])
+
+    return features
+
+
+@pytest.mark.parametrize(("batch", "prompted"), [(4, False), (4, True), (16, True)])
+def test_pictures_are_encoded_as_if_one_by_one(encoders, backbone, prompts, one_by_one, batch, prompted):
+    """10 pictures in batches of 4 (two rows of padding) and 16 (six of them)."""
+    own = prompts[0][None] if prompted else None
+    found = encoders(batch).images(PICTURES.__getitem__, range(10), own)
+    assert found.shape == (10, backbone[0].config.embed_dim)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, one_by_one("encode_image", prompted), **EXACT)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "prompted"), [(4, False), (4, True), (16, True)])
+def test_captions_are_encoded_as_if_one_by_one_and_stay_in_their_order(
+    encoders, backbone, prompts, one_by_one, batch, prompted
+):
+    own = prompts[1][None] if prompted else None
+    found = encoders(batch).texts(backbone[2], own)
+    assert found.shape == (len(CAPTIONS), backbone[0].config.embed_dim)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, one_by_one("encode_text", prompted), **EXACT)
+    assert {trim(row[None]).shape[1] for row in backbone[2]} == {16, 24}
+    np.testing.assert_allclose(found[0], found[4], **EXACT)  # the same caption twice
+    assert len(np.unique(found.round(4), axis=0)) == len(CAPTIONS) - 1
+
+
+def test_items_of_one_batch_may_have_prompts_of_their_own(encoders, backbone, prompts, one_by_one):
+    """A table of three: zeros, these prompts, and others; every item gets what it would get alone."""
+    encoder, chosen = encoders(16), np.array([1, 0, 2, 1, 1, 2, 0, 1, 2, 1])
+    calls = (
+        (0, lambda *own: encoder.images(PICTURES.__getitem__, range(10), *own)),
+        (1, lambda *own: encoder.texts(backbone[2], *own)),
+    )
+    for side, encode in calls:
+        table, count = np.stack([0 * prompts[side], prompts[side], -prompts[side]]), (10, len(CAPTIONS))[side]
+        found = encode(table, chosen[:count])
+        apart = [encode(own[None]) for own in table]
+        np.testing.assert_allclose(found, np.stack(apart)[chosen[:count], np.arange(count)], **EXACT)
+        expected = one_by_one(("encode_image", "encode_text")[side], True)
+        mine = chosen[:count] == 1
+        np.testing.assert_allclose(found[mine], expected[mine], **EXACT)
+        assert np.abs(apart[0] - apart[2]).max() > 1e-2  # the table's rows differ in what they do
+
+
+@pytest.mark.parametrize(
+    ("batch", "count", "sizes"),
+    [(128, 3, [16]), (128, 17, [32]), (128, 128 + 70, [128, 128]), (24, 20, [24]), (4, 5, [4, 4])],
+)
+def test_the_last_batch_is_filled_up_to_few_sizes_only(encoders, monkeypatch, batch, count, sizes):
+    encoder, seen = encoders(batch), []
+    compiled = encoder._image
+    monkeypatch.setattr(
+        encoder, "_image", lambda frozen, rows, *own: (seen.append(len(rows)), compiled(frozen, rows, *own))[1]
+    )
+    assert len(encoder.images(lambda i: PICTURES[i % 10], range(count))) == count
+    assert seen == sizes
+
+
+def test_prompts_change_the_features(encoders, backbone, prompts):
+    encoder = encoders(4)
+    for plain, prompted in (
+        (encoder.images(PICTURES.__getitem__, [0]), encoder.images(PICTURES.__getitem__, [0], prompts[0][None])),
+        (encoder.texts(backbone[2][:1]), encoder.texts(backbone[2][:1], prompts[1][None])),
+    ):
+        assert np.abs(plain - prompted).max() > 1e-2
+
+
+def test_any_items_in_any_order_may_be_asked_for(encoders):
+    encoder = encoders(4)
+    whole = encoder.images(PICTURES.__getitem__, range(10))
+    chosen = np.array([7, 0, 7, 3, 9])
+    np.testing.assert_allclose(encoder.images(PICTURES.__getitem__, chosen), whole[chosen], **EXACT)
+
+
+def test_padding_loads_no_picture_and_leaves_no_trace(encoders):
+    encoder, loaded = encoders(4), []
+    found = encoder.images(lambda i: (loaded.append(i), PICTURES[i])[1], [1, 2, 3, 4, 5])
+    assert sorted(loaded) == [1, 2, 3, 4, 5]
+    alone = encoder.images(PICTURES.__getitem__, [5])
+    np.testing.assert_array_equal(found[4:], alone)
+
+
+def test_nothing_in_nothing_out(encoders, backbone):
+    encoder = encoders(4)
+    for found in (
+        encoder.images(PICTURES.__getitem__, []),
+        encoder.texts(backbone[2][:0]),
+        encoder.texts(np.zeros((0, 77), np.int32)),
+    ):
+        assert found.shape == (0, encoder.embed_dim)
+        assert found.dtype == np.float32
+
+
+def test_a_picture_that_cannot_be_loaded_is_not_swallowed(encoders):
+    def load(index):
+        raise OSError(f"picture {index} is gone")
+
+    with pytest.raises(OSError, match="picture 0 is gone"):
+        encoders(4).images(load, [0, 1])
+
+
+def test_a_batch_of_nothing_is_refused(backbone):
+    mesh = meshes.make_mesh(1)
+    with pytest.raises(UserError, match=r"^config\.eval\.batch is 0, expected a multiple of the 1 devices"):
+        Encoder(backbone[0], backbone[1], mesh, 0, MEAN, STD)

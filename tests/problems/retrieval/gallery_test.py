@@ -1,0 +1,283 @@
+"""The gallery computes each feature once and has the features that encoding everything afresh would have."""
+
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+
+from lpi_jax.data.transforms import normalise
+from lpi_jax.errors import UserError
+from lpi_jax.experiment import assemble
+from lpi_jax.methods import memory as memories
+from lpi_jax.methods import routing
+from lpi_jax.methods.base import Finished
+from lpi_jax.problems.retrieval.gallery import NOT_ROUTED, Gallery
+from lpi_jax.run import continual
+
+TASKS = 4
+
+
+class Counting:
+    """An encoder that counts how often each picture and caption is encoded under which prompts."""
+
+    def __init__(self, encoder):
+        self._encoder, self.embed_dim = encoder, encoder.embed_dim
+        self.pictures, self.captions = Counter(), Counter()
+
+    def images(self, load, items, table=None, chosen=None):
+        self.pictures.update((int(item), _key(table, chosen, row)) for row, item in enumerate(items))
+        return self._encoder.images(load, items, table, chosen)
+
+    def texts(self, token_ids, table=None, chosen=None):
+        self.captions.update((ids.tobytes(), _key(table, chosen, row)) for row, ids in enumerate(token_ids))
+        return self._encoder.texts(token_ids, table, chosen)
+
+
+def _key(table, chosen, row):
+    return None if table is None else np.asarray(table)[chosen[row]].tobytes()
+
+
+@pytest.fixture(scope="module")
+def system(make_config):
+    return assemble.system(make_config())
+
+
+@pytest.fixture(scope="module")
+def stream(toy_stream):
+    return toy_stream(TASKS, train=6, val=6, captions=2)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["asks-plainly", "asks-with-placeholders"])
+def asks(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def memory(system, stream, asks):
+    """Four tasks with random prompts, and the centres of their training items."""
+    made = memories.empty(3, system.encoder.embed_dim)
+    for number, task in enumerate(stream.tasks):
+        trained = system.method.init(jax.random.key(100 + number), Finished(None, np.ones((1, 1), np.float32)))
+        words = [caption for captions in task.train.captions for caption in captions]
+        pictures = system.encoder.images(task.train.load, range(len(task.train)))
+        captions = system.encoder.texts(system.captions(words, system.method.placeholders if asks else 0))
+        centres = [routing.kmeans(features, 3, 0) for features in (pictures, captions)]
+        made = memories.remember(made, task.name, trained, *centres, captions[0])
+    return made
+
+
+def first(memory, count):
+    """The memory as it was after `count` tasks."""
+    arrays = jax.tree.map(lambda leaf: leaf[:count], memory.arrays())
+    return memories.Memory(memory.names[:count], **arrays)
+
+
+def make_gallery(system, encoder, oracle, asks):
+    return Gallery(
+        encoder,
+        system.method,
+        system.captions,
+        system.eval_transform,
+        seed=0,
+        oracle=oracle,
+        asks_with_placeholders=asks,
+    )
+
+
+@pytest.fixture(scope="module")
+def afresh(system):
+    """(kind, rows, prompts) -> features straight from the towers: nothing sorted, nothing cut, nothing kept."""
+
+    def apply(backbone, rows, prompts, method):
+        rows = normalise(rows, system.mean, system.std) if method == "encode_image" else rows
+        return system.model.apply({"params": backbone}, rows, prompts, method=method)
+
+    towers = jax.jit(apply, static_argnames="method")
+
+    def features(kind, rows, prompts=None):
+        method = {"visual": "encode_image", "textual": "encode_text"}[kind]
+        full = np.pad(rows, [(0, -len(rows) % 48)] + [(0, 0)] * (rows.ndim - 1))
+        chunks = [towers(system.backbone, full[i : i + 48], prompts, method) for i in range(0, len(full), 48)]
+        return np.concatenate(chunks)[: len(rows)]
+
+    return features
+
+
+def naive(system, afresh, splits, memory, oracle, asks):
+    """(task, routed, features) of all pictures and of all captions, every one encoded afresh."""
+    pictures = [system.eval_transform(split.load(i), (0, 0, i)) for split in splits for i in range(len(split))]
+    words = [caption for split in splits for captions in split.captions for caption in captions]
+    plain, hidden = (system.captions(words, placeholders) for placeholders in (0, system.method.placeholders))
+    items = {"visual": [np.stack(pictures)] * 3, "textual": [plain, hidden if asks else plain, hidden]}
+    centres = {"visual": memory.image_centres, "textual": memory.text_centres}
+    counts = {"visual": [len(split) for split in splits], "textual": [len(split.pairs) for split in splits]}
+    prompts = [system.method.prompts(memory.trained_of(task)) for task in range(memory.count)]
+    found = []
+    for kind, (bare, asking, prompted) in items.items():
+        task = np.repeat(np.arange(len(splits)), counts[kind])
+        routed, features = np.full(len(task), NOT_ROUTED), afresh(kind, bare)
+        if oracle:
+            routed = np.where(task < memory.count, task, NOT_ROUTED)
+        elif memory.count:
+            routed = routing.route(afresh(kind, asking), centres[kind])
+        for number, own in enumerate(prompts):
+            features = np.where((routed == number)[:, None], afresh(kind, prompted, getattr(own, kind)), features)
+        found.append((task, routed, features))
+    return found
+
+
+@pytest.mark.parametrize("oracle", [False, True], ids=["inferred", "oracle"])
+def test_features_after_every_stage_are_those_of_encoding_everything_afresh_and_nothing_is_encoded_twice(
+    system, afresh, stream, memory, asks, oracle
+):
+    counting = Counting(system.encoder)
+    gallery = make_gallery(system, counting, oracle, asks)
+    ever = set()
+    for count, task in enumerate(stream.tasks):
+        gallery.add(task.val)
+        for known in (count, count + 1):  # as the loop does: before the task is learnt, and after
+            gallery.follow(first(memory, known))
+            splits = [task.val for task in stream.tasks[: count + 1]]
+            expected = naive(system, afresh, splits, first(memory, known), oracle, asks)
+            for side, (true, routed, features) in zip((gallery.images, gallery.captions), expected, strict=True):
+                np.testing.assert_array_equal(side.task, true)
+                np.testing.assert_array_equal(side.routed, routed)
+                np.testing.assert_allclose(side.features, features, atol=1e-5)
+            ever |= set(enumerate(gallery.images.routed))
+    assert max(counting.pictures.values()) == max(counting.captions.values()) == 1
+    plain = [what for what, prompts in counting.pictures if prompts is None]
+    assert sorted(plain) == list(range(TASKS * 6))
+    assert sum(prompts is None for _, prompts in counting.captions) == TASKS * 12 * (2 if asks else 1)
+    prompted = [what for what, prompts in counting.pictures if prompts is not None]
+    assert len(prompted) == len([task for _, task in ever if task != NOT_ROUTED])
+    if not oracle:
+        assert len(prompted) > TASKS * 6  # the case is not an empty one: some were routed anew
+
+
+def test_owners_tell_which_caption_describes_which_picture(system, stream):
+    gallery = make_gallery(system, system.encoder, False, False)
+    for task in stream.tasks[:2]:
+        gallery.add(task.val)
+    np.testing.assert_array_equal(gallery.images.owner, np.arange(12))
+    np.testing.assert_array_equal(gallery.captions.owner, np.repeat(np.arange(12), 2))
+    np.testing.assert_array_equal(gallery.captions.task, np.repeat([0, 1], 12))
+
+
+def test_a_restored_gallery_goes_on_with_the_same_bits_and_encodes_nothing_again(
+    system, stream, memory, asks, tmp_path
+):
+    vals = [task.val for task in stream.tasks]
+    whole = make_gallery(system, system.encoder, False, asks)
+    for count in (1, 2):
+        whole.add(vals[count - 1])
+        whole.follow(first(memory, count))
+    whole.save(tmp_path / "features" / "task_002.npz")
+    counting = Counting(system.encoder)
+    restored = make_gallery(system, counting, False, asks)
+    restored.restore(tmp_path / "features" / "task_002.npz", vals[:2])
+    restored.follow(first(memory, 2))
+    assert not counting.pictures
+    assert not counting.captions
+    for gallery in (whole, restored):
+        gallery.add(vals[2])
+        gallery.follow(first(memory, 3))
+    assert vars(whole.images).keys() == vars(restored.images).keys()
+    for side in ("images", "captions"):
+        for name, value in vars(getattr(whole, side)).items():
+            np.testing.assert_array_equal(getattr(getattr(restored, side), name), value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_damaged_file_of_features_is_named(system, stream, tmp_path, share):
+    gallery = make_gallery(system, system.encoder, False, False)
+    gallery.add(stream.tasks[0].val)
+    path = tmp_path / "task_001.npz"
+    gallery.save(path)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError, match=rf"{path} cannot be read \(.+\); delete it to have it computed again"):
+        make_gallery(system, system.encoder, False, False).restore(path, [stream.tasks[0].val])
+
+
+def test_a_changed_byte_in_a_file_of_features_is_noticed(system, stream, tmp_path):
+    gallery = make_gallery(system, system.encoder, False, False)
+    gallery.add(stream.tasks[0].val)
+    path = tmp_path / "task_001.npz"
+    gallery.save(path)
+    content = bytearray(path.read_bytes())
+    place = content.find(gallery.captions.features[3].tobytes())
+    content[place] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="cannot be read"):
+        make_gallery(system, system.encoder, False, False).restore(path, [stream.tasks[0].val])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # The zip directory: packed as nobody knows; encrypted.
+        (b"PK\x01\x02-\x03-\x00\x00\x00\x00\x00", b"PK\x01\x02-\x03-\x00\x00\x00c\x00"),
+        (b"PK\x01\x02-\x03-\x00\x00\x00", b"PK\x01\x02-\x03-\x00\x01\x00"),
+        (b"'descr': '<", b"'descr': (<"),  # NumPy's header of an array
+        (b"'shape': (", b"'shape': \x00"),
+    ],
+)
+def test_whatever_a_damaged_file_of_features_makes_the_reader_raise_it_is_one_sentence(
+    system, stream, tmp_path, before, after
+):
+    gallery = make_gallery(system, system.encoder, False, False)
+    gallery.add(stream.tasks[0].val)
+    path = tmp_path / "task_001.npz"
+    gallery.save(path)
+    content = path.read_bytes()
+    assert before in content
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(UserError, match=rf"^{path} cannot be read \(.+\); delete it to have it computed again"):
+        make_gallery(system, system.encoder, False, False).restore(path, [stream.tasks[0].val])
+
+
+# ------------------------------------------------------------------------------------------------ a run's whole results
+
+
+def recalls(queries, items, query_owner, item_owner, k):
+    """Recall@k by plain loops, twice: near ties lost, and near ties won. Between them lies every rounding."""
+    scores, hits = queries.astype(np.float64) @ items.astype(np.float64).T, np.zeros(2)
+    for row, owner in zip(scores, query_owner, strict=True):
+        best = max(score for score, other in zip(row, item_owner, strict=True) if other == owner)
+        wrong = [score for score, other in zip(row, item_owner, strict=True) if other != owner]
+        hits += [sum(s >= best - 1e-6 for s in wrong) < k, sum(s > best + 1e-6 for s in wrong) < k]
+    return 100 * hits / len(queries)
+
+
+@pytest.mark.parametrize("way", [{}, {"task_id": "oracle", "eval.gallery": "task"}], ids=["usual", "oracle-and-task"])
+def test_a_runs_results_are_those_of_a_naive_evaluation(
+    system, afresh, finished_run, make_config, read_memory, tmp_path, way
+):
+    config, directory, results = finished_run
+    if way:
+        config, directory = make_config({**way, "reuse": str(finished_run.directory)}), tmp_path / "way"
+        results = continual.run(config, directory)
+    stream = assemble.stream(config, 32)
+    memory = read_memory(config, directory)
+    exact = total = 0
+    for stage in range(len(stream.tasks)):
+        vals = [task.val for task in stream.tasks[: stage + 1]]
+        images, captions = naive(system, afresh, vals, first(memory, stage + 1), bool(way), asks=False)
+        owners = (
+            np.arange(len(images[0])),
+            np.repeat(np.arange(len(images[0])), [len(spoken) for val in vals for spoken in val.captions]),
+        )
+        for kind, side in (("image", images), ("text", captions)):
+            accuracy = [100 * np.mean(side[1][side[0] == t] == t) for t in range(stage + 1)]
+            assert results["routing_accuracy"][kind]["matrix"][stage] == pytest.approx(accuracy)
+        for direction, q, g in (("image_to_text", 0, 1), ("text_to_image", 1, 0)):
+            sides = (images, captions)
+            for t in range(stage + 1):
+                asked = sides[q][0] == t
+                shown = sides[g][0] == t if way else np.full(len(sides[g][0]), True)
+                for k in (1, 5, 10):
+                    low, high = recalls(sides[q][2][asked], sides[g][2][shown], owners[q][asked], owners[g][shown], k)
+                    measured = results["recall"][direction][str(k)]["matrix"][stage][t]
+                    assert low - 1e-9 <= measured <= high + 1e-9
+                    exact, total = exact + (low == high), total + 1
+    assert exact > 0.8 * total  # the case decides something: nearly everywhere no rounding matters

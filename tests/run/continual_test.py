@@ -1,0 +1,377 @@
+"""The loop: one compiled step, tasks that stay as they were learnt, and starts that go on where another ended."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from lpi_jax.errors import UserError
+from lpi_jax.experiment import assemble, refusals
+from lpi_jax.methods.base import Finished
+from lpi_jax.models import weights
+from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.run import continual, learn
+from lpi_jax.train import step as train
+from lpi_jax.workdir import checkpoint
+
+ROOT = Path(__file__).parents[2]
+STEPS = 6  # of a task of the finished run
+KINDS = ("image", "text")
+
+
+def metrics(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def terms(lines):
+    """The loss terms by step."""
+    return {line["step"]: {name: line[name] for name in ("loss", "retrieval", "align", "task")} for line in lines}
+
+
+def matrices(table):
+    """(direction, k) -> matrix, of results["recall"] or results["zero_shot"]."""
+    return {(direction, k): table[direction][k]["matrix"] for direction in table for k in table[direction]}
+
+
+@pytest.fixture
+def use_stream(monkeypatch):
+    """(stream) -> None: every configuration builds this one."""
+    return lambda stream: monkeypatch.setattr(assemble, "stream", lambda config, size: stream)
+
+
+@pytest.fixture
+def steps_made(monkeypatch):
+    """The jitted steps that runs make from now on."""
+    made, make = [], train.make_step
+    monkeypatch.setattr(train, "make_step", lambda *arguments: made.append(make(*arguments)) or made[-1])
+    return made
+
+
+# ------------------------------------------------------------------------------------------------- what a run leaves
+
+
+def test_a_run_leaves_its_record_every_step_once_and_a_matrix_per_direction_and_k(finished_run):
+    _, directory, results = finished_run
+    assert results == json.loads((directory / "results.json").read_text())
+    assert results["tasks"] == ["comic", "fax", "aerial"]
+    assert results["tasks_to_come"] == []
+    for table in (results["recall"], results["zero_shot"]):
+        assert {(direction, k) for direction, k in matrices(table)} == {
+            (direction, k) for direction in ("image_to_text", "text_to_image") for k in ("1", "5", "10")
+        }
+        assert all([len(row) for row in matrix] == [1, 2, 3] for matrix in matrices(table).values())
+    assert [line["step"] for line in metrics(directory)] == list(range(1, 3 * STEPS + 1))
+    assert [line["epoch"] for line in metrics(directory)] == [1, 1, 1, 2, 2, 2] * 3
+    assert [line["task_name"] for line in metrics(directory)] == ["comic"] * 6 + ["fax"] * 6 + ["aerial"] * 6
+    assert results["counts"]["steps"] == [STEPS] * 3
+    assert results["counts"]["train_captions"] == [48] * 3
+    assert sorted(path.name for path in (directory / "checkpoints").glob("task_*")) == [
+        "task_001",
+        "task_002",
+        "task_003",
+    ]
+    assert len(list((directory / "checkpoints" / "inside").glob("step_*"))) == 1
+    assert [path.name for path in (directory / "features").iterdir()] == ["task_003.npz"]
+
+
+def test_finished_tasks_in_memory_keep_their_bits(finished_run, read_memory):
+    config, directory, _ = finished_run
+    last = read_memory(config, directory).arrays()
+    checkpoints = checkpoint.Checkpoints(directory)
+    for count in (1, 2, 3):
+        expected = jax.tree.map(lambda leaf, n=count: leaf[:n], last)
+        found, _ = checkpoints.load_task(count, jax.tree.map(np.empty_like, expected))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_training_changes_every_prompt_and_no_weight_of_the_backbone(
+    make_config, read_memory, toy_stream, use_stream, monkeypatch, tmp_path
+):
+    config = make_config({"train.checkpoint_every": 1})
+    system = assemble.system(config)
+    sizes, save = [], checkpoint.Checkpoints.save_inside
+
+    def save_and_note(self, task, step, state):
+        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(state)))
+        save(self, task, step, state)
+
+    monkeypatch.setattr(assemble, "system", lambda config: system)
+    monkeypatch.setattr(checkpoint.Checkpoints, "save_inside", save_and_note)
+    use_stream(toy_stream(2))
+    continual.run(config, tmp_path)
+    assert weights.fingerprint(system.backbone) == system.sha256
+    memory = read_memory(config, tmp_path)
+    for number in range(2):
+        key = jax.random.fold_in(jax.random.key(config.seed), number)
+        begun = system.method.init(key, Finished(None, np.ones((1, 1), np.float32)))
+        jax.tree.map(lambda old, new: np.testing.assert_(not np.any(old == new)), begun, memory.trained_of(number))
+    # A state inside a task: the prompts' factors, the momentum of each, and the number of the step.
+    prompts = sum(leaf.size for leaf in jax.tree.leaves(begun))
+    assert sizes == [2 * prompts + 1] * 2
+    assert memory.arrays().keys() == {"trained", "image_centres", "text_centres", "descriptions"}
+
+
+# ---------------------------------------------------------------------------------------- any number of tasks, one step
+
+
+def test_one_compilation_serves_a_stream_and_a_second_one_more_tasks_than_there_was_room_for(
+    make_config, toy_stream, use_stream, steps_made, read_memory, monkeypatch, tmp_path
+):
+    compilations = []
+    learnt = learn.Learner.learn
+
+    def spied(self, task, number, memory):
+        trained = learnt(self, task, number, memory)
+        compilations.append(steps_made[0]._cache_size())
+        return trained
+
+    monkeypatch.setattr(learn.Learner, "learn", spied)
+    use_stream(toy_stream(20, val=2))
+    config = make_config({"train.epochs": 1})
+    results = continual.run(config, tmp_path)
+    assert compilations == [1] * 16 + [2] * 4
+    assert len(steps_made) == 1
+    assert len(results["tasks"]) == 20
+    assert len(results["recall"]["image_to_text"]["1"]["matrix"][-1]) == 20
+    memory = read_memory(config, tmp_path)
+    assert memory.count == 20
+    assert all(len(np.unique(leaf, axis=0)) == 20 for leaf in jax.tree.leaves(memory.trained))
+
+
+def test_captions_of_other_lengths_are_the_only_other_reason_to_compile(
+    make_config, toy_stream, use_stream, steps_made, tmp_path
+):
+    stream = toy_stream(2)
+    longer = toy_stream(1, words="zigzag vortex picture with many more words in it {} {} {}").tasks[0]
+    tasks = (*stream.tasks, *(longer.__class__(f"longer {n}", f"long {n}", longer.train, longer.val) for n in range(2)))
+    use_stream(stream.__class__("mixed", tasks, "mixed"))
+    continual.run(make_config({"data.max_words": 30}), tmp_path)
+    assert steps_made[0]._cache_size() == 2
+
+
+# -------------------------------------------------------------------------------------------------- tasks and losses
+
+
+def test_a_stream_without_negatives_trains_without_nan(make_config, toy_stream, use_stream, read_memory, tmp_path):
+    use_stream(toy_stream(3, description="all the same".format))
+    config = make_config()
+    results = continual.run(config, tmp_path)
+    assert np.array(results["similarity"]).min() > config.loss.threshold
+    lines = metrics(tmp_path)
+    assert len(lines) == 3 * 2
+    assert all(np.isfinite(list(found.values())).all() for found in terms(lines).values())
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(read_memory(config, tmp_path).trained))
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_in_one_sentence(make_config, toy_stream, use_stream, tmp_path):
+    use_stream(toy_stream(2))
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) in task 'toy 0' after .* config\.train\.lr of 1e\+30"):
+        continual.run(make_config({"train.lr": 1e30}), tmp_path)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_prompts_that_the_very_last_step_ruined_are_not_remembered(
+    make_config, toy_stream, use_stream, monkeypatch, tmp_path
+):
+    use_stream(toy_stream(1))
+    fit = train.fit
+
+    def ruined(*arguments):
+        state = fit(*arguments)
+        return state._replace(trainable=jax.tree.map(lambda leaf: leaf * np.nan, state.trainable))
+
+    monkeypatch.setattr(train, "fit", ruined)
+    with pytest.raises(UserError, match=r"last step of task 'toy 0' ended in numbers that are not finite"):
+        continual.run(make_config(), tmp_path)
+    assert not list((tmp_path / "checkpoints").glob("task_*"))
+
+
+# ------------------------------------------------------------------------------------------------------ ways to measure
+
+
+def test_the_zero_shot_method_is_the_zero_shot_columns_of_an_lpi_run(finished_run, make_config, tmp_path):
+    results = continual.run(make_config({"method": "zero_shot"}), tmp_path)
+    assert matrices(results["recall"]) == matrices(finished_run.results["zero_shot"])
+    assert matrices(results["zero_shot"]) == matrices(finished_run.results["zero_shot"])
+    assert results["parameters"]["trained"] == results["parameters"]["per_task"] == 0
+    assert results["counts"]["steps"] == [0, 0, 0]
+    assert matrices(results["recall"]) != matrices(finished_run.results["recall"])
+
+
+def test_with_the_true_task_given_all_routing_is_right(finished_run, make_config, tmp_path):
+    config = make_config({"task_id": "oracle", "reuse": str(finished_run.directory)})
+    results = continual.run(config, tmp_path)
+    for kind in KINDS:
+        assert results["routing_accuracy"][kind]["matrix"] == [[100.0], [100.0] * 2, [100.0] * 3]
+        assert finished_run.results["routing_accuracy"][kind]["final_average"] < 100
+    assert matrices(results["zero_shot"]) == matrices(finished_run.results["zero_shot"])
+
+
+def test_a_gallery_of_the_own_task_is_never_harder_than_that_of_all(finished_run, make_config, tmp_path):
+    config = make_config({"eval.gallery": "task", "reuse": str(finished_run.directory)})
+    own, union = continual.run(config, tmp_path), finished_run.results
+    for key, matrix in matrices(own["recall"]).items():
+        for easier, harder in zip(matrix, matrices(union["recall"])[key], strict=True):
+            assert np.all(np.array(easier) >= np.array(harder) - 1e-9)
+        assert matrix[0] == matrices(union["recall"])[key][0]
+    assert own["routing_accuracy"] == union["routing_accuracy"]
+    assert matrices(own["recall"]) != matrices(union["recall"])
+
+
+# ------------------------------------------------------------------------------------------------------- another start
+
+
+def test_a_finished_run_returns_its_results_without_training_or_encoding(copied_run, decided, monkeypatch):
+    def never(*arguments):
+        raise AssertionError("a finished run has nothing left to do")
+
+    for owner, name in ((learn.Learner, "learn"), (Encoder, "images"), (Encoder, "texts")):
+        monkeypatch.setattr(owner, name, never)
+    shutil.rmtree(copied_run.directory / "features")
+    (copied_run.directory / "results.json").unlink()
+    results = continual.run(copied_run.config, copied_run.directory)
+    assert decided(results) == decided(copied_run.results)
+    assert results["seconds"] == copied_run.results["seconds"]
+    assert json.loads((copied_run.directory / "results.json").read_text()) == results
+    assert len(metrics(copied_run.directory)) == 3 * STEPS
+
+
+def test_another_configuration_in_the_same_directory_changes_nothing_there(copied_run, make_config):
+    before = {path: path.read_bytes() for path in copied_run.directory.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"config\.train\.lr is 0\.05 there and 0\.1 here"):
+        continual.run(make_config({"train.lr": 0.1}), copied_run.directory)
+    assert {path: path.read_bytes() for path in copied_run.directory.rglob("*") if path.is_file()} == before
+
+
+def test_a_damaged_last_boundary_is_named_and_without_it_the_run_goes_on_from_the_one_before(copied_run, decided):
+    folder, learnt = copied_run.directory / "checkpoints" / "task_003", terms(metrics(copied_run.directory))
+    largest = max((folder / "memory" / "d").iterdir(), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+    with pytest.raises(
+        UserError, match=f"checkpoint {folder} cannot be read .* delete it to go on from the one before"
+    ):
+        continual.run(copied_run.config, copied_run.directory)
+    shutil.rmtree(folder)
+    # The features of that boundary are gone since the next one was saved: they are computed again.
+    assert [path.name for path in (copied_run.directory / "features").iterdir()] == ["task_003.npz"]
+    assert decided(continual.run(copied_run.config, copied_run.directory)) == decided(copied_run.results)
+    assert terms(metrics(copied_run.directory)) == learnt
+
+
+def test_damaged_features_are_named(copied_run):
+    shutil.rmtree(copied_run.directory / "checkpoints" / "task_003")
+    path = copied_run.directory / "features" / "task_002.npz"
+    path.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(UserError, match=f"{path} cannot be read"):
+        continual.run(copied_run.config, copied_run.directory)
+
+
+def test_captions_that_were_cut_are_counted_once_however_often_the_run_starts(
+    make_config, toy_stream, use_stream, monkeypatch, tmp_path
+):
+    use_stream(toy_stream(2, words="{} {} {}" + " word" * 95))
+    config = make_config({"data.max_words": 100, "method": "zero_shot"})
+    whole = continual.run(config, tmp_path / "whole")
+    assert whole["counts"]["captions_cut"] == sum(whole["counts"]["train_captions"] + whole["counts"]["val_captions"])
+    learnt = learn.Learner.learn
+
+    def interrupted(self, task, number, memory):
+        if number == 1:
+            raise KeyboardInterrupt
+        return learnt(self, task, number, memory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learn.Learner, "learn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            continual.run(config, tmp_path / "parts")
+    for _ in range(2):
+        assert continual.run(config, tmp_path / "parts")["counts"] == whole["counts"]
+
+
+def test_a_run_asked_to_end_between_two_tasks_ends_there(make_config, toy_stream, use_stream, monkeypatch, tmp_path):
+    use_stream(toy_stream(2))
+    config = make_config({"method": "zero_shot"})
+    measure = continual.measure
+
+    def asked(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return measure(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(continual, "measure", asked)
+        with pytest.raises(SystemExit) as ended:
+            continual.run(config, tmp_path)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert json.loads((tmp_path / "results.json").read_text())["tasks_to_come"] == ["toy 1"]
+    assert continual.run(config, tmp_path)["tasks"] == ["toy 0", "toy 1"]
+
+
+# ------------------------------------------------------------------------------------------------------------ devices
+
+
+@pytest.mark.slow
+def test_eight_devices_give_the_recall_of_one_and_its_losses_to_1e_5(finished_run, small_settings, tmp_path):
+    # The first two tasks do not depend on the third.
+    settings = {**small_settings, "data.domains": small_settings["data.domains"][:2]}
+    program = (
+        "import json, sys, jax\n"
+        "from lpi_jax import config as configs, continual\n"
+        "assert len(jax.devices()) == 8\n"
+        "config = configs.intended()\n"
+        "config.update_from_flattened_dict(json.loads(sys.argv[1]))\n"
+        "continual.run(config, sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", program, json.dumps(settings), str(tmp_path / "eight")]
+    # Compiled without optimisation: quicker, and one more thing that the numbers do not depend on.
+    environment = {"JAX_NUM_CPU_DEVICES": "8", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=True, timeout=300)
+    results = json.loads((tmp_path / "eight" / "results.json").read_text())
+    for table in ("recall", "zero_shot"):
+        for key, matrix in matrices(results[table]).items():
+            assert matrix == matrices(finished_run.results[table])[key][:2]
+    for kind in KINDS:
+        found = results["routing_accuracy"][kind]["matrix"]
+        assert found == finished_run.results["routing_accuracy"][kind]["matrix"][:2]
+    one, eight = terms(metrics(finished_run.directory)), terms(metrics(tmp_path / "eight"))
+    assert list(eight) == list(range(1, 2 * STEPS + 1))
+    for step, found in eight.items():
+        assert found == pytest.approx(one[step], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_a_run_that_is_not_finished_is_not_reused_and_the_check_knows_it(make_config, copied_run, tmp_path, finished):
+    for number in range(finished + 1, 4):
+        shutil.rmtree(copied_run.directory / "checkpoints" / f"task_{number:03d}", ignore_errors=True)
+    results = {**copied_run.results, "tasks": copied_run.results["tasks"][:finished]}
+    (copied_run.directory / "results.json").write_text(json.dumps(results))
+    config = make_config({"task_id": "oracle", "reuse": str(copied_run.directory)})
+    sentence = (
+        f"config.reuse is {str(copied_run.directory)!r}, a run that has finished {finished} of the 3 tasks so far; "
+    )
+    with pytest.raises(UserError) as error:
+        continual.run(config, tmp_path / "again")
+    assert str(error.value) == f"{sentence}start again when it is done"
+    assert not (tmp_path / "again").exists()
+    stream = assemble.stream(config, 32)
+    assert str(error.value) in refusals.refusals(config, refusals.look(config), stream)
+
+
+def test_a_run_of_other_tasks_is_not_reused(make_config, finished_run, tmp_path):
+    changes = {"data.domains": ("fax", "comic"), "reuse": str(finished_run.directory)}
+    with pytest.raises(UserError, match=rf"^task 1 is 'fax' here and 'comic' in the run {finished_run.directory}$"):
+        continual.run(make_config(changes), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_prompts_of_another_depth_are_not_reused(make_config, finished_run, tmp_path):
+    config = make_config({"prompt.depth": 1, "reuse": str(finished_run.directory)})
+    with pytest.raises(UserError, match=r"a run with config.prompt.depth 2 instead of 1; use --config.prompt.depth=2"):
+        continual.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
