@@ -18,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
-from lpi_jax.config import paths
+from lpi_jax import paths
 from lpi_jax.config.options import OPTIONS, Option
 from lpi_jax.errors import UserError
 

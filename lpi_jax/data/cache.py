@@ -29,8 +29,8 @@ from lpi_jax.data.loader import ahead
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
 from lpi_jax.files import write_atomically
+from lpi_jax.parallel.lock import flock
 from lpi_jax.terminal.display import counting
-from lpi_jax.workdir.lock import flock
 
 VERSION = 1  # raise it with any change of what a record holds
 SHARD = 256  # pictures: 67 MB of 341 x 256 pixels, made again in seconds

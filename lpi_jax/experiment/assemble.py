@@ -15,7 +15,7 @@ from lpi_jax.data.loader import Transform
 from lpi_jax.data.sources import registry
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
-from lpi_jax.methods.base import Method, Tree
+from lpi_jax.methods.base import Method
 from lpi_jax.methods.lpi import LPI, lpi
 from lpi_jax.methods.zero_shot import zero_shot
 from lpi_jax.models import weights
@@ -24,6 +24,7 @@ from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.gallery import Gallery
+from lpi_jax.types import Tree
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "tiny_clip"
 PIXELS = {

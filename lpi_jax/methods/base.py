@@ -5,12 +5,12 @@ The loop never looks inside a method's trees. To add a method, write one file th
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jax import Array
 
-Tree = Any  # a pytree of arrays
+from lpi_jax.types import Tree
 
 
 class Prompts(NamedTuple):

@@ -13,7 +13,8 @@ import numpy as np
 from jax import Array
 
 from lpi_jax.losses import alignment_loss, retrieval_loss, task_loss
-from lpi_jax.methods.base import Features, Finished, Method, Prompts, Tree
+from lpi_jax.methods.base import Features, Finished, Method, Prompts
+from lpi_jax.types import Tree
 
 FACTOR_STD = 0.5
 INTERACTION_SHARE = 0.1

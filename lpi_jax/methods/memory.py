@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from lpi_jax.methods.base import Tree
+from lpi_jax.types import Tree
 
 
 @dataclass(frozen=True)

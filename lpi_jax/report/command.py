@@ -12,8 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lpi_jax import terminal
-from lpi_jax.config import paths
+from lpi_jax import paths, terminal
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically
 from lpi_jax.report import losses

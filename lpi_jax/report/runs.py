@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lpi_jax import config as configs
+from lpi_jax.config import records
 from lpi_jax.errors import UserError
 from lpi_jax.problems.retrieval import chance
 from lpi_jax.terminal.plain_text import plain
-from lpi_jax.workdir import records
 
 Result = dict[str, Any]
 

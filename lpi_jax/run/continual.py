@@ -20,7 +20,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
-from lpi_jax.config import paths
+from lpi_jax import paths
+from lpi_jax.config import records
 from lpi_jax.data import loader
 from lpi_jax.data.builder import TOLD
 from lpi_jax.data.stream import Split, Stream
@@ -29,15 +30,15 @@ from lpi_jax.experiment import assemble
 from lpi_jax.files import RESUME, write_json, writing
 from lpi_jax.methods import memory as memories
 from lpi_jax.methods import similarity
-from lpi_jax.methods.base import Tree
 from lpi_jax.methods.memory import Memory
-from lpi_jax.parallel import compilation, devices, mesh, processes
+from lpi_jax.parallel import compilation, devices, lock, mesh, processes
 from lpi_jax.problems.retrieval import evaluate
 from lpi_jax.problems.retrieval.gallery import Gallery
 from lpi_jax.run import learn, results
 from lpi_jax.run.log import Log, Silence
 from lpi_jax.run.results import Progress
-from lpi_jax.workdir import checkpoint, lock, ownership, records
+from lpi_jax.types import Tree
+from lpi_jax.workdir import checkpoint, ownership
 
 RESULTS = "results.json"
 

@@ -16,12 +16,13 @@ from lpi_jax.errors import UserError
 from lpi_jax.experiment import assemble
 from lpi_jax.methods import memory as memories
 from lpi_jax.methods import routing, similarity
-from lpi_jax.methods.base import Finished, Tree
+from lpi_jax.methods.base import Finished
 from lpi_jax.methods.memory import Memory
 from lpi_jax.models.tokenizer import trim
 from lpi_jax.parallel import mesh, processes
 from lpi_jax.run.log import Log
 from lpi_jax.train import step as train
+from lpi_jax.types import Tree
 from lpi_jax.workdir import checkpoint
 
 TERMINATED = 128 + signal.SIGTERM

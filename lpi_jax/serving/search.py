@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from lpi_jax import terminal
-from lpi_jax.config import paths
+from lpi_jax import paths, terminal
 from lpi_jax.data import pictures
 from lpi_jax.data.contact_sheet import Section, Tile, contact_sheet, thumbnail
 from lpi_jax.data.loader import ahead

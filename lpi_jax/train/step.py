@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from lpi_jax.data.loader import Batch
 from lpi_jax.data.transforms import normalise
 from lpi_jax.errors import UserError, reason
-from lpi_jax.methods.base import Features, Method, Tree
+from lpi_jax.methods.base import Features, Method
 from lpi_jax.models.clip import CLIP
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.types import Tree
 
 
 class TrainState(NamedTuple):

@@ -15,8 +15,8 @@ import numpy as np
 
 from lpi_jax.errors import UserError
 from lpi_jax.files import RESUME, writing
-from lpi_jax.methods.base import Tree
 from lpi_jax.parallel import processes
+from lpi_jax.types import Tree
 from lpi_jax.workdir import checkpoint_folder as folders
 
 _BEFORE = "delete it to go on from the one before"

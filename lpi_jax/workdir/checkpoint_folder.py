@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 
 from lpi_jax.errors import UserError, reason
 from lpi_jax.files import write_json
-from lpi_jax.methods.base import Tree
+from lpi_jax.types import Tree
 
 HASHES = "sha256.json"  # what was written, file by file
 _COMING, _GOING = ".part", ".deleted"  # behind the name of a checkpoint that is being written or deleted

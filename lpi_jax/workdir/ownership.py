@@ -8,9 +8,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lpi_jax.config import records
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_json
-from lpi_jax.workdir import lock, records
+from lpi_jax.parallel import lock
 from lpi_jax.workdir.environment import difference, environment
 
 DROPPINGS = (

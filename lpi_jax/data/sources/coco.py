@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lpi_jax import files, terminal
-from lpi_jax.config import paths
+from lpi_jax import files, paths, terminal
 from lpi_jax.data.examples import BadExample, Example, checked_captions, failing_at, shown
 from lpi_jax.data.pictures import MAX_PIXELS
 from lpi_jax.data.sources import coco_annotations, coco_tfds, karpathy

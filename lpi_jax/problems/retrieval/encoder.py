@@ -16,10 +16,10 @@ from jax.sharding import Mesh
 
 from lpi_jax.data import loader
 from lpi_jax.data.transforms import normalise
-from lpi_jax.methods.base import Tree
 from lpi_jax.models.clip import CLIP
 from lpi_jax.models.tokenizer import trim
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.types import Tree
 
 SMALLEST = 16  # rows of the last batch, at least
 

@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 from PIL import Image
 
-from lpi_jax.config import paths
+from lpi_jax import paths
+from lpi_jax.config import records
 from lpi_jax.data import pictures, transforms
 from lpi_jax.errors import UserError, reason
 from lpi_jax.experiment import assemble
@@ -18,7 +19,7 @@ from lpi_jax.methods.memory import Memory
 from lpi_jax.parallel import compilation, devices
 from lpi_jax.problems.retrieval.gallery import tables
 from lpi_jax.run import continual
-from lpi_jax.workdir import checkpoint, ownership, records
+from lpi_jax.workdir import checkpoint, ownership
 
 Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 

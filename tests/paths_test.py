@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import lpi_jax
-from lpi_jax import report
+from lpi_jax import paths, report
 from lpi_jax.check import command
-from lpi_jax.config import command_line, paths
+from lpi_jax.config import command_line
 from lpi_jax.config.defaults import intended
 from lpi_jax.data.sources import coco
 from lpi_jax.errors import UserError

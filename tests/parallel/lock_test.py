@@ -15,9 +15,10 @@ import pytest
 
 from lpi_jax.errors import UserError
 from lpi_jax.main import main
+from lpi_jax.parallel import lock
+from lpi_jax.parallel.lock import Lock, refuse_held
 from lpi_jax.run import continual
-from lpi_jax.workdir import lock, ownership
-from lpi_jax.workdir.lock import Lock, refuse_held
+from lpi_jax.workdir import ownership
 
 ROOT = Path(__file__).parents[2]
 HOLDS = """
