@@ -37,7 +37,7 @@ found["help"] = quietly("--help")
 found["misspelt"] = quietly(f"--config={config}", f"--workdir={workdir}", "--config.train.lrr=1")
 import lpi_jax.report
 found["report"] = {"imported": imported()}
-import lpi_jax.continual
+import lpi_jax.run.continual
 found["continual"] = {"imported": imported()}
 found["run"] = quietly(f"--config={config}", f"--workdir={workdir}", *changes)
 found["load"] = {"features": lpi_jax.load(workdir).encode_text(["a red circle"]).shape, "imported": imported()}

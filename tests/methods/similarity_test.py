@@ -8,7 +8,7 @@ import pytest
 from lpi_jax.errors import UserError
 from lpi_jax.methods import similarity
 
-COCO12 = Path(similarity.__file__).parent / "assets" / "coco12_similarity.csv"
+COCO12 = Path(similarity.__file__).parents[1] / "assets" / "coco12_similarity.csv"
 NAMES = (
     "appliance",
     "sports",

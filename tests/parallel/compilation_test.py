@@ -23,7 +23,7 @@ SETTINGS = (
 # A new process compiles one program and tells what came from the folder.
 PROGRAM = """
 import jax, jax.numpy as jnp, sys
-from lpi_jax.compilation import keep_compiled
+from lpi_jax.parallel.compilation import keep_compiled
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("cache_hits") else None)
 folder = keep_compiled(*sys.argv[1:])

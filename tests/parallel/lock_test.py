@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 HOLDS = """
 import sys, time
 from pathlib import Path
-from lpi_jax.lock import Lock
+from lpi_jax.parallel.lock import Lock
 with Lock(Path(sys.argv[1])) as held:
     held.take()
     print("taken", flush=True)

@@ -20,12 +20,12 @@ EIGHT_DEVICES = """
 import contextlib, io, json, sys
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 8)
-from lpi_jax import mesh as meshes
-from lpi_jax.encode import Encoder
 from lpi_jax.main import main
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIP
 from lpi_jax.models.tokenizer import Tokenizer
+from lpi_jax.parallel import mesh as meshes
+from lpi_jax.problems.retrieval.encoder import Encoder
 
 backbone, config_file, workdir = sys.argv[1:]
 config, params = weights.load(backbone)

@@ -322,7 +322,8 @@ def test_eight_devices_give_the_recall_of_one_and_its_losses_to_1e_5(finished_ru
     settings = {**small_settings, "data.domains": small_settings["data.domains"][:2]}
     program = (
         "import json, sys, jax\n"
-        "from lpi_jax import config as configs, continual\n"
+        "from lpi_jax import config as configs\n"
+        "from lpi_jax.run import continual\n"
         "assert len(jax.devices()) == 8\n"
         "config = configs.intended()\n"
         "config.update_from_flattened_dict(json.loads(sys.argv[1]))\n"

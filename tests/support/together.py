@@ -84,7 +84,8 @@ class Together:
 
 def calling(function: Callable, *arguments: Any) -> list[str]:
     """The command of a process that calls a function of a test file with JSON arguments; paths arrive as text."""
-    module = f"tests.{function.__module__.rpartition('.')[2]}"  # pytest knows its files without their folder
+    # pytest knows its files without their folder.
+    module = ".".join(Path(function.__code__.co_filename).relative_to(ROOT).with_suffix("").parts)
     program = f"import json, sys, {module} as tests\ntests.{function.__name__}(*json.loads(sys.argv[1]))"
     return ["-c", program, json.dumps(arguments, default=str)]
 

@@ -26,18 +26,23 @@ def repository(tmp_path):
 
     def recorded(place, changes=False, variables=None):
         folder = tmp_path / place / "lpi_jax"
-        folder.mkdir(parents=True)
-        for name in ("__init__.py", "environment.py"):
-            shutil.copy(ROOT / "lpi_jax" / name, folder)
+        (folder / "workdir").mkdir(parents=True)
+        for name in ("__init__.py", "workdir/__init__.py", "workdir/environment.py"):
+            shutil.copy(ROOT / "lpi_jax" / name, folder / name)
         git("add", ".")
         git("commit", "--quiet", "--message=one")
         if changes:
             (folder / "changed.txt").write_text("not committed")
-        command = [sys.executable, "-B", "-c", "from lpi_jax import environment as e; print(e.__file__, e._commit())"]
+        command = [
+            sys.executable,
+            "-B",
+            "-c",
+            "from lpi_jax.workdir import environment as e; print(e.__file__, e._commit())",
+        ]
         own = {**plain, "PYTHONPATH": str(folder.parent), "JAX_PLATFORMS": "cpu", **(variables or {})}
         found = subprocess.run(command, cwd=tmp_path, env=own, capture_output=True, text=True, check=True).stdout
         file, _, commit = found.removesuffix("\n").partition(" ")
-        assert file == str(folder / "environment.py")
+        assert file == str(folder / "workdir" / "environment.py")
         return commit
 
     git("init", "--quiet")
