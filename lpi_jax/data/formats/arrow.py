@@ -36,6 +36,10 @@ class Row:
     picture: Picture | None = None
 
 
+class Moment(float):
+    """Seconds since 1970. Python's own times have no nanoseconds, and end in the year 9999."""
+
+
 def refuse_unless_once(where: str, name: str, names: Sequence[str]) -> None:
     """Refuses a table whose columns `names` do not hold `name` exactly once."""
     if name not in names:
@@ -72,8 +76,19 @@ def _cell(batch: Any, index: int, name: str) -> Any:
     from pyarrow import types
 
     value = batch.column(name)[index]
-    # Times as numbers: Python's have no nanoseconds, and end in the year 9999.
-    return value.value if types.is_temporal(value.type) else value.as_py()
+    return _moment(value) if types.is_temporal(value.type) else value.as_py()
+
+
+def _moment(value: Any) -> Moment | None:
+    """A date or time, whatever it is counted in: the files of one table may differ in that."""
+    from pyarrow import types
+
+    if value.value is None:
+        return None
+    if types.is_date32(value.type):
+        return Moment(value.value * 86_400)
+    a_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+    return Moment(value.value / a_second["ms" if types.is_date64(value.type) else value.type.unit])
 
 
 def _kind(found: Any) -> str:

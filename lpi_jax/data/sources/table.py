@@ -267,7 +267,7 @@ class _Clock:
 
     def __call__(self, value: Any, fail: Fail) -> float:
         said = shown(value) if isinstance(value, str) else repr(value)[:80]
-        kind, moment = "a number", math.nan
+        kind, moment = "a date" if isinstance(value, arrow.Moment) else "a number", math.nan
         try:
             moment = float(value)
         except (TypeError, ValueError, OverflowError):

@@ -41,6 +41,36 @@ def test_times_of_every_type_in_parquet(folder, times):
     assert [t.name for t in table(parquet_of(folder, columns_of(when=times)), time="when").tasks] == ["dogs", "cats"]
 
 
+UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+@pytest.mark.parametrize("late", [*map(pa.timestamp, UNITS), pa.date32(), pa.date64()], ids=str)
+@pytest.mark.parametrize("early", [*map(pa.timestamp, UNITS), pa.date32(), pa.date64()], ids=str)
+def test_times_of_the_files_of_a_folder_may_be_counted_in_different_units(folder, early, late):
+    parts = folder / "parts"
+    parts.mkdir()
+    for name, task, kind, day in (("a", "second", late, 2), ("b", "first", early, 1)):
+        image = [f"{folder}/img/{n}.png" for n in ((1, 2) if name == "a" else (3, 4))]
+        when = pa.array([datetime(2026, 1, day)] * 2).cast(kind)
+        columns = {"image": image, "caption": ["x", "y"], "task": [task] * 2, "split": ["train", "val"], "when": when}
+        parquet_of(parts, columns, name=f"{name}.parquet")
+    assert [task.name for task in table(parts, time="when").tasks] == ["first", "second"]
+    assert [task.name for task in table(parts).tasks] == ["second", "first"]
+
+
+def test_times_that_are_missing_or_mixed_with_numbers_are_told(folder):
+    def told(when, message):
+        with pytest.raises(UserError, match=message):
+            table(parquet_of(folder / "parts", columns_of(**moved, when=when), name="b.parquet").parent, time="when")
+
+    (folder / "parts").mkdir()
+    moved = {"image": [f"../img/{n}.png" for n in range(5, 9)]}
+    told(pa.array([datetime(2026, 1, 1), None] * 2), r"b.parquet, row 2: time is None; expected a finite number or an")
+    dates = {"image": [f"../img/{n}.png" for n in range(1, 5)], "when": [date(2026, 1, 1)] * 4}
+    parquet_of(folder / "parts", columns_of(**dates), name="a.parquet")
+    told([1, 2, 3, 4], r"b.parquet, row 1: time is 1, a number; rows before have a date")
+
+
 def test_captions_may_be_lists_in_parquet(folder):
     captions = [["one", "uno"], ["two"], ["three"], ["four"]]
     cats, _ = table(parquet_of(folder, columns_of(caption=captions))).tasks
