@@ -1,13 +1,15 @@
 """The rows of a CSV table, each with the line in which it begins, and one sentence for what is no CSV."""
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TextIO
 
-from lpi_jax.data.examples import shown
+from lpi_jax.data.examples import SPLITS, shown
 from lpi_jax.errors import UserError
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
 MAX_LINE = 1_000_000  # characters of a line; of one value, the csv module allows 131,072
 
 _USUAL = {",": "commas", ";": "';'", "\t": "a tab"}
@@ -60,6 +62,16 @@ def csv_rows(path: str, file: TextIO, sign: str | None = None) -> Iterator[tuple
     except csv.Error as error:
         said = _in_words(error, line, reader.line_num)
         raise UserError(f"{path}, line {line}: from here on this is not CSV ({said})") from error
+
+
+def holds_rows(row: Sequence[str], sign: str) -> bool:
+    """Whether a value goes over the end of its row: a stray quote opened it, and another one in a later row closed it.
+
+    Such a value holds the end of one row and the beginning of another, and with them the split of one, which is nothing
+    but that between separators; a caption of several lines has words there ("a bus, train, and cars").
+    """
+    lines = (line for value in row if _LINE_END.search(value) for line in _LINE_END.split(value))
+    return any(part in SPLITS for line in lines if sign in line for part in line.split(sign))
 
 
 def _in_words(error: csv.Error, first: int, last: int) -> str:

@@ -67,6 +67,8 @@ def read(path: str, column: str, keys: Mapping[str, Key], source: str, unread: i
             raise UserError(f"{where}: the row holds a NUL character; expected text")
         if len(row) != len(header):
             raise UserError(f"{where}: the row has {len(row)} cells; expected {len(header)}, as many as the header")
+        if any("\n" in cell or "\r" in cell for cell in row):  # a stray quote, closed by another one rows later
+            raise UserError(f"{where}: a value goes over the end of its row; expected quotes in pairs")
         name, task, split = (row[header.index(name)].strip() for name in columns)
         if not task:
             raise UserError(f"{where}: task is empty; expected the name of a task")

@@ -305,6 +305,9 @@ def _csv_rows(path: str, names: Iterable[str], separator: str) -> Iterator[Row |
                 ):  # lost text: this may be the beginning of one row, the end of another
                     message = "the row holds a NUL character; expected text"
                     yield BadExample("NUL character", f"{path}, {place}: {message}")
+                elif csv_file.holds_rows(row, separator):
+                    message = "a value holds the end of one row and the beginning of the next; expected quotes in pairs"
+                    yield BadExample("stray quote", f"{path}, {place}: {message}")
                 elif len(row) == len(header):
                     yield Row(path, place, dict(zip(header, row, strict=True)).__getitem__)
                 else:

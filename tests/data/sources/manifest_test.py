@@ -82,6 +82,9 @@ def test_columns_may_be_separated_by_semicolons_or_tabs(published, tmp_path, sig
         ("2, ,train", "line 6: task is empty"),
         ("2,animal,train,5", "line 6: the row has 4 cells; expected 3, as many as the header$"),
         ('2,"animal,train\n3,animal,val', "line 6: from here on this is not CSV .a quote in this row is never closed"),
+        ('2,"animal,train\n3,animal",val', "line 6: a value goes over the end of its row; expected quotes in pairs$"),
+        ('2,animal,train,"\r"', "line 6: the row has 4 cells"),
+        ('2,"animal\r3",train', "line 6: a value goes over the end of its row"),
         ("2," + "x" * 200_000 + ",val", "line 6: from here on this is not CSV .field larger"),
     ],
 )

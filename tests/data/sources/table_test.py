@@ -247,6 +247,45 @@ def test_a_quote_that_is_not_closed_is_told_with_the_line_of_its_row(folder, row
         table(path)
 
 
+STRAY = [
+    ['img/5.png,"a cat,cats,train', 'img/6.png,another 5",cats,train'],
+    ['img/5.png,"a cat,cats,train', "img/6.png,another,cats,val", 'img/7.png,a third",cats,train'],
+    ['img/5.png,"a cat, seen,cats,train', 'img/6.png,another 5",cats,train'],  # five values, joined to four
+]
+
+
+@pytest.mark.parametrize("rows", STRAY, ids=range(len(STRAY)))
+@pytest.mark.parametrize("name", ["table.csv", "table.tsv"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_a_stray_quote_that_a_later_one_closes_swallows_no_row_unsaid(folder, rows, name, ending):
+    lines = [HEADER, *GOOD, *rows, "img/9.png,the last,cats,train"]
+    if name.endswith("tsv"):
+        lines = [line.replace(",", "\t") for line in lines]
+    path = csv_of(folder, lines[1:], header=lines[0], ending=ending, name=name)
+    with pytest.raises(UserError) as caught:
+        table(path)
+    said = "a value holds the end of one row and the beginning of the next; expected quotes in pairs"
+    assert str(caught.value) == f"{path}, line 6: {said}"
+    stream = table(path, on_bad_example="skip")
+    assert stream.skipped == {"stray quote": 1} and stream.tasks[0].train.keys == ("img/1.png", "img/9.png")
+
+
+def test_a_stray_quote_is_found_wherever_the_split_stands(folder):
+    for header, first, second in [
+        ("split,image,task,caption", 'train,img/5.png,cats,"a cat', 'train,img/6.png,cats,another 5"'),
+        ("image,split,caption,task", 'img/5.png,train,"a cat,cats', 'img/6.png,val,another 5",cats'),
+        ("caption,image,split,task", '"a cat,img/5.png,train,cats', 'another 5",img/6.png,train,cats'),
+    ]:
+        with pytest.raises(UserError, match="line 2: a value holds the end of one row"):
+            table(csv_of(folder, [first, second], header=header))
+
+
+def test_captions_of_several_lines_may_say_train(folder):
+    captions = ["a bus, train, and\ncars", "train\nand val", "by train, val, and\rothers"]
+    lines = [f'img/{n}.png,"{caption}",cats,train' for n, caption in enumerate(captions, start=5)]
+    assert table(csv_of(folder, [*GOOD, *lines])).tasks[0].train.captions[1:] == tuple((one,) for one in captions)
+
+
 @pytest.mark.parametrize("sign, called, spelt", [(";", "';'", "';'"), ("\t", "a tab", "tab")])
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_a_header_with_another_separator_names_the_remedy(folder, sign, called, spelt, quote):
