@@ -82,7 +82,10 @@ def described(directory: Path) -> Described | None:
     if not path.is_file():
         return None
     fields = tensor_files.json_object(path)
-    model = _object(path, fields, "model_cfg")
+    # Beside weights stands {"model_cfg": ...}; open_clip's own list of models has what is in it alone.
+    if "model_cfg" not in fields and "vision_cfg" not in fields:
+        raise UserError(f"{path} has neither model_cfg nor vision_cfg; expected what open_clip writes beside weights")
+    model = _object(path, fields, "model_cfg") if "model_cfg" in fields else fields
     vision, text = _object(path, model, "vision_cfg"), _object(path, model, "text_cfg")
     if "multimodal_cfg" in model or model.get("init_logit_bias") is not None:
         family = "CoCa" if "multimodal_cfg" in model else "SigLIP"

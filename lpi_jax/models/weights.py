@@ -99,7 +99,7 @@ def _openai_file(path: Path) -> Path | None:
     """The file with OpenAI's names that `path` is or holds; None for a Hugging Face directory."""
     if not path.is_dir():
         return path
-    known = (path / "config.json").is_file()
+    known = _is_hugging_faces(path / "config.json")
     if not (path / DESCRIPTION).is_file() or (known and tensor_files.holds_safetensors(path)):
         return None
     files = [path / "open_clip_model.safetensors"]
@@ -114,6 +114,16 @@ def _openai_file(path: Path) -> Path | None:
             f"{path} holds {DESCRIPTION} and several checkpoints: {listed(f.name for f in files)}; name one"
         )
     raise UserError(f"{path} {unreadable(names_in(path))}")
+
+
+def _is_hugging_faces(config: Path) -> bool:
+    """Whether a config.json is one of transformers', or damaged, which is told later. timm has others of that name."""
+    if not config.is_file():
+        return False
+    try:
+        return not {"model_type", "text_config", "text_config_dict"}.isdisjoint(tensor_files.json_object(config))
+    except UserError:
+        return True
 
 
 # ---- saving ----------------------------------------------------------------------------------------------------------

@@ -108,6 +108,40 @@ def test_what_is_assumed_is_always_said(tmp_path, params):
         weights.load(tmp_path / "hf", weights.Towers("gelu"))
 
 
+def test_a_description_may_be_the_model_alone_as_open_clips_own_list_has_it(tmp_path, params):
+    folder = written(tmp_path / "clip", openai_state(params), described()["model_cfg"])
+    assert weights.config(folder) == OTHERS
+    written(folder, openai_state(params), described(vision_cfg__pool_type="avg")["model_cfg"])
+    with pytest.raises(UserError, match="pool_type is 'avg'"):
+        weights.load(folder)
+    for nothing in ({}, {"preprocess_cfg": {}}, {"text_cfg": {}}):
+        written(folder, openai_state(params), nothing)
+        with pytest.raises(UserError, match=r"open_clip_config\.json has neither model_cfg nor vision_cfg; expected"):
+            weights.load(folder)
+
+
+@pytest.mark.parametrize("copies", [("open_clip_model",), ("open_clip_model", "model")])
+def test_a_folder_with_a_config_of_timms_is_one_of_open_clips(tmp_path, params, hub, copies):
+    for folder in (tmp_path / "clip", hub[0]):
+        for name in copies:  # timm's own weights are others, and not looked at
+            state = openai_state(params) if name.startswith("open_clip") else {"head.weight": np.zeros(2, np.float32)}
+            written(folder, state, described(), name=f"{name}.safetensors")
+        (folder / "config.json").write_text(json.dumps({"architecture": "vit_base_patch16_clip_224", "num_classes": 0}))
+    for path in (tmp_path / "clip", "some/clip"):
+        config, loaded = weights.load(path)
+        assert config == weights.config(path) == OTHERS
+        assert_equal(loaded, params)
+
+
+def test_a_config_of_transformers_beside_open_clips_description_goes_first(tmp_path, params):
+    weights.save(tmp_path, CONFIG, params)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(described()))
+    assert weights.load(tmp_path)[0] == CONFIG
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json is not readable JSON"):
+        weights.load(tmp_path)
+
+
 def test_other_pixels_are_said(tmp_path, params):
     description = described()
     description["preprocess_cfg"]["mean"] = [0.5, 0.5, 0.5]
