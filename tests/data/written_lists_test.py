@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lpi_jax.data.formats.written_lists import MAX_LENGTH, captions_in
 
-WORDS = st.text(max_size=12).filter(lambda text: not text.strip().startswith(("[", "(", "{")))
+WORDS = st.text(max_size=12).filter(lambda text: not text.strip("\ufeff'\" \n\t").startswith(("[", "(", "{")))
 
 
 @settings(max_examples=200, deadline=None)
@@ -16,6 +16,7 @@ WORDS = st.text(max_size=12).filter(lambda text: not text.strip().startswith(("[
 def test_whatever_python_or_json_writes_is_read_back(captions, write):
     assert captions_in(write(captions)) == captions
     assert captions_in(f"  {json.dumps([write(captions), 'the last'])}\n") == [*captions, "the last"]
+    assert captions_in(json.dumps(write(captions))) == captions_in(repr(write(captions))) == captions
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,13 @@ def test_whatever_python_or_json_writes_is_read_back(captions, write):
         ("('a',)", ["a"]),
         ('["[\\"a\\", \\"b\\"]", "c"]', ["a", "b", "c"]),
         ("[]", []),
+        ("\ufeff['a', 'b']", ["a", "b"]),
+        (" \ufeff\n['a']", ["a"]),
+        ("\"['a', 'b']\"", ["a", "b"]),  # written as text twice
+        ('\'["a", "b"]\'', ["a", "b"]),
+        ('"[\\"a\\", \\"b\\"]"', ["a", "b"]),
+        (json.dumps(repr('["a"]')), ["a"]),  # thrice
+        ("\"('a',)\"", ["a"]),
         ("[ ]", []),
     ],
 )
@@ -60,6 +68,42 @@ def test_lists_that_are_read(text, captions):
         "['" + "a" * MAX_LENGTH + "']",
         '["' + '", "' * MAX_LENGTH + '"]',
         "['" + "\\" * 100_001 + "']",
+        "[np.str_('a'), np.str_('b')]",
+        "[np.str_('it\\'s a'), np.str_('b",
+        "[b'a', b'b']",
+        "[r'a', 'b']",
+        "[Rb'a', 'b']",
+        "array(['a', 'b'], dtype=object)",
+        "np.array(['a', 'b'",
+        "array([], dtype=object)",
+        "list(['a', 'b'])",
+        "tuple(('a', 'b'))",
+        "pd.Series([nan, 'a'])",
+        "frozenset({'a', 'b'})",
+        "<StringArray>\n['a', 'b']\nLength: 2, dtype: string",
+        "('a dog' 'a cat')",
+        "('a dog'\n 'a cat')",
+        "('a dog', nan)",
+        "('a dog', None)",
+        "('a dog', 0.98)",
+        "('a dog', 'a cat",
+        "('a dog',",
+        "('a dog",
+        "(nan, 'a dog')",
+        "(b'a dog', b'a cat')",
+        "[pd.NA, 'a']",
+        "[<NA>, 'a']",
+        "[np.nan, 'a']",
+        "[None 'a']",
+        "['a' <NA>]",
+        "[1, 'a']",
+        "{'a', 'b",
+        '{"raw": "a',
+        "\ufeff['a', nan]",
+        "\"['a', nan]\"",
+        "\"['a', 'b",
+        '"[\\"a\\", \\"b',
+        "\"['a' 'b']\"",
     ],
     ids=lambda text: text[:20],
 )
@@ -83,6 +127,25 @@ def test_lists_that_are_refused(text):
         "[...]",
         "{a dog}",
         "a list: ['a', 'b']",
+        '"a quote" he said',
+        '"[a sketch] of a dog"',
+        "'a'",
+        '"a"',
+        "\ufeffa cat",
+        "'",
+        '"',
+        "'tis the season",
+        "dog(s) and a cat",
+        "f(x) on a blackboard",
+        "dog (['a'])",
+        "a (b'c') d",
+        "(1, 2) on a map",
+        "(a 'quoted' dog)",
+        "('Stop' sign)",
+        "<3",
+        "<a> [b]",
+        "array of dogs",
+        "{'Stop' sign} on a street",
         "[" * 100_000,
         "[" * 100_000 + "]" * 100_000,
         "[" + "9" * 10_000 + "]",
@@ -101,4 +164,4 @@ def test_any_brackets_and_quotes_are_a_caption_captions_or_refused(text):
     except ValueError:
         return
     assert all(isinstance(caption, str) for caption in found)
-    assert found == [text] or text.strip()[0] in "[("
+    assert found == [text] or text.strip()[0] in "[('\""

@@ -16,30 +16,84 @@ _STRING = rf"[uU]?(?:'(?:[^'\\\n]|{_ESCAPE})*'|\"(?:[^\"\\\n]|{_ESCAPE})*\")"
 _LIST = re.compile(rf"\[\s*{_STRING}(?:\s*,\s*{_STRING})*\s*,?\s*\]")
 _TUPLE = re.compile(rf"\(\s*{_STRING}\s*,(?:\s*{_STRING}\s*,)*(?:\s*{_STRING})?\s*\)")
 
-# What nobody writes but a program: [' ... '], [[' ... ']], {' ... '}, [nan], and the beginning of a list that was cut.
-_WRITTEN = re.compile(r"\[[\s\[({]*[uU]?['\"].*\]|\{\s*[uU]?['\"].*\}|\[\s*(?:nan|None)\s*[,\]].*", re.DOTALL)
-_CUT = re.compile(r"\[\s*[uU]?(?:['\"][^\]]*|(?:'[^']*'|\"[^\"]*\")\s*,\s*[uU]?['\"].*)", re.DOTALL)
+# What programs write of a list in ways that are not read: b'a', np.str_('a'), nan, a list inside a call.
+_BEFORE = r"(?:\w+(?:\.\w+)*\()?[bBrRuU]{0,2}"
+_OPEN = rf"{_BEFORE}['\"]"
+_ITEM = rf"{_BEFORE}(?:'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")\)?"
+_MISSING = r"(?:(?:\w+\.)?nan|NaN|NaT|None|null|pd\.NA|<NA>)"
+_NUMBER = r"-?\d[\d.eE+-]*"
+_NEXT = rf"(?:{_OPEN}|{_MISSING}|{_NUMBER}\s*[,)\]])"  # another item
+_CALL = r"(?:[A-Za-z_]\w*(?:\.\w+)*\(|<[^<>\n]*>)\s*"  # array(, <StringArray>
+
+# What nobody writes but a program; the end may be cut off.
+_WRITTEN = re.compile(
+    "|".join(
+        (
+            rf"\[[\s\[({{]*{_OPEN}.*\]",
+            rf"\[\s*{_OPEN}[^\]]*",
+            rf"\[\s*{_ITEM}\s*,\s*{_OPEN}.*",
+            rf"\[\s*{_MISSING}(?:\s*[,\]]|\s+{_OPEN}).*",
+            rf"\[\s*{_NUMBER}\s*,\s*(?:{_OPEN}|{_MISSING}).*",
+            rf"\(\s*{_ITEM}\s*,\s*(?:{_NEXT}.*)?",
+            rf"\(\s*{_ITEM}\s*{_OPEN}.*\)",
+            rf"\(\s*{_MISSING}\s*,\s*{_NEXT}.*",
+            rf"\(\s*{_BEFORE}(?:'[^')]*|\"[^\")]*)",
+            rf"\{{\s*{_OPEN}.*\}}",
+            rf"\{{\s*{_ITEM}\s*[,:].*",
+            rf"{_CALL}[\[({{][\s\[({{]*(?:{_OPEN}|{_MISSING}|[\])}}]).*",
+        )
+    ),
+    re.DOTALL,
+)
+_BEGINNING = re.compile(rf"[\[({{]|{_CALL}[\[({{]")
 
 
 def captions_in(text: str) -> list[str]:
     """The captions that a string holds: itself, or what is in the list that it writes out.
 
-    Lists in lists' strings are read, too. A caption that only begins with a bracket ("[a sketch] of a dog") is one.
+    Lists in lists' strings are read, too, and in a string that was itself written as text ("['a']" with its quotes). A
+    caption that only begins with a bracket ("[a sketch] of a dog") or stands in quotes is one.
 
     Raises:
       ValueError: it looks like a list, but is none of strings, is cut off or is too long.
     """
-    bare = text.strip()
-    if not bare.startswith(("[", "(", "{")):
+    bare = text.strip().removeprefix("\ufeff").strip()
+    if bare.startswith(("'", '"')):
+        return _in_quotes(text, bare)
+    if not _BEGINNING.match(bare):
         return [text]
     found = _parsed(bare) if len(bare) <= MAX_LENGTH else None
     if found is None:
-        if _WRITTEN.fullmatch(bare) or _CUT.fullmatch(bare):
+        if _WRITTEN.fullmatch(bare):
             raise ValueError("it looks like a list written as text, but cannot be read as one")
         return [text]
     if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
         raise ValueError("it is a list or an object written as text, but no list of strings")
     return [caption for one in found for caption in captions_in(one)]
+
+
+def _in_quotes(text: str, bare: str) -> list[str]:
+    """The captions in a text that begins with a quote: those of the list between its quotes, else itself."""
+    whole = _string(bare) if len(bare) <= MAX_LENGTH else None
+    if whole is None:  # no string, or one that was cut off
+        if _WRITTEN.fullmatch(bare[1:].replace('\\"', '"').replace("\\'", "'").strip()):
+            raise ValueError("it looks like a list written as text, but cannot be read as one")
+        return [text]
+    found = captions_in(whole)
+    return [text] if found == [whole] else found
+
+
+def _string(text: str) -> str | None:
+    """What JSON or Python reads in a text that is nothing but a string."""
+    try:
+        if text[0] == '"':
+            return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return ast.literal_eval(text) if re.fullmatch(_STRING, text) else None
+    except (ValueError, SyntaxError):  # a character beyond Unicode's last
+        return None
 
 
 def _parsed(text: str) -> Any:
