@@ -5,6 +5,7 @@ from PIL import Image
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF's tags
 _SIGNED = 2
+_DARKEST = 1 << 12  # below it are the 12 bits that cameras and microscopes write into 16, which would look black
 _UNIT, _BYTE = (1.0, 1e-3), (255.0, 0.5)  # the two ranges of floats, and how far filters may have gone beyond
 
 
@@ -23,7 +24,8 @@ def to_8_bits(image: Image.Image) -> np.ndarray:
       [H, W] uint8.
 
     Raises:
-      ValueError: integers of 32 bits or with a sign, and floats of another range: where they are white is not told.
+      ValueError: integers of 32 bits or with a sign, 16-bit ones that hold 12 or fewer, and floats of another range:
+        where they are white is not told.
     """
     values = np.asarray(image)
     # What a file said of itself; turned and hand-made pictures have no tags.
@@ -49,6 +51,10 @@ def _white_of_integers(image: Image.Image, values: np.ndarray, tags: dict) -> in
         raise ValueError(
             f"its grey reaches from {values.min(initial=0)} to {values.max(initial=0)}; expected whole numbers without"
             f" a sign, up to {white}"
+        )
+    if white == 65535 and 0 < values.max(initial=0) < _DARKEST:
+        raise ValueError(
+            f"its grey reaches only to {values.max()} of 65535, as fewer bits in a file of 16 do; save it with 8 bits"
         )
     return white
 

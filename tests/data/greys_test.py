@@ -43,6 +43,17 @@ def test_16_bits_reach_from_0_to_65535(kind):
     assert grey(b"P5 3 1 65535\n" + struct.pack(">3H", 0, 32896, 65535)) == [0, 128, 255]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_12_bits_or_fewer_in_a_file_of_16_are_a_bad_example_for_they_would_be_black(kind):
+    for brightest in (1, 255, 4095):
+        with pytest.raises(BadImage, match=rf"its grey reaches only to {brightest} of 65535.*; save it with 8 bits"):
+            read_image(stored(np.array([[0, brightest]], np.uint16), kind))
+    assert grey(stored(np.array([[0, 4096]], np.uint16), kind)) == [0, 16]
+    assert grey(stored(np.array([[0, 0]], np.uint16), kind)) == [0, 0]
+    with pytest.raises(ValueError, match="its grey reaches only to 4095 of 65535"):
+        as_seen(Image.fromarray(np.array([[0, 4095]], np.int32)))
+
+
 def test_12_bits_reach_from_0_to_4095():
     assert grey(tiff([0, 2048, 4095, 16], 12)) == [0, 128, 255, 1]
     assert grey(b"P5 3 1 4095\n" + struct.pack(">3H", 0, 2048, 4095)) == [0, 128, 255]
