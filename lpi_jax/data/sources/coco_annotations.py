@@ -24,7 +24,7 @@ from lpi_jax.errors import UserError
 FOLDER = "annotations"
 KARPATHY_FILE = "dataset_coco.json"
 USUAL_YEAR = "2014"
-NO_SUPERCATEGORY = (None, "", "none")  # as tools that know none write it
+NO_SUPERCATEGORY = ("", "none")  # as tools that know none write it
 LAYOUT = "COCO 2014's layout: train2014/, val2014/ and annotations/ with captions_*.json and instances_*.json"
 
 
@@ -123,7 +123,8 @@ def _categories(file: str, record: dict[str, Any], bad: list[BadExample]) -> dic
     def add(place: str, entry: dict[str, Any], fail: Fail) -> None:
         key, name = json_file.whole_number(entry, "id", fail), json_file.text(entry, "name", fail)
         above = entry.get("supercategory")
-        task = name if above in NO_SUPERCATEGORY else json_file.text(entry, "supercategory", fail)
+        nothing = above is None or (isinstance(above, str) and above.strip().lower() in NO_SUPERCATEGORY)
+        task = name if nothing else json_file.text(entry, "supercategory", fail)
         if key in twice or categories.get(key, (name, task)) != (name, task):
             categories.pop(key, None)
             twice.add(key)
@@ -139,6 +140,7 @@ def _images(file: str, record: dict[str, Any], folder: str, bad: list[BadExample
     images: dict[int, _Image] = {}
     places: dict[int, str] = {}
     twice: set[int] = set()
+    files: dict[str, str] = {}
 
     def add(place: str, entry: dict[str, Any], fail: Fail) -> None:
         key = json_file.whole_number(entry, "id", fail)
@@ -156,6 +158,8 @@ def _images(file: str, record: dict[str, Any], folder: str, bad: list[BadExample
                 twice.add(key)
             lost = ", for another file: neither is used" if key in twice else ""
             fail("repeated image", f"image id {key} stands already in {first}{lost}")
+        if (other := files.setdefault(image.path, place)) != place:
+            fail("repeated image", f"file name {shown(image.file_name)} stands already in {other}")
         images[key] = image
 
     _each(file, record, "images", bad, add)

@@ -87,6 +87,11 @@ ENTRIES = [  # of one entry
     ("instances", doubled("images"), r"images\[6\]: image id 6 stands already in images\[0\]"),
     (
         "instances",
+        lambda r: r["images"].append({**r["images"][0], "id": 99}),
+        r"images\[6\]: file name 'COCO_train2014_000000000006.jpg' stands already in images\[0\]",
+    ),
+    (
+        "instances",
         doubled("annotations"),
         r"annotations\[9\]: annotation id 5000 stands already in this file, for the same image",
     ),
@@ -219,7 +224,7 @@ def test_other_supercategories_are_tasks_and_a_category_without_one_is_its_own(c
 
         def change(record):
             for category in record["categories"]:
-                above = {"animal": "beast", "vehicle": "none", "person": ""}.get(category["supercategory"])
+                above = {"animal": "beast", "vehicle": " None ", "person": ""}.get(category["supercategory"])
                 category["supercategory"] = category["supercategory"] if above is None else above
                 if category["name"] in ("car", "bus", "truck"):
                     category.update(name="van")
