@@ -105,7 +105,7 @@ FEATURES = _source("table", "huggingface", "tfds")
 
 OPTIONS: dict[str, Option] = {
     "method": Option("lpi", "how the backbone is prompted; zero_shot: not at all", choices=("lpi", "zero_shot")),
-    "preset": Option("intended", "which preset this was made from, for the record"),
+    "preset": Option("intended", "which preset this was made from, for the record", kind="speed"),
     "task_id": Option(
         "inferred", "inferred: by the nearest centre; oracle: the true task", choices=("inferred", "oracle")
     ),

@@ -11,7 +11,7 @@ from lpi_jax.data.sources import registry
 from lpi_jax.errors import UserError
 
 SPEED = {
-    *("devices", "distributed", "compilation_cache", "data.cache_mb"),
+    *("preset", "devices", "distributed", "compilation_cache", "data.cache_mb"),
     *("train.log_every", "train.checkpoint_every", "train.checkpoints_kept"),
 }
 PLACE = {"reuse", "backbone", "tokenizer", "data.path", "data.manifest", "data.val_list", "data.cache_dir"}
