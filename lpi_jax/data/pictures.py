@@ -27,7 +27,8 @@ T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 1 << 28  # of one encoded picture inside an archive
-SAMPLE = 4096  # bytes of an encoded picture that are looked at in each place
+WHOLE = 1 << 18  # bytes of an encoded picture that is looked at wholly
+SAMPLE = 4096  # bytes of a larger one that are looked at in each place
 MISSING, UNREADABLE, TOO_LARGE = "missing file", "unreadable picture", "picture too large"
 
 # EXIF tag 0x0112: how the stored picture must be turned to be seen upright.
@@ -66,16 +67,18 @@ class Picture(Protocol):
         ...
 
     def sample(self) -> bytes:
-        """Its encoded bytes at three places (see `places_sampled`). Raises `BadImage`."""
+        """Its encoded bytes, of large ones some (see `parts_sampled`). Raises `BadImage`."""
         ...
 
 
-def places_sampled(size: int) -> tuple[int, ...]:
-    """Where a picture of so many encoded bytes is looked at, SAMPLE bytes from each: head, middle and tail.
+def parts_sampled(size: int) -> tuple[tuple[int, int], ...]:
+    """(start, length) of what is looked at in a picture of so many encoded bytes: all, or head, middle and tail.
 
     Metadata stand at the head, so that it alone says little about the pixels.
     """
-    return (0,) if size <= SAMPLE else (0, (size - SAMPLE) // 2, size - SAMPLE)
+    if size <= WHOLE:
+        return ((0, size),)
+    return tuple((start, SAMPLE) for start in (0, (size - SAMPLE) // 2, size - SAMPLE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +97,10 @@ class PictureFile:
         _refuse_what_is_no_file(self.path)
         try:
             with open(self.path, "rb") as file:
-                size, found = os.fstat(file.fileno()).st_size, b""
-                for place in places_sampled(size):
-                    file.seek(place)
-                    found += file.read(SAMPLE)
+                found = b""
+                for start, length in parts_sampled(os.fstat(file.fileno()).st_size):
+                    file.seek(start)
+                    found += file.read(length)
                 return found
         except OSError as error:
             raise BadImage(MISSING, f"{self.path}: the file cannot be read ({error.strerror})") from error
@@ -116,7 +119,7 @@ class StoredPicture(ABC):
 
     def sample(self) -> bytes:
         content = self._bytes()
-        return b"".join(content[place : place + SAMPLE] for place in places_sampled(len(content)))
+        return b"".join(content[start : start + length] for start, length in parts_sampled(len(content)))
 
     def content_hash(self) -> bytes | None:
         """SHA-256 of the encoded bytes; None where they cannot be read, which `check` will tell."""

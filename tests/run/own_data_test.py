@@ -6,7 +6,7 @@ from lpi_jax.check.command import table as told
 from lpi_jax.check.survey import survey
 from lpi_jax.data import builder
 from lpi_jax.data.arrange import combined
-from lpi_jax.data.pictures import SAMPLE, PictureFile, PictureInside
+from lpi_jax.data.pictures import SAMPLE, WHOLE, PictureFile, PictureInside
 from lpi_jax.data.sources.table import table
 from lpi_jax.errors import UserError
 from lpi_jax.main import main
@@ -214,10 +214,23 @@ def test_the_fingerprint_follows_pixels_at_equal_size_but_not_the_folder(tmp_pat
     assert fingerprint("changed", lambda shade: encoded(10 if shade == 3 else shade)) != one
 
 
-@pytest.mark.parametrize("place", [60, 10_000, -1])
-def test_a_picture_is_looked_into_at_its_head_middle_and_tail(tmp_path, place):
+def test_of_a_small_picture_every_byte_counts(tmp_path):
+    read, prints = FORMS["JSON Lines"](tmp_path, GOOD), set()
+    for place in (None, 5_000, WHOLE // 2 - 5_000, WHOLE - 5_000):
+        content = bytearray(encoded(1).ljust(WHOLE, b"\0"))  # what stands behind a PNG's end is not decoded
+        if place is not None:
+            content[place] ^= 0xFF
+        (tmp_path / "1.png").write_bytes(content)
+        path = str(tmp_path / "1.png")
+        assert PictureFile(path).sample() == content == PictureInside(path, 0, len(content), "x").sample()
+        prints.add(read().fingerprint)
+    assert len(prints) == 4
+
+
+@pytest.mark.parametrize("place", [60, (WHOLE + 400_000) // 2, -1])
+def test_a_large_picture_is_looked_into_at_its_head_middle_and_tail(tmp_path, place):
     read = FORMS["JSON Lines"](tmp_path, GOOD)
-    content = bytearray(encoded(1) + bytes(20_000))  # what stands behind a PNG's end is not decoded
+    content = bytearray(encoded(1).ljust(WHOLE + 400_000, b"\0"))  # what stands behind a PNG's end is not decoded
     (tmp_path / "1.png").write_bytes(content)
     first = read().fingerprint
     content[place] ^= 0xFF
@@ -225,7 +238,7 @@ def test_a_picture_is_looked_into_at_its_head_middle_and_tail(tmp_path, place):
     sample = PictureFile(str(tmp_path / "1.png")).sample()
     assert len(sample) == 3 * SAMPLE and sample == PictureInside(str(tmp_path / "1.png"), 0, len(content), "x").sample()
     assert place == 60 or read().fingerprint != first
-    assert place != 60 or sample != bytes(encoded(1) + bytes(20_000))[:SAMPLE]
+    assert place != 60 or sample[:SAMPLE] != encoded(1).ljust(SAMPLE, b"\0")
 
 
 def test_of_many_pictures_a_fixed_sample_is_looked_into(tmp_path, monkeypatch):
