@@ -38,6 +38,7 @@ from lpi_jax.errors import UserError
 MAX_TEXT_BYTES = 1_000_000  # of one text file
 IMAGES = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")
 
+_NOT_READ = (".json", ".caption", ".captions", ".cap", ".text")  # what others write captions into, beside an image
 _ABOUT_THE_DATA = ("readme", "license", "licence", "copying", "notice")  # texts that are no captions
 _COUNTED = 20  # endings of other files
 
@@ -100,11 +101,15 @@ def folder(
 
 @dataclass(slots=True)
 class _Stem:
-    """The files that share a folder and a name up to their ending, relative to the root, and where they are."""
+    """The files that share a folder and a name up to their ending, relative to the root, and where they are.
+
+    `unread`: those that may hold captions, but in a form that is not read.
+    """
 
     place: Place
     images: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,9 @@ def _tree(root: str) -> _Tree:
         if stem not in stems:
             stems[stem] = _Stem(layout(posixpath.dirname(name)))
         (stems[stem].images if kind == "image" else stems[stem].texts).append(name)
+    for name, stem, ending in split:
+        if ending.lower() in _NOT_READ and (beside := stems.get(stem) or stems.get(os.path.splitext(stem)[0])):
+            beside.unread.append(name)  # 1.json, and 1.jpg.json
     ordered = sorted(stems.items(), key=lambda item: (item[1].place.task or "", item[0]))
     with_texts = frozenset(stem.place.task for stem in stems.values() if stem.texts and stem.place.task is not None)
     _refuse_texts_apart(root, stems)
@@ -231,6 +239,9 @@ def _captions(root: str, stem: _Stem, with_texts: bool, fail: Fail) -> list[str]
     if with_texts or stem.place.label is None:
         expected = posixpath.basename(os.path.splitext(stem.images[0])[0]) + ".txt"
         fail("no captions", f"there is no text beside the image; expected {shown(expected)}, a caption on each line")
+    if stem.unread:
+        beside = listed([posixpath.basename(name) for name in stem.unread])
+        fail("no captions", f"there is {beside} beside the image, which is not read; expected captions in a .txt")
     return [_in_words(stem.place.label)]
 
 

@@ -311,6 +311,28 @@ def test_texts_in_a_folder_of_their_own_are_told_not_passed_over(tmp_path, apart
         folder(root, on_bad_example="skip")
 
 
+@pytest.mark.parametrize("ending", [".json", ".caption", ".Captions", ".cap", ".text", ".png.json"])
+def test_captions_in_files_that_are_not_read_are_told_where_the_class_would_be_the_caption(tmp_path, ending):
+    root = write(tmp_path, *(f"a/x/{n}.png" for n in range(1, 5)), "a/x/9.png")
+    (root / f"a/x/9{ending}").write_text("a cat")
+    said = f"a/x/9.png: there is '9{ending}' beside the image, which is not read; expected captions in a .txt"
+    with pytest.raises(UserError) as caught:
+        folder(root)
+    assert str(caught.value) == f"{root}, {said}"
+    stream = folder(root, on_bad_example="skip")
+    assert stream.skipped == {"no captions": 1} and stream.notes["other_files"] == {
+        f".{ending.lower().split('.')[-1]}": 1
+    }
+
+
+def test_files_beside_images_that_have_texts_or_of_another_name_are_no_captions(tmp_path):
+    root = write(tmp_path, *with_texts("a/1.png", "a/2.png"), "b/3.png", "b/4.png")
+    for name in ("a/1.json", "b/metadata.json", "b/3.xml", "5.json"):
+        (root / name).write_text("{}")
+    stream = folder(root)
+    assert [task.name for task in stream.tasks] == ["a", "b"] and stream.notes["other_files"] == {".json": 3, ".xml": 1}
+
+
 def test_no_folder_a_file_and_a_folder_without_images_are_told(tmp_path):
     with pytest.raises(UserError, match="nowhere: there is no such folder; expected a folder of images"):
         folder(tmp_path / "nowhere")
