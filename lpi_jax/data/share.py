@@ -70,6 +70,12 @@ def chosen(tasks: Mapping[str, Iterable[str]], share: float, seed: int) -> set[s
     return found
 
 
+def refuse_unread(share: float, instead: str, unread: bool) -> None:
+    """Refuses a share that somebody set where nothing is left for it to decide; `instead` says what decides."""
+    if unread and share != USUAL:
+        raise UserError(f"config.data.val_share is {share!r}, but {instead}; expected {USUAL}, as if it were not set")
+
+
 def listed(path: str, names: Collection[str], source: str) -> set[str]:
     """The images that a text file names, one a line, each relative to the folder of the source.
 

@@ -61,7 +61,7 @@ def folder(
         `Stream.notes` by their endings.
       val_list: where no folders train and val (validation, test) part the images: a text file that names those that
         validate, one a line, relative to `path`.
-      val_share, seed: where there is no list either: see `share.chosen`.
+      val_share, seed: where there is no list either: see `share.chosen`. A share is refused where folders decide.
       evaluate: where there are folders val and test: the one that validates. The other is left out; the notes say so.
       task_order, on_bad_example, max_pixels: see `assembly.assemble`. Tasks come in the order of their names.
 
@@ -83,6 +83,7 @@ def folder(
         raise UserError(
             f"config.data.val_list is {val_list!r}, but folders in {path} say which images validate; expected ''"
         )
+    share.refuse_unread(val_share, f"folders in {path} say which images validate", unread=not _undecided(tree))
     for example in found:
         if isinstance(example, Example):
             said = [example.key, example.captions, example.task, example.split]

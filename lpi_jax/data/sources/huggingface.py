@@ -51,7 +51,7 @@ def huggingface(
         names.
       split: a column with train or val; "": the data set's own splits say it, train and validation (val, test); where
         there is only one of them, a column split, and without it a share.
-      val_share, seed: see `share.chosen`; equal pictures are one.
+      val_share, seed: see `share.chosen`; equal pictures are one. A share is refused where splits or a column decide.
       evaluate: where there are validation and test: the one that validates, test or val. The other is left out.
       task_order, on_bad_example, max_pixels: see `assembly.assemble`.
 
@@ -71,6 +71,8 @@ def huggingface(
         split = "split"
     columns = Columns(image, caption, task, split or "split", time, description)
     parted = functools.partial(_parted, val_share=val_share, seed=seed) if undecided and not split else None
+    decides = f"column {columns.split!r} says" if split else "its splits say"
+    share.refuse_unread(val_share, f"{path}: {decides} which rows validate", unread=parted is None)
     left_out = [name for name in parts if name not in sides]
     return stream_of(
         path,

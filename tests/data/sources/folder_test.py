@@ -174,6 +174,19 @@ def test_a_share_does_not_follow_the_place_of_the_folder(tmp_path):
     assert one.fingerprint == other.fingerprint and told(one) == told(other)
 
 
+def test_a_share_where_folders_decide_is_refused(tmp_path):
+    root = write(tmp_path, "a/train/1.png", "a/val/2.png")
+    assert len(folder(root, val_share=share.USUAL).tasks) == 1
+    with pytest.raises(UserError) as caught:
+        folder(root, val_share=0.3)
+    assert str(caught.value) == (
+        f"config.data.val_share is 0.3, but folders in {root} say which images validate; expected 0.2, as if it were"
+        " not set"
+    )
+    write(root, "b/3.png", "b/4.png")
+    assert len(folder(root, val_share=0.3).tasks) == 2  # it parts b
+
+
 @pytest.mark.parametrize("fraction", [1e-9, 0.5, 1 - 1e-9])
 def test_a_share_leaves_an_image_on_each_side(fraction):
     tasks = {"two": ["x", "y"], "three": ["p", "q", "r"]}

@@ -112,6 +112,16 @@ def test_one_split_alone_is_parted_by_a_column_or_else_by_a_share(tmp_path, alon
         assert {*shades(one.val)} <= {*shades(more.val)} and {*shades(one.train)} <= {*shades(more.train)}
 
 
+def test_a_share_where_splits_or_a_column_decide_is_refused(tmp_path):
+    both = save(tmp_path / "both", train=columns_of(range(4)), test=columns_of(range(4, 8)))
+    column = save_split(tmp_path / "one", columns_of(range(4), split=["train", "train", "val", "val"]))
+    for path, decides in ((both, "its splits say"), (column, "column 'split' says")):
+        assert huggingface(path).tasks
+        said = f"val_share is 0.3, but {path}: {decides} which rows validate; expected 0.2, as if it were not set$"
+        with pytest.raises(UserError, match=said):
+            huggingface(path, val_share=0.3)
+
+
 def test_rows_of_one_picture_are_its_captions(tmp_path):
     columns = columns_of([2, 4, 2, 6], caption=pa.array([["one"], ["two", "zwei"], ["uno"], ["six"]]))
     save_split(tmp_path, columns)
