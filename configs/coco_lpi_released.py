@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+import lpi_jax
 from lpi_jax import config as lpi_config
 
 
@@ -23,5 +24,5 @@ def get_config(preset: str = "released") -> ConfigDict:
     config.backbone = "openai/clip-vit-base-patch16"
     config.train.batch = 64
     config.train.epochs = 10
-    config.loss.similarity = str(Path(lpi_config.__file__).parent / "assets" / "coco12_similarity.csv")
+    config.loss.similarity = str(Path(lpi_jax.__file__).parent / "assets" / "coco12_similarity.csv")
     return config
