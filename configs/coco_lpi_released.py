@@ -24,5 +24,5 @@ def get_config(preset: str = "released") -> ConfigDict:
     config.backbone = "openai/clip-vit-base-patch16"
     config.train.batch = 64
     config.train.epochs = 10
-    config.loss.similarity = str(Path(lpi_jax.__file__).parent / "assets" / "coco12_similarity.csv")
+    config.method.similarity = str(Path(lpi_jax.__file__).parent / "assets" / "coco12_similarity.csv")
     return config

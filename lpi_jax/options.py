@@ -112,6 +112,7 @@ TRAINING = Reader(
     "by training (a config.method.name that trains, without config.reuse)", lambda v: v["trains"] and not v["reuse"]
 )
 ROUTING = Reader("with a config.method.name that routes", lambda v: v["routes"])
+ROUTING_PROMPTS = Reader("with a config.method.name that trains and routes", lambda v: v["routes"] and v["trains"])
 OTHER_BACKBONE = Reader("with another config.backbone than bundled", lambda v: v["backbone"] != "bundled")
 
 

@@ -13,7 +13,14 @@ from lpi_jax.errors import UserError
 
 # Keys of a configuration that name a file or folder (some may hold a word or a hub id instead).
 DATA_KEYS = ("path", "manifest", "cache_dir", "val_list")
-KEYS = ("reuse", "backbone", "tokenizer", "compilation_cache", "loss.similarity", *(f"data.{key}" for key in DATA_KEYS))
+KEYS = (
+    "reuse",
+    "backbone",
+    "tokenizer",
+    "compilation_cache",
+    "method.similarity",
+    *(f"data.{key}" for key in DATA_KEYS),
+)
 
 
 def local(path: str | os.PathLike[str], name: str) -> Path:

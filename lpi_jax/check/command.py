@@ -9,9 +9,8 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lpi_jax import terminal
 from lpi_jax.check.survey import Findings, Row, survey
@@ -24,7 +23,6 @@ from lpi_jax.files import write_atomically, write_json
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from lpi_jax.experiment.refusals import Towers
 
 USAGE = """\
 Reads a whole stream as a run would, prints a table of what is in it, and writes check.json and
@@ -160,38 +158,36 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE, end="")
         return terminal.OK
     config, out = command_line.parse([f"--out={OUT}", *arguments[1:]], "out")
-    from lpi_jax.experiment import refusals  # here, because JAX takes seconds to import and --help needs none of it
+    from lpi_jax.check import refusals  # here, because JAX takes seconds to import and --help needs none of it
+    from lpi_jax.problems.registry import PROBLEMS
 
     out = Path(out)
-    towers = refusals.look(config)
-    stream, count_cut = _stream(config, towers)
+    look = PROBLEMS[config.problem.name].look(config)
+    stream, count_cut = _stream(config, look)
     with _writing(out):  # before the pictures are read, which may take an hour
         out.mkdir(parents=True, exist_ok=True)
     findings = survey(stream, config.data.max_words, count_cut)
     write(findings, out)
-    refused = [f"a run would refuse: {sentence}" for sentence in refusals.refusals(config, towers, stream)]
+    refused = [f"a run would refuse: {sentence}" for sentence in refusals.refusals(config, look, stream)]
     told = "\n\n".join([table(findings), *(["\n".join(map(terminal.one_line, refused))] if refused else [])])
     print(f"{told}\n\nWritten: {out}/check.json and {len(findings.tasks)} contact sheets")
     return terminal.MISTAKE if findings.bad and config.data.on_bad_example == "error" else terminal.OK
 
 
-def _stream(config: "ConfigDict", towers: "Towers") -> tuple[Stream, Callable[[Sequence[str]], int] | None]:
-    """The stream, and a function that counts captions which the text tower cannot take whole; None: nobody can tell.
+def _stream(config: "ConfigDict", look: Any) -> tuple[Stream, Callable[[Sequence[str]], int] | None]:
+    """The stream, and a function that counts texts which the backbone cannot take whole; None: nobody can tell.
 
     The stream is the source's own, not a cache of it, without its bad examples, whatever a run would do with them.
     """
     from lpi_jax.data.sources import registry
-    from lpi_jax.experiment import assemble
+    from lpi_jax.experiment.experiment import method_of
 
-    image_size, count_cut = DRAWN, None
-    if towers.clip:
-        image_size = towers.clip.image_size
-        placeholders = 0 if config.method == "zero_shot" else assemble.resolved(config, towers.clip).prompt.length
-        if towers.tokenizer and placeholders + 2 < towers.clip.context_length:
-            tower = assemble.Captions(towers.tokenizer, towers.clip.context_length, config.data.max_words)
-            count_cut = partial(tower.count_cut, placeholders=placeholders)
-    if towers.unknown:
-        reason = towers.unknown
+    image_size, count_cut = look.image_size or DRAWN, None
+    if look.sites:
+        with contextlib.suppress(UserError):  # a method that does not fit is among what a run would refuse
+            count_cut = look.count_cut(config, method_of(config, look.sites).reserve)
+    if look.unknown:
+        reason = look.unknown
         print(f"cut captions are not counted, drawn pictures are {image_size} pixels wide: {reason}", file=sys.stderr)
     usual = config.data.to_dict()
     told = {"on_bad_example": "skip"}

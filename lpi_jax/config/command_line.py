@@ -19,8 +19,9 @@ from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
 from lpi_jax import paths
-from lpi_jax.config.options import OPTIONS, Option
+from lpi_jax.config.table import OPTIONS
 from lpi_jax.errors import UserError
+from lpi_jax.options import Option
 
 USAGE = """\
 Learns a stream of captioned pictures task by task and writes what it finds to --workdir.
@@ -40,7 +41,7 @@ Exit status: 0; 2 for a mistake in the command line or the data; 130 after Ctrl-
 SIGTERM.
 
 A key that is given but that the chosen method or source does not read is a mistake. Below are the
-keys of lpi_jax/options.py with their values in the preset `intended`. Kind of a key: numbers, it
+keys of a run with their values in the preset `intended`. Kind of a key: numbers, it
 changes results; speed, it does not; place, only the content of what lies there counts. Where a run
 goes on, keys of kind `numbers` must be as they were.
 

@@ -12,8 +12,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lpi_jax.config.options import FREE, OF_ALL_STREAMS, OPTIONS, flat, is_read, of_stream, option
+from lpi_jax.config.table import FREE, OF_ALL_STREAMS, OPTIONS, RENAMED, is_read, of_stream, option
 from lpi_jax.errors import UserError
+from lpi_jax.methods.registry import METHODS
+from lpi_jax.options import chosen, flat
+from lpi_jax.train import optimizer
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a tuple"}
 
@@ -33,31 +36,31 @@ def intended() -> ConfigDict:
     return config
 
 
+def changed_by(name: str) -> dict[str, Any]:
+    """What a preset changes of `intended`, by dotted key: as the default method declares it."""
+    return METHODS[OPTIONS["method.name"].default].PRESETS[name]
+
+
 def released() -> ConfigDict:
-    """LPI as the authors' release computes it (spec section by section), without the defects that make it crash."""
+    """LPI as the authors' release computes it, without the defects that make it crash."""
     config = intended()
     config.preset = "released"
-    config.pixels = "imagenet"
-    config.prompt.depth = 1
-    config.loss.alignment = "released"
-    config.loss.task = "released"
-    config.routing.caption = "placeholders"
-    config.eval.transform = "random"
+    config.update_from_flattened_dict(changed_by("released"))
     return config
 
 
 def for_tiny_backbone(config: ConfigDict) -> None:
     """Sizes a preset for the bundled backbone: four layers a tower, eight prompts a layer."""
-    config.prompt.length = 8
-    config.prompt.layers = 4
-    config.prompt.depth = min(config.prompt.depth, 4)
+    config.method.length = 8
+    config.method.layers = 4
+    config.method.depth = min(config.method.depth, 4)
 
 
 def for_any_backbone(config: ConfigDict) -> None:
     """Lets the backbone decide how many prompts a layer and how many layers of them; CLIP ViT-B/16 takes 16 and 9."""
-    config.prompt.length = config.prompt.layers = 0
-    if config.prompt.depth > 1:
-        config.prompt.depth = 0
+    config.method.length = config.method.layers = 0
+    if config.method.depth > 1:
+        config.method.depth = 0
 
 
 PRESETS = {"intended": intended, "released": released}
@@ -93,12 +96,8 @@ def check(config: ConfigDict, given: Iterable[str] = ()) -> None:
     for key, usual in known.items():
         if not key.startswith(f"{FREE}."):
             _check_value(key, usual, values)
-    layers, depth = config.prompt.layers, config.prompt.depth
-    if layers and depth > layers:
-        raise UserError(
-            f"config.prompt.depth is {depth}, expected at most config.prompt.layers, {layers}; use"
-            f" --config.prompt.depth={layers} or --config.prompt.layers={depth}"
-        )
+    chosen(METHODS[config.method.name].Options, config.method)  # which checks what belongs together
+    chosen(optimizer.Options, config.train)
     scale = config.data.crop_scale
     if len(scale) != 2 or not all(isinstance(s, int | float) for s in scale) or not 0 < scale[0] <= scale[1] <= 1:
         raise UserError(f"config.data.crop_scale is {scale}, expected two numbers, 0 < smallest <= largest <= 1")
@@ -169,7 +168,9 @@ def _check_value(key: str, usual: Any, values: dict[str, Any]) -> None:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> UserError:
-    """The error for a dotted key that does not exist; it names the closest one that does."""
+    """The error for a dotted key that does not exist; it names the one it became, or the closest that does."""
+    if key in RENAMED:
+        return UserError(f"config.{key} is called config.{RENAMED[key]} now; use --config.{RENAMED[key]}=...")
     return UserError(f"config has no key {key!r}; the closest is {closest(key, known)!r}")
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
-from lpi_jax.config.options import OPTIONS, flat, is_read, option
+from lpi_jax.config.table import OPTIONS, RENAMED, is_read, option
 from lpi_jax.errors import UserError
+from lpi_jax.options import flat
 
 Record = Mapping[str, Any]  # config.json: "config", hashes of what the run was made from, "environment"
 
@@ -29,7 +30,7 @@ def configuration(record: Record, path: str | Path) -> ConfigDict:
     Raises:
       UserError: a key of another version, or values that no run could have used.
     """
-    values = flat(record["config"])
+    values = {RENAMED.get(key, key): value for key, value in flat(record["config"]).items()}
     tree = configs.intended().to_dict()
     tree["train"]["optimizer_args"] = {}
     if not _on_cpu(record):  # before there was the key, products were as fast as the device could make them

@@ -1,61 +1,151 @@
-"""The protocol between the continual loop and a method: at most six pure functions and two facts.
+"""The protocol between the continual loop and a method: pure functions on pytrees, and a few facts.
 
-The loop never looks inside a method's trees. To add a method, write one file that builds a `Method` and name it in
-`methods.build`.
+The loop, the step and the evaluation never look inside a method's trees. To add a method, write one file with its
+`Options` and a `build` that makes a `Method`, and name it in `lpi_jax.experiment.registry`.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lpi_jax.types import Tree
+from lpi_jax.types import Adapter, Tree
+
+PLAIN = -1  # the adapter id of the backbone without any method
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-class Prompts(NamedTuple):
-    """What enters the frozen towers: [depth, P, D] per modality, or None for the plain tower."""
+class Site(NamedTuple):
+    """Where prompts may enter a backbone: a stack of `layers` blocks of `width`, with `room` positions for prompts."""
 
-    visual: Array | None
-    textual: Array | None
-
-
-class Features(NamedTuple):
-    """What a batch became: image and text [B, E] float32, L2-normalised, row by row; logit_scale the factor itself."""
-
-    image: Array
-    text: Array
-    logit_scale: Array
+    layers: int
+    width: int
+    room: int
 
 
-class Finished(NamedTuple):
-    """What a method may know of the stream when a task begins.
+class TaskContext(NamedTuple):
+    """What a method may know of a task.
 
     Attributes:
-      trained: the finished tasks' trees, stacked on a leading axis of T finished tasks; None before the first.
-      similarity: [T + 1, T + 1] float32 cosines of the tasks' meanings; the last row is the task that begins.
+      number: from 0.
+      names: of all tasks so far, this one last.
+      meaning: [E] float32, L2-normalised features of what the task is about.
+      examples: how many training examples it has.
+      seed: of the run.
+      features: () -> by side the frozen queries [N, E] float32 of its training items; computed when called.
+      batches: (count) -> its first `count` training batches, on the devices, without replayed examples.
+      loss: (trainable, constants, batch) -> the problem's own loss under the method, a scalar.
     """
 
-    trained: Tree | None
-    similarity: np.ndarray
+    number: int
+    names: tuple[str, ...]
+    meaning: np.ndarray
+    examples: int
+    seed: int
+    features: Callable[[], Mapping[str, np.ndarray]]
+    batches: Callable[[int], Iterator[Tree]]
+    loss: Callable[[Tree, Tree, Tree], Array]
+
+
+class Assigned(NamedTuple):
+    """Which adapter each of N items gets.
+
+    Attributes:
+      ids: [N] int32, adapter ids; -1 is the plain backbone.
+      compared: [N] int32, with how many tasks the item has been compared; nearest: [N] float32, the best distance.
+    """
+
+    ids: np.ndarray
+    compared: np.ndarray
+    nearest: np.ndarray
+
+    @classmethod
+    def nowhere(cls, count: int) -> "Assigned":
+        """Items that have not been compared with any task yet."""
+        return cls(np.full(count, PLAIN, np.int32), np.zeros(count, np.int32), np.full(count, np.inf, np.float32))
+
+
+class Options:
+    """What the options of every method say of it; a method's own are a frozen dataclass that inherits this.
+
+    Attributes:
+      trains: whether tasks are trained at all. routes: whether items are sent to the task they seem to belong to.
+      keeps_tasks: whether every finished task's own tree stays in the memory, so that an earlier stage can be shown.
+    """
+
+    trains: ClassVar[bool] = True
+    routes: ClassVar[bool] = False
+    keeps_tasks: ClassVar[bool] = False
+
+
+Queries = Mapping[str, Array]
+Forward = Callable[[Adapter], Any]
+
+
+def stage(memory: Tree) -> int:
+    """The number of the stage that a sequential method's memory holds, its adapter id; -1 before the first task."""
+    return int(memory["stage"]) if memory else PLAIN
+
+
+def to_newest(memory: Tree, queries: Mapping[str, np.ndarray], known: Mapping[str, Assigned]) -> dict[str, Assigned]:
+    """Every item gets the adapter of the newest stage: how sequential methods assign. queries: by side [N, E]."""
+    newest = stage(memory)
+    return {
+        side: Assigned.nowhere(len(features))._replace(ids=np.full(len(features), newest, np.int32))
+        for side, features in queries.items()
+    }
 
 
 class Method(NamedTuple):
-    """A continual method as pure functions.
+    """A continual method as pure functions. `memory` is {} before the first task, and the method's own tree after it.
 
     Attributes:
-      name: as in the config.
-      placeholders: how many placeholder words stand before each caption for the text prompts to replace.
-      init: (key, finished) -> the new task's trainable tree; {} for a method that trains nothing.
-      context: (finished, capacity) -> a tree of constants for this task's losses, shaped by `capacity` alone, so that
-        one compiled step serves every task.
-      prompts: (trainable) -> Prompts for the towers.
-      losses: (trainable, context, features) -> weighted terms by name; their sum is minimised.
+      name: as in the config. options: what it was built from.
+      begin: (key, memory, frozen, task) -> (trainable, constants): what is trained, and what its losses compare it
+        with, in shapes fixed by a capacity, so that one compiled step serves every task. {} where nothing is trained.
+      adapt: (trainable, constants, frozen, queries) -> (Adapter, aux): how it enters the backbone, the same function in
+        training and in serving; queries: {} unless `wants_queries`, else by side [B, E] float32. aux is for `losses`.
+      finish: (memory, trainable, task) -> the memory with one more task. Arrays of host.
+      view: (memory, id) -> (trainable, constants) of an adapter id, for `adapt`.
+      losses: (trainable, constants, aux, outputs, batch, forward) -> what the method adds to the problem's losses:
+        weighted scalars by name. forward: an adapter -> the outputs that the same batch has under it.
+      assign: (memory, queries, known) -> by side the adapter ids of items from their queries [N, E]; known: what it
+        said of the same items under an earlier memory, or nothing.
+      reserve: by site, how many input positions are kept for prompts.
+      injection: how prompts of deeper layers meet what is there, add | replace.
+      wants_queries: whether `adapt` looks at queries.
+      replay: (memory) -> [M, 2] int32 rows (task, example) that come up again in later tasks' batches, as `replayed` of
+        each batch's rows.
+      check: (names of a stream's tasks) -> None; raises UserError where the method cannot learn them.
+      facts: (memory, names of its tasks) -> what the results tell of the method itself, JSON.
     """
 
     name: str
-    placeholders: int
-    init: Callable[[Array, Finished], Tree]
-    context: Callable[[Finished, int], Tree]
-    prompts: Callable[[Tree], Prompts]
-    losses: Callable[[Tree, Tree, Features], dict[str, Array]]
+    options: Options
+    begin: Callable[[Array, Tree, Tree, TaskContext], tuple[Tree, Tree]]
+    adapt: Callable[[Tree, Tree, Tree, Queries], tuple[Adapter, Any]]
+    finish: Callable[[Tree, Tree, TaskContext], Tree]
+    view: Callable[[Tree, int], tuple[Tree, Tree]]
+    losses: Callable[[Tree, Tree, Any, Any, Tree, Forward], dict[str, Array]] = lambda *_: {}
+    assign: Callable[[Tree, Mapping[str, np.ndarray], Mapping[str, Assigned]], dict[str, Assigned]] = to_newest
+    reserve: Mapping[str, int] = NOTHING
+    injection: str = "add"
+    wants_queries: bool = False
+    replay: Callable[[Tree], np.ndarray] = lambda memory: np.zeros((0, 2), np.int32)
+    replayed: int = 0
+    check: Callable[[Sequence[str]], None] = lambda names: None
+    facts: Callable[[Tree, tuple[str, ...]], dict[str, Any]] = lambda memory, names: {}
+
+
+def kept(tree: Tree) -> Tree:
+    """Host copies of a tree's arrays, for a memory."""
+    return jax.tree.map(np.asarray, tree)
+
+
+def apart(tree: Tree) -> Tree:
+    """Copies on the device: constants must not share buffers with a trainable tree, which the step donates."""
+    return jax.tree.map(jnp.array, tree)

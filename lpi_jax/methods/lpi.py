@@ -4,48 +4,113 @@ The equations are those of Low-rank Prompt Interaction (ACM MM 2024, arXiv 2501.
 {'factors': {...}} and, with `interaction`, {'factors': {...}, 'interaction': {'to_text': {...}, 'to_vision': {...}}}.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lpi_jax.losses import alignment_loss, retrieval_loss, task_loss
-from lpi_jax.methods.base import Features, Finished, Method, Prompts
-from lpi_jax.types import Tree
+from lpi_jax.errors import UserError
+from lpi_jax.losses import alignment_loss, task_loss
+from lpi_jax.methods import base, routing, similarity
+from lpi_jax.methods import memory as memories
+from lpi_jax.methods.base import Method, Site, TaskContext
+from lpi_jax.options import TRAINING, option
+from lpi_jax.parallel import processes
+from lpi_jax.types import Adapter, Tree
 
+CONTEXT_ENDS = 3  # positions of a context that are no prompt's: start, end, one word
 FACTOR_STD = 0.5
 INTERACTION_SHARE = 0.1
 LAYER_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
-class LPI:
-    """What distinguishes one LPI from another.
+class Options(base.Options):
+    """What distinguishes one LPI from another; the numbers are the method's own for CLIP ViT-B/16."""
 
-    Attributes:
-      vision_width, text_width: widths of the two towers (768 and 512 for CLIP ViT-B/16).
-      layers: prompt layers L that exist and take part in the losses.
-      depth: how many of them enter the towers (1: the input only, as the release does).
-      length: prompt tokens P. rank: r.
-      interaction: whether the two modalities' prompts are mixed before they are injected.
-      alignment, task: forms of the two losses; their weights; threshold: cosine above which tasks count as similar.
+    trains: ClassVar[bool] = True
+    routes: ClassVar[bool] = True
+    keeps_tasks: ClassVar[bool] = True
+
+    length: int = option(16, "prompts a layer; 0: what the backbone has room for, up to 16", least=0)
+    rank: int = option(4, "of the low-rank factors", least=1)
+    layers: int = option(9, "layers that have prompts; 0: as many as the backbone has, up to 9", least=0)
+    depth: int = option(9, "how many of these enter the towers; 0: all", least=0)
+    injection: str = option("add", "how deeper prompts meet what is there", choices=("add", "replace"))
+    interaction: bool = option(False, "whether the two modalities' factors interact")
+    alignment: str = option(
+        "cosine", "form of the loss between the modalities", choices=("released", "cosine"), reader=TRAINING
+    )
+    alignment_weight: float = option(0.1, "its weight", least=0, reader=TRAINING)
+    task: str = option("intended", "form of the loss between tasks", choices=("released", "intended"), reader=TRAINING)
+    task_weight: float = option(0.1, "its weight", least=0, reader=TRAINING)
+    threshold: float = option(0.4, "cosine above which two tasks count as similar", reader=TRAINING)
+    similarity: str = option(
+        "text",
+        "of tasks: text (by the frozen text tower), or a CSV table",
+        reader=TRAINING,
+        content="similarity",
+    )
+
+    def __post_init__(self) -> None:
+        if self.layers and self.depth > self.layers:
+            raise UserError(
+                f"config.method.depth is {self.depth}, expected at most config.method.layers, {self.layers}; use"
+                f" --config.method.depth={self.layers} or --config.method.layers={self.depth}"
+            )
+
+
+# The authors' release, as changes of dotted keys; without the defects that make it crash.
+PRESETS = {
+    "released": {
+        "pixels": "imagenet",
+        "method.depth": 1,
+        "method.alignment": "released",
+        "method.task": "released",
+        "routing.caption": "placeholders",
+        "eval.transform": "random",
+    }
+}
+
+
+def fitted(options: Options, sites: Mapping[str, Site]) -> Options:
+    """The options with a value for every size that is 0 because it follows from the backbone.
+
+    Length: the largest power of two up to the method's 16 that takes at most a third of the patches' number and a
+    quarter of the context. Layers: the method's 9, or what the smaller tower has. Depth: all of them. ViT-B/16 gets the
+    method's own numbers, the bundled backbone those of `config.for_tiny_backbone`.
+
+    Raises:
+      UserError: prompts that do not fit into the backbone.
     """
-
-    vision_width: int
-    text_width: int
-    layers: int = 9
-    depth: int = 9
-    length: int = 16
-    rank: int = 4
-    interaction: bool = False
-    alignment: Literal["released", "cosine"] = "cosine"
-    alignment_weight: float = 0.1
-    task: Literal["released", "intended"] = "intended"
-    task_weight: float = 0.1
-    threshold: float = 0.4
+    vision, text = sites["vision"], sites["text"]
+    blocks = min(vision.layers, text.layers)
+    room = max(1, min(16, vision.room // 3, (text.room + CONTEXT_ENDS) // 4))
+    layers = options.layers or max(min(9, blocks), options.depth)
+    fit = replace(
+        options,
+        length=options.length or 1 << (room.bit_length() - 1),
+        layers=layers,
+        depth=options.depth or min(layers, blocks),
+    )
+    for name, site in (("vision", vision), ("text", text)):
+        if fit.depth > site.layers:
+            raise UserError(
+                f"config.method.depth is {fit.depth}, but the {name} tower has {site.layers} layers; use"
+                f" --config.method.depth={blocks}, or --config.method.depth=0 for as many as there are"
+            )
+    if fit.length > min(vision.room, text.room):
+        raise UserError(
+            f"config.method.length is {fit.length}, too long for a context of {text.room + CONTEXT_ENDS} tokens"
+            f" and {vision.room} patches; use --config.method.length={min(text.room, vision.room)} or"
+            " less, or --config.method.length=0 to have it chosen"
+        )
+    return fit
 
 
 def expand(factors: dict[str, Array]) -> tuple[Array, Array]:
@@ -97,16 +162,20 @@ def interact(maps: dict[str, dict[str, Array]], visual: Array, textual: Array) -
     return mixed(visual, textual, maps["to_vision"]), mixed(textual, visual, maps["to_text"])
 
 
-def init(options: LPI, key: Array) -> Tree:
-    """A new task's trainable tree, every number drawn from N(0, 0.5^2); 5,284 numbers at CLIP ViT-B/16's defaults."""
-    o = options
+def init(options: Options, sites: Mapping[str, Site], key: Array) -> Tree:
+    """A new task's trainable tree, every number drawn from N(0, 0.5^2); 5,284 numbers at CLIP ViT-B/16's defaults.
+
+    Args:
+      options: with every size (`fitted`).
+    """
+    o, vision_width, text_width = options, sites["vision"].width, sites["text"].width
     shapes: Tree = {
         "factors": {
             "layer": (o.layers, o.rank),
             "token_visual": (o.length, o.rank),
             "token_textual": (o.length, o.rank),
-            "width_visual": (o.vision_width, o.rank),
-            "width_textual": (o.text_width, o.rank),
+            "width_visual": (vision_width, o.rank),
+            "width_textual": (text_width, o.rank),
         }
     }
     if o.interaction:
@@ -115,8 +184,8 @@ def init(options: LPI, key: Array) -> Tree:
             return {"layer": (o.layers, o.rank), "source": (source + 1, o.rank), "target": (target, o.rank)}
 
         shapes["interaction"] = {
-            "to_text": maps(o.vision_width, o.text_width),
-            "to_vision": maps(o.text_width, o.vision_width),
+            "to_text": maps(vision_width, text_width),
+            "to_vision": maps(text_width, vision_width),
         }
     leaves, treedef = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
     keys = jax.random.split(key, len(leaves))
@@ -125,58 +194,76 @@ def init(options: LPI, key: Array) -> Tree:
     )
 
 
-def lpi(options: LPI) -> Method:
-    """LPI as the loop sees it."""
+def context(options: Options, one: Tree, finished: Tree, similarity: np.ndarray) -> Tree:
+    """What a new task's losses compare it with: the finished tasks' prompts and similarities, padded to a capacity.
 
-    def context(finished: Finished, capacity: int) -> Tree:
-        """The finished tasks' prompts and similarities, padded to `capacity` tasks; the new task's slot is empty."""
-        count = len(finished.similarity) - 1
-        one = jax.eval_shape(lambda: init(options, jax.random.key(0)))["factors"]
-        # Padded on the host before anything is computed: one shape, one compilation.
-        factors = jax.tree.map(lambda leaf: np.zeros((capacity, *leaf.shape), np.float32), one)
-        for name, rows in factors.items() if count else ():
-            rows[:count] = finished.trained["factors"][name]
-        similarity = np.zeros((capacity, capacity), np.float32)
-        similarity[: count + 1, : count + 1] = finished.similarity
-        visual, textual = _expand(factors)
-        return {
-            "visual": visual,
-            "textual": textual,
-            "similarity": jnp.asarray(similarity),
-            "current": jnp.int32(count),
-        }
+    Args:
+      one: the shapes of one task's factors. finished: the factors of T finished tasks, leaves [T, ...], or {}.
+      similarity: [T + 1, T + 1] float32 cosines of the tasks' meanings, the new one last.
 
-    def losses(trainable: Tree, context: Tree, features: Features) -> dict[str, Array]:
-        # The losses compare the prompts as they are expanded: an interaction normalises them only for the towers.
-        visual, textual = expand(trainable["factors"])
-        current = context["current"]
-        index = jnp.arange(len(context["similarity"]))
+    Returns:
+      visual [C, L, P, Dv], textual [C, L, P, Dx], similarity [C, C] float32; current: T, the new task's empty row.
+    """
+    count = len(similarity) - 1
+    capacity = memories.capacity(count + 1)
+    # Padded on the host before anything is computed: one shape, one compilation.
+    factors = jax.tree.map(lambda leaf: np.zeros((capacity, *leaf.shape), np.float32), one)
+    for name, rows in factors.items() if count else ():
+        rows[:count] = finished[name]
+    padded = np.zeros((capacity, capacity), np.float32)
+    padded[: count + 1, : count + 1] = similarity
+    visual, textual = _expand(factors)
+    return {"visual": visual, "textual": textual, "similarity": jnp.asarray(padded), "current": jnp.int32(count)}
 
-        def distance(finished: Array, own: Array) -> Array:
-            stacked = jnp.where((index == current)[:, None, None, None], own, finished)
-            return task_loss(stacked, context["similarity"], options.task, options.threshold, seen=index <= current)
 
-        terms = {
-            "retrieval": retrieval_loss(features.image, features.text, features.logit_scale),
-            "align": options.alignment_weight * alignment_loss(visual, textual, options.alignment),
-        }
-        apart = (distance(context["visual"], visual) + distance(context["textual"], textual)) / 2
-        terms["task"] = options.task_weight * jnp.where(current > 0, apart, 0.0)
-        return terms
+def prompts(options: Options, trainable: Tree) -> dict[str, Array]:
+    """By site the prompts that enter the towers, [depth, P, D]."""
+    visual, textual = expand(trainable["factors"])
+    if "interaction" in trainable:
+        visual, textual = interact(trainable["interaction"], visual, textual)
+    return {"vision": visual[: options.depth], "text": textual[: options.depth]}
 
-    def prompts(trainable: Tree) -> Prompts:
-        visual, textual = expand(trainable["factors"])
-        if "interaction" in trainable:
-            visual, textual = interact(trainable["interaction"], visual, textual)
-        return Prompts(visual[: options.depth], textual[: options.depth])
+
+def losses(options: Options, trainable: Tree, constants: Tree) -> dict[str, Array]:
+    """The weighted alignment loss, and the task loss from the second task on."""
+    # The losses compare the prompts as they are expanded: an interaction normalises them only for the towers.
+    visual, textual = expand(trainable["factors"])
+    current = constants["current"]
+    index = jnp.arange(len(constants["similarity"]))
+
+    def distance(finished: Array, own: Array) -> Array:
+        stacked = jnp.where((index == current)[:, None, None, None], own, finished)
+        return task_loss(stacked, constants["similarity"], options.task, options.threshold, seen=index <= current)
+
+    align = options.alignment_weight * alignment_loss(visual, textual, options.alignment)
+    apart = (distance(constants["visual"], visual) + distance(constants["textual"], textual)) / 2
+    return {"align": align, "task": options.task_weight * jnp.where(current > 0, apart, 0.0)}
+
+
+def build(options: Options, sites: Mapping[str, Site], router: routing.Options) -> Method:
+    """LPI as the loop sees it. Raises UserError for prompts that do not fit into the backbone."""
+    options = fitted(options, sites)
+
+    def begin(key: Array, memory: Tree, frozen: Tree, task: TaskContext) -> tuple[Tree, Tree]:
+        meanings = np.concatenate([*([memory["descriptions"]] if memory else []), task.meaning[None]])
+        similar = processes.copied(similarity.of_tasks(meanings, task.names, options.similarity))
+        one = jax.eval_shape(lambda: init(options, sites, jax.random.key(0)))["factors"]
+        finished = memory["trained"]["factors"] if memory else {}
+        return init(options, sites, key), context(options, one, finished, similar)
 
     return Method(
         name="lpi",
-        placeholders=options.length,
-        init=lambda key, finished: init(options, key),
-        context=context,
-        prompts=prompts,
-        losses=losses,
+        options=options,
+        begin=begin,
+        adapt=lambda trainable, constants, frozen, queries: (Adapter(frozen, prompts(options, trainable)), None),
+        finish=lambda memory, trainable, task: routing.remembered(memory, trainable, task, router),
+        view=lambda memory, task: (memories.row(memory["trained"], task), {}),
+        losses=lambda trainable, constants, *_: losses(options, trainable, constants),
+        assign=routing.nearest,
+        reserve={"vision": options.length, "text": options.length},
+        injection=options.injection,
+        check=partial(similarity.check, source=options.similarity),
+        facts=partial(similarity.facts, source=options.similarity),
     )
 
 

@@ -1,6 +1,4 @@
-"""What outlives a task: one growing record in which a finished task is immutable."""
-
-from dataclasses import dataclass
+"""A memory that grows by one row a task: finished tasks' trees, stacked, each immutable."""
 
 import jax
 import numpy as np
@@ -8,68 +6,30 @@ import numpy as np
 from lpi_jax.types import Tree
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Stacked over the T finished tasks; empty arrays (T = 0) and `trained` None before the first.
+def appended(memory: Tree, row: Tree) -> Tree:
+    """The memory with one more task; the earlier ones' bits are untouched.
 
-    Attributes:
-      names: of the tasks, in the order of their arrival.
-      trained: the method's trees, every leaf [T, ...].
-      image_centres, text_centres: [T, K, E] float32, k-means centres of the training items' frozen features.
-      descriptions: [T, E] float32, L2-normalised text features of the tasks' descriptions.
+    Args:
+      memory: every leaf [T, ...], or {} before the first task. row: one task's tree, every leaf [...].
+
+    Returns:
+      Every leaf [T + 1, ...], host arrays.
     """
-
-    names: tuple[str, ...]
-    trained: Tree | None
-    image_centres: np.ndarray
-    text_centres: np.ndarray
-    descriptions: np.ndarray
-
-    @property
-    def count(self) -> int:
-        """T, the number of finished tasks."""
-        return len(self.names)
-
-    def trained_of(self, task: int) -> Tree:
-        """One finished task's tree."""
-        return jax.tree.map(lambda leaf: leaf[task], self.trained)
-
-    def arrays(self) -> dict[str, Tree]:
-        """All but the names, as a tree of arrays."""
-        return {
-            "trained": self.trained,
-            "image_centres": self.image_centres,
-            "text_centres": self.text_centres,
-            "descriptions": self.descriptions,
-        }
+    own = jax.tree.map(lambda leaf: np.asarray(leaf)[None], row)
+    return jax.tree.map(lambda rows, new: np.concatenate([rows, new]), memory, own) if memory else own
 
 
-def empty(centres: int, embed_dim: int) -> Memory:
-    """The memory before the first task: K = `centres`, E = `embed_dim`."""
-    nowhere = np.zeros((0, centres, embed_dim), np.float32)
-    return Memory((), None, nowhere, nowhere, np.zeros((0, embed_dim), np.float32))
+def row(memory: Tree, task: int) -> Tree:
+    """One task's tree, every leaf [...], from a memory whose leaves are [T, ...]."""
+    return jax.tree.map(lambda leaf: leaf[task], memory)
 
 
-def remember(
-    memory: Memory,
-    name: str,
-    trained: Tree,
-    image_centres: np.ndarray,
-    text_centres: np.ndarray,
-    description: np.ndarray,
-) -> Memory:
-    """A new memory that ends with one more task; the earlier ones' bits are untouched."""
-    own = jax.tree.map(lambda leaf: np.asarray(leaf)[None], trained)
-    stacked = own if memory.trained is None else jax.tree.map(lambda a, b: np.concatenate([a, b]), memory.trained, own)
-    return Memory(
-        (*memory.names, name),
-        stacked,
-        np.concatenate([memory.image_centres, image_centres[None]]),
-        np.concatenate([memory.text_centres, text_centres[None]]),
-        np.concatenate([memory.descriptions, description[None]]),
-    )
+def count(memory: Tree) -> int:
+    """T, the number of finished tasks in a memory whose leaves are [T, ...]."""
+    leaves = jax.tree.leaves(memory)
+    return len(leaves[0]) if leaves else 0
 
 
 def capacity(tasks: int) -> int:
-    """Room for so many tasks in a method's constants: grows in doublings, so that few steps are ever compiled."""
+    """Room for so many tasks in arrays whose shape must not change: grows in doublings, so that little is compiled."""
     return max(16, 1 << (tasks - 1).bit_length())

@@ -1,9 +1,21 @@
 """Which task does an unseen item belong to? Centres per task from frozen features, nearest centre in L1.
 
 Plain NumPy on the host: it is exact, the same on any number of devices, and small beside the towers.
+
+A memory of a method that routes has, beside what it trained, `SIDE_centres` [T, K, E] for every side of the queries and
+`descriptions` [T, E], float32.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
+
+from lpi_jax.methods import memory as memories
+from lpi_jax.methods.base import Assigned, TaskContext
+from lpi_jax.options import ROUTING, ROUTING_PROMPTS, option
+from lpi_jax.parallel import processes
+from lpi_jax.types import Tree
 
 RESTARTS = 10  # at most; fewer where AGREEING of them end at the same, best centres
 AGREEING = 3
@@ -11,6 +23,61 @@ RESTART_POINTS = 20_000  # restarts look at so many points; the best of them goe
 ITERATIONS = 100
 CHUNK = 2048
 _SAME = 1e-9  # relative difference of two sums of squares that are one, but for the order of the sums
+_CENTRES = "_centres"  # behind a side's name
+
+
+@dataclass(frozen=True)
+class Options:
+    """Section `routing`."""
+
+    centres: int = option(5, "centres a task and modality", least=1, reader=ROUTING)
+    caption: str = option(
+        "plain",
+        "captions are routed as they are, or with placeholders in front",
+        choices=("plain", "placeholders"),
+        reader=ROUTING_PROMPTS,
+    )
+
+
+def remembered(memory: Tree, trained: Tree, task: TaskContext, options: Options) -> Tree:
+    """The memory with one more task: its trained tree, its centres, and what it is about.
+
+    Args:
+      memory: {} or `trained` (leaves [T, ...]), `SIDE_centres`, `descriptions`. trained: the task's tree.
+    """
+    features = task.features()
+    # The first process's centres: another processor may round otherwise.
+    centres = processes.copied({side: kmeans(rows, options.centres, task.seed) for side, rows in features.items()})
+    new = {f"{side}{_CENTRES}": rows for side, rows in centres.items()}
+    return memories.appended(memory, {"trained": trained, **new, "descriptions": task.meaning})
+
+
+def nearest(memory: Tree, queries: Mapping[str, np.ndarray], known: Mapping[str, Assigned]) -> dict[str, Assigned]:
+    """The task with the nearest centre for every item, sides apart; of equally near tasks the earliest.
+
+    A finished task's centres never change, so an item is compared only with tasks that it has not met yet.
+
+    Args:
+      memory: from `remembered`. queries: by side [N, E] float32, made without prompts.
+      known: what this function said of the same items before, under a memory with fewer tasks.
+    """
+    return {
+        side: _nearest(memory.get(f"{side}{_CENTRES}", ()), features, known.get(side))
+        for side, features in queries.items()
+    }
+
+
+def _nearest(centres: np.ndarray, features: np.ndarray, known: Assigned | None) -> Assigned:
+    ids, compared, best = (part.copy() for part in known or Assigned.nowhere(len(features)))
+    for task in range(len(centres)):
+        fresh = np.flatnonzero(compared == task)
+        # The first process's: another processor may round otherwise, and all must encode the same items.
+        measured = processes.copied(distances(features[fresh], centres[task]))
+        closer = measured < best[fresh]  # strictly: of equally near tasks the earliest
+        best[fresh] = np.where(closer, measured, best[fresh])
+        ids[fresh[closer]] = task
+        compared[fresh] = task + 1
+    return Assigned(ids, compared, best)
 
 
 def kmeans(features: np.ndarray, k: int, seed: int) -> np.ndarray:
@@ -58,18 +125,6 @@ def distances(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
         np.abs(features[i : i + CHUNK, None, :] - centres[None]).sum(-1).min(1) for i in range(0, len(features), CHUNK)
     ]
     return np.concatenate(chunks).astype(np.float32) if chunks else np.zeros(0, np.float32)
-
-
-def route(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """The task of each item: the one that owns the nearest centre; of equally near tasks the earliest.
-
-    Args:
-      features: [N, E] float32, made without prompts. centres: [T, K, E] float32.
-
-    Returns:
-      [N] int32 task indices.
-    """
-    return np.stack([distances(features, own) for own in centres], 1).argmin(1).astype(np.int32)
 
 
 class _Points:

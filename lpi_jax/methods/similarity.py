@@ -4,10 +4,12 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lpi_jax.errors import UserError
+from lpi_jax.types import Tree
 
 
 def cosines(descriptions: np.ndarray) -> np.ndarray:
@@ -46,3 +48,23 @@ def fingerprint(path: str | Path) -> str:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(f"similarity table {path} cannot be read: {error.strerror}") from error
+
+
+def of_tasks(descriptions: np.ndarray, names: Sequence[str], source: str) -> np.ndarray:
+    """[T, T] float32 cosines of the meanings of tasks.
+
+    Args:
+      descriptions: [T, E] float32, L2-normalised. names: of the T tasks. source: "text", or a table's path.
+    """
+    return cosines(descriptions) if source == "text" else from_table(source, names)
+
+
+def check(names: Sequence[str], source: str) -> None:
+    """Raises UserError unless the table of similarities, if there is one, can be read and knows every task."""
+    if source != "text":
+        from_table(source, names)
+
+
+def facts(memory: Tree, names: Sequence[str], source: str = "text") -> dict[str, Any]:
+    """What the results tell: how alike the finished tasks are."""
+    return {"similarity": of_tasks(memory["descriptions"], names, source).tolist()}

@@ -134,5 +134,9 @@ def trim(token_ids: np.ndarray) -> np.ndarray:
 
     n is the longest caption with its EOT, rounded up to one of TRIM_LENGTHS, and at most N.
     """
-    longest = int(token_ids.argmax(axis=1).max(initial=0)) + 1
+    return trim_to(token_ids, int(token_ids.argmax(axis=1).max(initial=0)) + 1)
+
+
+def trim_to(token_ids: np.ndarray, longest: int) -> np.ndarray:
+    """A view [B, n] of ids [B, N]: n is `longest`, rounded up to one of TRIM_LENGTHS, and at most N."""
     return token_ids[:, : next((n for n in TRIM_LENGTHS if n >= longest), token_ids.shape[1])]

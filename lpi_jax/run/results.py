@@ -1,81 +1,51 @@
 """results.json: the matrices and averages, with everything a reader needs to compare them with others'."""
 
 import resource
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
+import numpy as np
 
-from lpi_jax.data import loader
-from lpi_jax.data.stream import Stream
-from lpi_jax.experiment import assemble
-from lpi_jax.methods.memory import Memory
-from lpi_jax.problems.retrieval import evaluate
-from lpi_jax.run import learn
+from lpi_jax import metrics
+from lpi_jax.data import batches
+from lpi_jax.experiment import checks
+from lpi_jax.experiment.experiment import Experiment
+from lpi_jax.experiment.progress import Progress
+from lpi_jax.problems.base import Metric
 
-
-@dataclass
-class Progress:
-    """What the finished tasks left; a boundary checkpoint holds all of it.
-
-    Attributes:
-      memory: prompts, centres and descriptions. stages: what was measured after each task.
-      seconds: spent on each task, by kind of work. cut: captions of finished tasks that are longer than the context.
-    """
-
-    memory: Memory
-    stages: list[dict[str, Any]] = field(default_factory=list)
-    seconds: list[dict[str, float]] = field(default_factory=list)
-    cut: int = 0
-
-    def measured(self, stage: dict[str, Any]) -> None:
-        """One more stage. Only the newest keeps where items were routed to: a matrix for each would grow with T³."""
-        for earlier in self.stages:
-            earlier.pop("confusion", None)
-        self.stages.append(stage)
+SCHEMA = 2
+Stage = dict[str, Any]  # what was measured after a task (`continual.measure`)
 
 
-def summarise(
-    config: ConfigDict, system: assemble.System, stream: Stream, steps: list[int], progress: Progress
-) -> dict[str, Any]:
+def summarise(experiment: Experiment, steps: Sequence[int], progress: Progress) -> dict[str, Any]:
     """The results so far; everything but `seconds` and `peak_memory_mb` is a function of the configuration.
 
     Args:
       steps: of training, per task.
     """
-    memory = progress.memory
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(memory.trained))
-    oracle, asks = config.task_id == "oracle", config.routing.caption == "placeholders"
+    config, stream, method, problem = experiment.config, experiment.stream, experiment.method, experiment.problem
     return {
-        "method": config.method,
+        "schema": SCHEMA,
+        "problem": problem.name,
+        "method": method.name,
+        "label": label(experiment),
         "preset": config.preset,
-        "task_id": config.task_id,
+        "trains": method.options.trains,
+        "routed": experiment.routed,
+        "protocol": problem.protocol(experiment.routed),
         "precision": {"towers": config.dtype, "products": config.matmul_precision},
         "stream": {"name": stream.name, "sha256": stream.fingerprint, "notes": dict(stream.notes)},
-        "tasks": list(memory.names),
-        "tasks_to_come": [task.name for task in stream.tasks[memory.count :]],
-        "protocol": evaluate.protocol(config.eval.gallery, oracle, config.eval.transform, asks),
-        **evaluate.report(progress.stages),
-        "similarity": learn.task_similarity(config, system, memory).tolist(),
-        "parameters": {
-            "per_task": numbers // memory.count,
-            "trained": numbers,
-            "backbone": sum(leaf.size for leaf in jax.tree.leaves(system.backbone)),
-            "backbone_source": config.backbone,
-            "backbone_sha256": system.sha256,
-            "backbone_assumed": system.model.config.assumed,
-        },
+        "tasks": list(progress.names),
+        "tasks_to_come": [task.name for task in stream.tasks[progress.count :]],
+        "metrics": {metric.name: _metric(metric, progress.stages) for metric in problem.metrics},
+        "routing": _routing(problem.sides, progress.stages),
+        "items": _items(experiment),
+        **method.facts(progress.memory, progress.names),
+        "parameters": _parameters(experiment, progress),
         "counts": {
-            "train_pictures": [len(task.train) for task in stream.tasks],
-            "train_captions": [len(task.train.pairs) for task in stream.tasks],
-            "val_pictures": [len(task.val) for task in stream.tasks],
-            "val_captions": [len(task.val.pairs) for task in stream.tasks],
-            "steps": steps,
-            "captions_left_out_per_epoch": [
-                loader.dropped_per_epoch(len(task.train.pairs), config.train.batch) if own else 0
-                for task, own in zip(stream.tasks, steps, strict=True)
-            ],
+            "steps": list(steps),
+            "examples_left_out_per_epoch": _left_out(experiment, steps),
             "captions_cut": progress.cut,
             "skipped": dict(stream.skipped),
         },
@@ -84,27 +54,127 @@ def summarise(
     }
 
 
+def label(experiment: Experiment) -> str:
+    """What tables call the run."""
+    name = experiment.method.name
+    if not experiment.method.options.trains:
+        return name.replace("_", "-")
+    told = ", task known" if experiment.routed == "given" else ""
+    return f"{name.upper()} {experiment.config.preset}{told}"
+
+
+def _metric(metric: Metric, stages: Sequence[Stage]) -> dict[str, Any]:
+    """Matrix and averages of one metric, with the frozen backbone's and a guess's on the same items."""
+
+    def matrix_of(kind: str) -> np.ndarray:
+        return _matrix([stage[kind][metric.name] for stage in stages])
+
+    values, frozen = matrix_of("values"), matrix_of("frozen")
+    before = np.array([stage["arrival"][metric.name][-1] for stage in stages])
+    untouched, sign = np.diagonal(frozen), 1 if metric.higher_is_better else -1
+    described = metric._asdict()
+    del described["name"]
+    numbers = {
+        **described,
+        "matrix": _rows(values),
+        "before_learning": before.tolist(),
+        **metrics.summary(values, metric.higher_is_better),
+        "forward_transfer": metrics.forward_transfer(sign * before, sign * untouched),
+        "zero_shot_retention": metrics.zero_shot_retention(before, untouched),
+        "frozen": {"matrix": _rows(frozen), **metrics.summary(frozen, metric.higher_is_better)},
+    }
+    if all(metric.name in stage["chance"] for stage in stages):
+        chance = matrix_of("chance")
+        numbers["chance"] = {
+            "matrix": _rows(chance),
+            "incremental_average": metrics.incremental_average(chance),
+            "final_average": metrics.final_average(chance),
+        }
+    return numbers
+
+
+def _routing(sides: Mapping[str, str], stages: Sequence[Stage]) -> dict[str, Any]:
+    """By side how many items were sent to their own task, and where those of the newest stage were sent."""
+    last = stages[-1]["routing"]
+    return {
+        side: {
+            "label": sides[side],
+            "matrix": [stage["routing"][side]["accuracy"] for stage in stages],
+            "final_average": float(np.mean(last[side]["accuracy"])),
+            **({"confusion": last[side]["confusion"]} if "confusion" in last[side] else {}),
+        }
+        for side in last
+    }
+
+
+def _items(experiment: Experiment) -> dict[str, Any]:
+    """By side the number of training and validation items of each task of the stream."""
+    problem, tasks = experiment.problem, experiment.stream.tasks
+    train, val = (
+        [problem.items(split) for split in splits] for splits in zip(*((t.train, t.val) for t in tasks), strict=True)
+    )
+    return {
+        side: {"label": name, "train": [counts[side] for counts in train], "val": [counts[side] for counts in val]}
+        for side, name in problem.sides.items()
+    }
+
+
+def _parameters(experiment: Experiment, progress: Progress) -> dict[str, Any]:
+    trained = sum(leaf.size for leaf in jax.tree.leaves(progress.memory.get("trained", {})))
+    return {
+        "per_task": trained // progress.count,
+        "trained": trained,
+        "backbone": sum(leaf.size for leaf in jax.tree.leaves(experiment.backbone.params)),
+        "backbone_source": experiment.config.backbone,
+        "backbone_sha256": experiment.backbone.hashes["backbone"],
+        "backbone_assumed": experiment.backbone.assumed,
+    }
+
+
+def _left_out(experiment: Experiment, steps: Sequence[int]) -> list[int]:
+    """Per task the examples that an epoch leaves out because they do not fill a batch."""
+    training, method = experiment.training, experiment.method
+    return [
+        batches.dropped_per_epoch(experiment.problem.examples(task.train), checks.own_rows(training, method, number))
+        if count
+        else 0
+        for number, (task, count) in enumerate(zip(experiment.stream.tasks, steps, strict=True))
+    ]
+
+
+def _matrix(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    """[T, T] float64, R[s][t]; NaN for t > s."""
+    matrix = np.full((len(rows), len(rows)), np.nan)
+    for s, row in enumerate(rows):
+        matrix[s, : s + 1] = row
+    return matrix
+
+
+def _rows(matrix: np.ndarray) -> list[list[float]]:
+    return [row[: s + 1].tolist() for s, row in enumerate(matrix)]
+
+
 def scalars(results: dict[str, Any]) -> dict[str, float]:
     """The final averages by name, for curves over the stages."""
-    recall = results["recall"]
-    return {f"eval/{d}/R@{k}": recall[d][k]["final_average"] for d in recall for k in recall[d]}
+    return {f"eval/{name}": metric["final_average"] for name, metric in results["metrics"].items()}
+
+
+def headlines(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The first metric of every group."""
+    first: dict[str, dict[str, Any]] = {}
+    for metric in results["metrics"].values():
+        first.setdefault(metric["group"], metric)
+    return list(first.values())
 
 
 def line(results: dict[str, Any]) -> str:
     """One line that says how the run stands after a task; routing only where it decides anything."""
-    recall, frozen, routed = results["recall"], results["zero_shot"], results["routing_accuracy"]
-    routing = (
-        f"; routed right: images {routed['image']['final_average']:.1f} %,"
-        f" captions {routed['text']['final_average']:.1f} %"
+    told = ", ".join(
+        f"{metric['group']} {metric['final_average']:.1f} {metric['unit']}"
+        f" (zero-shot {metric['frozen']['final_average']:.1f})"
+        for metric in headlines(results)
     )
-    if results["method"] == "zero_shot":
-        routing = ""
-    elif results["task_id"] == "oracle":
-        routing = "; tasks given"
-    return (
-        f"after {results['tasks'][-1]}: R@1"
-        f" image to text {recall['image_to_text']['1']['final_average']:.1f} %"
-        f" (zero-shot {frozen['image_to_text']['1']['final_average']:.1f}),"
-        f" text to image {recall['text_to_image']['1']['final_average']:.1f} %"
-        f" (zero-shot {frozen['text_to_image']['1']['final_average']:.1f}){routing}"
-    )
+    labels = {metric["label"] for metric in headlines(results)}
+    routed = ", ".join(f"{side['label']} {side['final_average']:.1f} %" for side in results["routing"].values())
+    routing = {"inferred": f"; routed right: {routed}", "given": "; tasks given"}.get(results["routed"], "")
+    return f"after {results['tasks'][-1]}: {'/'.join(sorted(labels))} {told}{routing}"

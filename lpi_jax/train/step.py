@@ -1,24 +1,18 @@
-"""One task: the optimiser, the jitted step, and the epochs. Only the method's tree is differentiated."""
+"""The jitted step, and the steps of one task. It knows no model: problem and method are functions on pytrees."""
 
-import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from lpi_jax.data.loader import Batch
-from lpi_jax.data.transforms import normalise
-from lpi_jax.errors import UserError, reason
-from lpi_jax.methods.base import Features, Method
-from lpi_jax.models.clip import CLIP
+from lpi_jax.methods.base import Method
 from lpi_jax.parallel import mesh as meshes
-from lpi_jax.types import Tree
+from lpi_jax.types import Adapter, Tree
 
 
 class TrainState(NamedTuple):
@@ -29,92 +23,47 @@ class TrainState(NamedTuple):
     step: Array
 
 
-Step = Callable[[TrainState, Tree, Tree, Array, Array, Array], tuple[TrainState, dict[str, Array]]]
+class Step(NamedTuple):
+    """One step as one object.
 
-
-def make_optimizer(name: str, arguments: Mapping[str, Any]) -> optax.GradientTransformation:
-    """An optimiser whose updates are still to be multiplied by the learning rate (the step does it).
-
-    `sgd` is PyTorch's: weight decay is added to the gradient before the momentum. Any other name is optax's own, built
-    with a learning rate of 1 and `arguments`.
-
-    Raises:
-      UserError: no such optimiser, or it does not take these arguments.
+    Attributes:
+      run: jitted (state, frozen, constants, batch, key, lr) -> (state, loss terms by name). `state` is donated; the
+        frozen tree is an argument, neither constant nor differentiated; the batch is split over the mesh, and the
+        losses see the whole of it. key: of the task; the step's own is made from it and the number of the step.
+      optimizer: makes the state before a task. mesh: the devices.
     """
-    build = _pytorch_sgd if name == "sgd" else getattr(optax, name, None)
-    if not callable(build):
-        raise UserError(f"config.train.optimizer is {name!r}, expected 'sgd' or the name of an optax optimiser")
-    try:
-        optimizer = build(**({} if name == "sgd" else {"learning_rate": 1.0}), **arguments)
-        if not isinstance(optimizer, optax.GradientTransformation):
-            raise UserError(f"config.train.optimizer is {name!r}, which is not an optimiser of optax")
-        # Most optimisers look at their arguments only when they are used: tried here, on one number, without computing.
-        jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(()))
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"config.train.optimizer_args do not fit optimiser {name!r}: {reason(error)}{_remedy(build, arguments)}"
-        ) from error
-    return optimizer
+
+    run: Callable[[TrainState, Tree, Tree, Tree, Array, Array], tuple[TrainState, dict[str, Array]]]
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+
+    def start(self, trainable: Tree) -> TrainState:
+        """The state before the first step of a task: a fresh optimiser, step 0, on every device."""
+        state = TrainState(trainable, self.optimizer.init(trainable), jnp.zeros((), jnp.int32))
+        return meshes.put_replicated(state, self.mesh)
 
 
-def _remedy(build: Callable, arguments: Mapping[str, Any]) -> str:
-    """What to give instead of arguments that the optimiser does not have; "" where it has them all."""
-    known = [name for name in inspect.signature(build).parameters if name != "learning_rate"]
-    left = {name: value for name, value in arguments.items() if name in known}
-    if len(left) == len(arguments):
-        return ""
-    return f'; it takes {", ".join(known)}: use --config.train.optimizer_args="{left}"'
+def make_step(problem: Any, method: Method, optimizer: optax.GradientTransformation, mesh: Mesh) -> Step:
+    """The one step of a run: queries if wanted -> adapt -> forward -> losses -> update of the trainable tree alone.
 
-
-def _pytorch_sgd(momentum: float = 0.0, weight_decay: float = 0.0) -> optax.GradientTransformation:
-    return optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(momentum), optax.scale(-1.0))
-
-
-def learning_rate(peak: float, schedule: str, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
-    """Step number -> learning rate: `cosine` falls per epoch e, peak * (1 + cos(pi e / epochs)) / 2; or `constant`."""
-    if schedule == "constant":
-        return lambda step: peak
-    if schedule == "cosine":
-        return lambda step: peak * 0.5 * (1.0 + float(np.cos(np.pi * (step // steps_per_epoch) / epochs)))
-    raise UserError(f"config.train.schedule is {schedule!r}, expected 'cosine' or 'constant'")
-
-
-def start(trainable: Tree, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """The state before the first step of a task: a fresh optimiser, step 0, on every device."""
-    state = TrainState(trainable, optimizer.init(trainable), jnp.zeros((), jnp.int32))
-    return meshes.put_replicated(state, mesh)
-
-
-def make_step(
-    model: CLIP,
-    method: Method,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-) -> Step:
-    """The one jitted step of a run.
-
-    (state, backbone, context, images [B, S, S, 3] uint8, token_ids [B, N] int32, lr float32 scalar)
-    -> (state, loss terms). `state` is donated; the backbone is an argument, neither constant nor differentiated; the
-    batch is split over the mesh, and the losses see the whole of it.
+    Args:
+      problem: has `forward`, `losses` and `queries` (`lpi_jax.problems.base.Problem`).
     """
 
     def step(
-        state: TrainState, backbone: Tree, context: Tree, images: Array, token_ids: Array, lr: Array
+        state: TrainState, frozen: Tree, constants: Tree, batch: Tree, key: Array, lr: Array
     ) -> tuple[TrainState, dict[str, Array]]:
-        pixels = normalise(images, mean, std)
+        key = jax.random.fold_in(key, state.step)
+        queries = problem.queries(frozen, batch) if method.wants_queries else {}
 
         def loss(trainable: Tree) -> tuple[Array, dict[str, Array]]:
-            prompts = method.prompts(trainable)
-            features = Features(
-                model.apply({"params": backbone}, pixels, prompts.visual, method="encode_image"),
-                model.apply({"params": backbone}, token_ids, prompts.textual, method="encode_text"),
-                jnp.exp(backbone["logit_scale"]),
-            )
-            terms = method.losses(trainable, context, features)
+            def forward(adapter: Adapter) -> Any:
+                return problem.forward(batch, adapter, key)
+
+            adapter, aux = method.adapt(trainable, constants, frozen, queries)
+            outputs = forward(adapter)
+            asked = problem.losses(outputs, batch)
+            terms = asked | method.losses(trainable, constants, aux, outputs, batch, forward)
             return sum(terms.values(), jnp.zeros(())), terms
 
         (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.trainable)
@@ -124,17 +73,39 @@ def make_step(
         return TrainState(trainable, opt_state, state.step + 1), {"loss": total, **terms}
 
     whole, rows = meshes.replicated(mesh), meshes.split(mesh)
-    return jax.jit(step, donate_argnums=0, in_shardings=(whole, whole, whole, rows, rows, whole), out_shardings=whole)
+    shardings = (whole, whole, whole, rows, whole, whole)
+    return Step(jax.jit(step, donate_argnums=0, in_shardings=shardings, out_shardings=whole), optimizer, mesh)
+
+
+def problem_loss(problem: Any, method: Method, frozen: Tree, key: Array) -> Callable[[Tree, Tree, Tree], Array]:
+    """(trainable, constants, batch) -> the problem's own loss under the method, a scalar: for a method."""
+
+    def loss(trainable: Tree, constants: Tree, batch: Tree) -> Array:
+        queries = problem.queries(frozen, batch) if method.wants_queries else {}
+        adapter, _ = method.adapt(trainable, constants, frozen, queries)
+        return sum(problem.losses(problem.forward(batch, adapter, key), batch).values(), jnp.zeros(()))
+
+    return loss
+
+
+class Task(NamedTuple):
+    """What the steps of one task need beside the state.
+
+    Attributes:
+      frozen: the backbone. constants: the method's. key: of the task. rate: step number -> learning rate.
+    """
+
+    frozen: Tree
+    constants: Tree
+    key: Array
+    rate: Callable[[int], float]
 
 
 def fit(
     state: TrainState,
     step: Step,
-    backbone: Tree,
-    context: Tree,
-    batches: Iterable[Batch],
-    rate: Callable[[int], float],
-    mesh: Mesh,
+    task: Task,
+    batches: Iterable[Tree],
     after_step: Callable[[TrainState, int, dict[str, Array], float], None],
 ) -> TrainState:
     """Trains a task on `batches`, which begin where `state` stands.
@@ -143,7 +114,6 @@ def fit(
 
     Args:
       batches: this process's rows of each global batch, processes in the order of their devices in the mesh.
-      rate: step number -> learning rate.
       after_step: called with the state, the number of steps done, the loss terms, which are still on the device
         (reading them waits for it), and the seconds this host stood waiting for the batch. The device may have been
         busy with earlier steps meanwhile.
@@ -155,7 +125,7 @@ def fit(
         waited = time.perf_counter() - began
         if batch is None:
             return state
-        images, token_ids = meshes.put_rows(tuple(batch), mesh)
-        state, terms = step(state, backbone, context, images, token_ids, jnp.float32(rate(done)))
+        rows = meshes.put_rows(batch, step.mesh)
+        state, terms = step.run(state, task.frozen, task.constants, rows, task.key, jnp.float32(task.rate(done)))
         done += 1
         after_step(state, done, terms, waited)

@@ -18,7 +18,9 @@ from lpi_jax.files import RESUME, writing
 from lpi_jax.parallel import processes
 from lpi_jax.types import Tree
 from lpi_jax.workdir import checkpoint_folder as folders
+from lpi_jax.workdir import description
 
+ARRAYS = "arrays"  # in the meta of a task boundary: the shapes and dtypes of its memory
 _BEFORE = "delete it to go on from the one before"
 
 
@@ -59,37 +61,47 @@ class Checkpoints:
         return processes.agreed(lambda: max(folders.numbers(self._tasks, "task"), default=0))
 
     def save_task(self, count: int, memory: Tree, meta: dict[str, Any]) -> None:
-        """Saves what is known after `count` tasks. memory: arrays; meta: JSON.
+        """Saves what is known after `count` tasks.
 
         The last state inside the task stays until one inside a later task replaces it.
+
+        Args:
+          memory: nested dictionaries of arrays, none of which is empty; the checkpoint describes it. meta: JSON.
         """
+        meta = {**meta, ARRAYS: description.of(memory)}
         processes.agreed(lambda: self._save(self._tasks, "task", count, ("memory", memory, meta), self._kept))
 
-    def load_task(self, count: int, expected: Tree) -> tuple[Tree, dict[str, Any]] | None:
+    def load_task(self, count: int) -> tuple[Tree, dict[str, Any]] | None:
         """Memory and meta after `count` tasks; None if the run has deleted them meanwhile, behind newer ones.
 
         Args:
-          count: from `finished_tasks`. expected: host arrays of the shapes and dtypes of the memory.
+          count: from `finished_tasks`.
 
         Raises:
-          UserError: the checkpoint is damaged or holds something else.
+          UserError: the checkpoint is damaged or holds something else than it says.
         """
-        memory = expected
+        folder = folders.path(self._tasks, "task", count)
 
-        def read() -> dict[str, Any] | None:
-            nonlocal memory
+        def read(name: str | None, expected: Tree) -> tuple[Tree, dict[str, Any]] | None:
             instead = _BEFORE if folders.numbers(self._tasks, "task")[:1] < [count] else "delete it to begin anew"
-            found = folders.read(folders.path(self._tasks, "task", count), "memory", expected, instead)
-            if found is None:
-                return None
-            memory, meta = found
-            # Orbax pads or cuts arrays of another shape without a word.
-            if jax.tree.map(np.shape, memory) != jax.tree.map(np.shape, expected):
-                raise UserError(f"checkpoint {count} in {self._tasks} holds arrays of other shapes than this run's")
-            return meta
+            return folders.read(folder, name, expected, instead)
 
-        meta = processes.agreed(read)
-        return None if meta is None else (processes.copied(memory), meta)
+        meta = processes.agreed(lambda: (read(None, None) or (None, None))[1])
+        if meta is None:
+            return None
+        expected = memory = description.expected(meta.pop(ARRAYS, None), folder)
+
+        def read_memory() -> bool:
+            nonlocal memory
+            content = read("memory", expected)
+            if content is not None:
+                memory, _ = content
+                # Orbax pads or cuts arrays of another shape without a word.
+                if jax.tree.map(np.shape, memory) != jax.tree.map(np.shape, expected):
+                    raise UserError(f"checkpoint {folder} holds arrays of other shapes than it says; {_BEFORE}")
+            return content is not None
+
+        return (processes.copied(memory), meta) if processes.agreed(read_memory) else None
 
     def save_inside(self, task: int, step: int, state: Tree) -> None:
         """Saves the train state `step` steps into task number `task` (from 0); it must be whole on every device."""

@@ -5,8 +5,8 @@ import contextlib
 import pytest
 
 from lpi_jax import config as configs
-from lpi_jax.config import command_line, options
-from lpi_jax.config.options import OPTIONS, is_read
+from lpi_jax.config import command_line, table
+from lpi_jax.config.table import OPTIONS, is_read
 from lpi_jax.data.sources import registry
 from lpi_jax.errors import UserError
 
@@ -88,7 +88,7 @@ def test_the_columns_of_a_source_are_those_of_the_table():
         values = {**configs.flat(configs.intended()), "data.name": name}
         fields = {key.rpartition(".")[2] for key in OPTIONS if key.startswith("data.fields.") and is_read(key, values)}
         assert fields == set(registry.FIELDS.get(name, ())), name
-    assert set(registry.SOURCES) <= set(options.SOURCES)
+    assert set(registry.SOURCES) <= set(table.SOURCES)
 
 
 # ---- keys that were set for nothing ----------------------------------------------------------------------------------

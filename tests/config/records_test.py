@@ -10,7 +10,7 @@ import lpi_jax
 from lpi_jax import config as configs
 from lpi_jax import report
 from lpi_jax.config import records
-from lpi_jax.config.options import FREE, OPTIONS, is_read
+from lpi_jax.config.table import FREE, OPTIONS, is_read
 from lpi_jax.data.sources import registry
 from lpi_jax.errors import UserError
 from lpi_jax.run import continual

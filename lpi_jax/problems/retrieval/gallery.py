@@ -1,46 +1,25 @@
 """All validation items seen so far and what was computed of them, each feature once in a whole run.
 
-A finished task's prompts never change, so an item's features under them never do either: they are computed when the
-item is first routed there. Plain features and distances to a task's centres are computed once ever.
+What an adapter id stands for never changes, so an item's features under it never do either: they are computed when
+the item first gets that id. Plain features and distances to a task's centres are computed once ever.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.errors import UserError, reason
 from lpi_jax.files import RESUME, write_atomically, writing
-from lpi_jax.methods import memory as memories
-from lpi_jax.methods import routing
-from lpi_jax.methods.base import Method
-from lpi_jax.methods.memory import Memory
+from lpi_jax.methods.base import PLAIN, Assigned, Method
 from lpi_jax.parallel import processes
+from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
+from lpi_jax.problems.retrieval.captions import Captions, captions_of
 from lpi_jax.problems.retrieval.encoder import Encoder
-
-NOT_ROUTED = -1
-
-
-def tables(method: Method, memory: Memory) -> tuple[Array | None, Array | None]:
-    """The finished tasks' visual and textual prompts, [T, depth, P, D] each; None for a tower that none enter.
-
-    T is the room for the tasks (`memory.capacity`), so that few programs are compiled while tasks arrive; rows without
-    a task are zeros.
-    """
-    prompts = [method.prompts(memory.trained_of(task)) for task in range(memory.count)]
-
-    def stacked(own: list[Array | None]) -> Array | None:
-        if not own or own[0] is None:
-            return None
-        room = memories.capacity(len(own)) - len(own)
-        return jnp.pad(jnp.stack(own), [(0, room), (0, 0), (0, 0), (0, 0)])
-
-    return stacked([own.visual for own in prompts]), stacked([own.textual for own in prompts])
+from lpi_jax.types import Tree
 
 
 @dataclass
@@ -49,11 +28,11 @@ class Side:
 
     Attributes:
       task: [N] int32, the item's true task. owner: [N] int32, the number of the image it is or describes.
-      plain: [N, E] features without prompts: the zero-shot backbone.
+      plain: [N, E] features without prompts: the frozen backbone.
       asking: [N, E] features that routing looks at; the plain ones, or captions' with placeholders in front.
       compared: [N] int32, how many tasks' centres the item has been compared with; nearest: [N] the best L1 distance.
-      routed: [N] int32, the task whose prompts the item gets (-1: none).
-      encoded: [N] int32, the task whose prompts `features` are under.
+      routed: [N] int32, the adapter id that the item gets (-1: none).
+      encoded: [N] int32, the adapter id that `features` are under.
       features: [N, E] float32.
     """
 
@@ -69,18 +48,17 @@ class Side:
 
     @classmethod
     def new(cls, task: int, owner: np.ndarray, plain: np.ndarray, asking: np.ndarray) -> "Side":
-        """Items that have not been compared with any task yet: routed nowhere, encoded plainly."""
-        n = len(owner)
-        nowhere = np.full(n, NOT_ROUTED, np.int32)
+        """Items [N] that have not been assigned anything yet: encoded plainly, [N, E]."""
+        nowhere = Assigned.nowhere(len(owner))
         return cls(
-            task=np.full(n, task, np.int32),
+            task=np.full(len(owner), task, np.int32),
             owner=owner.astype(np.int32),
             plain=plain,
             asking=asking,
-            compared=np.zeros(n, np.int32),
-            nearest=np.full(n, np.inf, np.float32),
-            routed=nowhere,
-            encoded=nowhere.copy(),
+            compared=nowhere.compared,
+            nearest=nowhere.nearest,
+            routed=nowhere.ids,
+            encoded=nowhere.ids.copy(),
             features=plain.copy(),
         )
 
@@ -88,15 +66,29 @@ class Side:
         """These items, then `more`."""
         return Side(*(np.concatenate([getattr(self, f.name), getattr(more, f.name)]) for f in fields(Side)))
 
+    def assign(self, assigned: Assigned, tasks: int, oracle: bool) -> None:
+        """Takes over adapter ids [N]; oracle: those of the true tasks, as far as they are among the first `tasks`."""
+        self.compared, self.nearest = assigned.compared, assigned.nearest
+        self.routed = np.where(self.task < tasks, self.task, PLAIN).astype(np.int32) if oracle else assigned.ids
+
+    def refresh(self, adapters: Adapters, site: str, encode: Callable[[np.ndarray, Group], np.ndarray]) -> None:
+        """Encodes the items whose adapter changed. encode: (items, group) -> features [n, E]."""
+        # Those of all tasks together: encoded task by task most rows of a batch would be padding.
+        stale = np.flatnonzero(self.routed != self.encoded)
+        self.features[stale] = encoded(
+            self.plain[stale], self.routed[stale], adapters, site, lambda rows, group: encode(stale[rows], group)
+        )
+        self.encoded = self.routed.copy()
+
 
 class Gallery:
-    """Pictures and captions of all seen tasks.
+    """Images and captions of all seen tasks.
 
     Args:
-      encoder: the frozen backbone. method: which prompts a task's trained tree makes.
-      tokenize: (captions, placeholders) -> [N, context] int32.
-      transform: of validation pictures. seed: for a random transform.
-      oracle: route every item to its true task (an item of a task not learnt yet: to none).
+      encoder: the towers. method: which adapter each item gets.
+      captions: -> token ids.
+      transform: of validation images. seed: for a random transform.
+      oracle: every item gets the adapter of its true task (an item of a task not learnt yet: none).
       asks_with_placeholders: whether captions are routed with the placeholders in front.
     """
 
@@ -104,22 +96,28 @@ class Gallery:
         self,
         encoder: Encoder,
         method: Method,
-        tokenize: Callable[[list[str], int], np.ndarray],
+        captions: Captions,
         transform: Transform,
         *,
         seed: int,
         oracle: bool,
         asks_with_placeholders: bool,
     ) -> None:
-        self._encoder, self._method, self._tokenize = encoder, method, tokenize
+        self._encoder, self._method, self._tokenize = encoder, method, captions
         self._transform, self._seed, self._oracle = transform, seed, oracle
         self._asks_with_placeholders = asks_with_placeholders
         self._splits: list[Split] = []
         self._place: list[tuple[int, int]] = []  # image number -> task, index within the task
         self._token_ids = np.zeros((0, 0), np.int32)  # per caption, placeholders in front
+        self._plain_ids = np.zeros((0, 0), np.int32)  # per caption, without, where the method looks at queries
         nothing = np.zeros((0, encoder.embed_dim), np.float32)
         self.images = Side.new(0, np.zeros(0, np.int32), nothing, nothing)
         self.captions = Side.new(0, np.zeros(0, np.int32), nothing, nothing)
+
+    @property
+    def placeholders(self) -> int:
+        """How many placeholder words stand in front of each caption for the text prompts to replace."""
+        return self._method.reserve.get("text", 0)
 
     def add(self, split: Split) -> None:
         """The next task's validation items arrive: their plain and asking features are computed."""
@@ -129,57 +127,37 @@ class Gallery:
         self.images = self.images.extended(Side.new(task, np.arange(first, len(self._place)), plain, plain))
         text = self._encoder.texts(self._tokenize(words, 0))
         asking = text
-        if self._asks_with_placeholders and self._method.placeholders:
+        if self._asks_with_placeholders and self.placeholders:
             asking = self._encoder.texts(self._token_ids[-len(words) :])
         self.captions = self.captions.extended(Side.new(task, owner, text, asking))
 
-    def follow(self, memory: Memory) -> None:
-        """Routes every item among the tasks in `memory` and encodes those whose routing changed."""
-        visual, textual = tables(self._method, memory)
-        self._follow(
-            self.images,
-            memory.image_centres,
-            visual is not None,
-            lambda items, chosen: self._encoder.images(self._load, items, visual, chosen),
+    def follow(self, memory: Tree, tasks: int) -> None:
+        """Assigns every item an adapter of the memory after so many tasks, and encodes those for which it changed."""
+        sides = {"image": self.images, "text": self.captions}
+        assigned = self._method.assign(
+            memory,
+            {name: side.asking for name, side in sides.items()},
+            {name: Assigned(side.routed, side.compared, side.nearest) for name, side in sides.items()},
         )
-        self._follow(
-            self.captions,
-            memory.text_centres,
-            textual is not None,
-            lambda items, chosen: self._encoder.texts(self._token_ids[items], textual, chosen),
-        )
+        for name, side in sides.items():
+            side.assign(assigned[name], tasks, self._oracle)
+        adapters = Adapters(self._method, memory, self._encoder.frozen)
+        self.images.refresh(adapters, "vision", lambda items, group: self._encoder.images(self._load, items, group))
+        self.captions.refresh(adapters, "text", self._encode_captions)
 
-    def _follow(
-        self,
-        side: Side,
-        centres: np.ndarray,
-        prompted: bool,
-        encode: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    ) -> None:
-        for task in range(len(centres)):
-            fresh = np.flatnonzero(side.compared == task)
-            # The first process's: another processor may round otherwise, and all must encode the same items.
-            found = processes.copied(routing.distances(side.asking[fresh], centres[task]))
-            closer = found < side.nearest[fresh]  # strictly: of equally near tasks the earliest
-            side.nearest[fresh] = np.where(closer, found, side.nearest[fresh])
-            if not self._oracle:
-                side.routed[fresh[closer]] = task
-            side.compared[fresh] = task + 1
-        if self._oracle:
-            side.routed[:] = np.where(side.task < len(centres), side.task, NOT_ROUTED)
-        # Those of all tasks together: encoded task by task most rows of a batch would be padding.
-        stale = np.flatnonzero(side.routed != side.encoded)
-        side.features[stale] = encode(stale, side.routed[stale]) if prompted else side.plain[stale]
-        side.encoded[:] = side.routed
+    def _encode_captions(self, items: np.ndarray, group: Group) -> np.ndarray:
+        asking = self._plain_ids[items] if self._method.wants_queries else None
+        return self._encoder.texts(self._token_ids[items], group, asking)
 
     def _enter(self, split: Split) -> tuple[int, np.ndarray, list[str]]:
-        """Numbers a new split's pictures: its task, the owner of each of its captions, and the captions."""
+        """Numbers a new split's images: its task, the owner of each of its captions, and the captions."""
         task, first = len(self._splits), len(self._place)
         self._splits.append(split)
         self._place += [(task, index) for index in range(len(split))]
-        words = [caption for captions in split.captions for caption in captions]
-        ids = self._tokenize(words, self._method.placeholders)
-        self._token_ids = np.concatenate([self._token_ids, ids]) if len(self._token_ids) else ids
+        words = captions_of(split)
+        self._token_ids = _joined(self._token_ids, self._tokenize(words, self.placeholders))
+        if self._method.wants_queries:
+            self._plain_ids = _joined(self._plain_ids, self._tokenize(words, 0))
         return task, first + split.pairs[:, 0], words
 
     def _load(self, image: int) -> np.ndarray:
@@ -201,7 +179,7 @@ class Gallery:
 
         processes.agreed(write)
 
-    def restore(self, path: Path, splits: list[Split]) -> None:
+    def restore(self, path: Path, splits: Sequence[Split]) -> None:
         """What `save` wrote, for the same splits. Raises UserError where the file is damaged."""
         for split in splits:
             self._enter(split)
@@ -222,3 +200,7 @@ class Gallery:
         arrays = [found[name] for name in names] if found else [np.empty(shape, dtype) for shape, dtype in expected]
         arrays = processes.copied(arrays)
         self.images, self.captions = Side(*arrays[: len(names) // 2]), Side(*arrays[len(names) // 2 :])
+
+
+def _joined(ids: np.ndarray, more: np.ndarray) -> np.ndarray:
+    return np.concatenate([ids, more]) if len(ids) else more

@@ -1,44 +1,54 @@
-"""A trained run as a model: pictures and captions in, routed features out."""
+"""A trained run as a model: images and captions in, features under the adapters that they are assigned."""
 
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax import Array
 from PIL import Image
 
 from lpi_jax import paths
-from lpi_jax.config import records
 from lpi_jax.data import pictures, transforms
 from lpi_jax.errors import UserError, reason
-from lpi_jax.experiment import assemble
-from lpi_jax.methods import routing
-from lpi_jax.methods.memory import Memory
-from lpi_jax.parallel import compilation, devices
-from lpi_jax.problems.retrieval.gallery import tables
-from lpi_jax.run import continual
-from lpi_jax.workdir import checkpoint, ownership
+from lpi_jax.methods.base import NOTHING, Method
+from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
+from lpi_jax.problems.retrieval.captions import Captions
+from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.types import Tree
 
 Picture = np.ndarray | Image.Image | str | os.PathLike[str]
 
 
 class Retriever:
-    """What `load` returns: each item is encoded under the prompts of the task whose centre is nearest.
+    """What `lpi_jax.load` returns: each item is encoded under the adapter that the method assigns to it.
 
-    Pictures are resized and centre-cropped, also where the run itself measured on random crops: what an item becomes
+    Images are resized and centre-cropped, also where the run itself measured on random crops: what an item becomes
     depends on nothing but the item.
+
+    Args:
+      encoder: the towers. method: what assigns. captions: -> token ids.
+      memory: of the run. image_size: side of the towers' input, pixels.
+      asking: how many placeholders stand in front of a caption whose task is asked for.
 
     Attributes:
       tasks: names of the tasks it has learnt.
     """
 
-    def __init__(self, system: assemble.System, memory: Memory, asks_with_placeholders: bool) -> None:
-        self._system, self._memory = system, memory
-        self._asking = system.method.placeholders if asks_with_placeholders else 0
-        self._visual, self._textual = tables(system.method, memory)
-        self.tasks = memory.names
+    def __init__(
+        self,
+        encoder: Encoder,
+        method: Method,
+        captions: Captions,
+        memory: Tree,
+        tasks: tuple[str, ...],
+        *,
+        image_size: int,
+        asking: int,
+    ) -> None:
+        self._encoder, self._method, self._tokenize, self._memory = encoder, method, captions, memory
+        self._image_size, self._asking = image_size, asking
+        self._adapters = Adapters(method, memory, encoder.frozen)
+        self.tasks = tasks
 
     def prepare(self, image: Picture) -> np.ndarray:
         """A picture as the tower sees it: [S, S, 3] uint8, of which `encode_image` makes what it makes of the picture.
@@ -49,7 +59,7 @@ class Retriever:
         Raises:
           UserError: as for `encode_image`.
         """
-        return transforms.resize_and_crop(_rgb(image), self._system.model.config.image_size)
+        return transforms.resize_and_crop(_rgb(image), self._image_size)
 
     def encode_image(self, images: Picture | Iterable[Picture]) -> np.ndarray:
         """Features of pictures.
@@ -65,15 +75,15 @@ class Retriever:
         Raises:
           UserError: something else than such pictures, or a file that is missing, damaged or too large.
         """
-        pictures = [self.prepare(image) for image in _several(images)]
-        return self._routed(
-            len(pictures),
-            self._memory.image_centres,
-            asking=self._system.encoder.images(pictures.__getitem__, range(len(pictures))),
-            table=self._visual,
-            encode=lambda tasks: self._system.encoder.images(
-                pictures.__getitem__, range(len(pictures)), self._visual, tasks
-            ),
+        prepared = [self.prepare(image) for image in _several(images)]
+        numbers = np.arange(len(prepared))
+        plain = self._encoder.images(prepared.__getitem__, numbers)
+        return self._adapted(
+            "image",
+            "vision",
+            plain,
+            plain,
+            lambda items, group: self._encoder.images(prepared.__getitem__, items, group),
         )
 
     def encode_text(self, captions: str | Iterable[str]) -> np.ndarray:
@@ -82,54 +92,34 @@ class Retriever:
         Raises:
           UserError: not a string, or one without a word or with half a character.
         """
-        captions = _captions(captions)
-        asking = self._system.captions(captions, self._asking)
-        ids = self._system.captions(captions, self._system.method.placeholders)
-        return self._routed(
-            len(ids),
-            self._memory.text_centres,
-            asking=self._system.encoder.texts(asking),
-            table=self._textual,
-            encode=lambda tasks: self._system.encoder.texts(ids, self._textual, tasks),
+        words = _captions(captions)
+        plain_ids = self._tokenize(words, 0)
+        ids = self._tokenize(words, self._method.reserve.get("text", 0))
+        plain = self._encoder.texts(plain_ids)
+        asking = self._encoder.texts(self._tokenize(words, self._asking)) if self._asking else plain
+        return self._adapted(
+            "text",
+            "text",
+            plain,
+            asking,
+            lambda items, group: self._encoder.texts(ids[items], group, plain_ids[items]),
         )
 
-    def _routed(
+    def _adapted(
         self,
-        count: int,
-        centres: np.ndarray,
+        side: str,
+        site: str,
+        plain: np.ndarray,
         asking: np.ndarray,
-        table: Array | None,
-        encode: Callable[[np.ndarray], np.ndarray],
+        encode: Callable[[np.ndarray, Group], np.ndarray],
     ) -> np.ndarray:
-        if not count or table is None:
-            return asking
-        return encode(routing.route(asking, centres))
+        """Features [N, E] under the assigned adapters: the same steps as in the evaluation (`gallery.Side`).
 
-
-def load(directory: str | Path) -> Retriever:
-    """The model a run has trained so far, from its newest task boundary; on one device, wherever it was trained.
-
-    Writes nothing: the run may be at work, its directory read-only.
-
-    Raises:
-      UserError: the directory holds no run, or none with a finished task, its backbone is not what it was, or JAX
-        has no device to run it on.
-    """
-    directory = paths.local(directory, "the run's directory")
-    devices.available()
-    record = ownership.read(directory)
-    config = records.configuration(record, directory)
-    config.devices = 1
-    compilation.keep_compiled(config.compilation_cache)
-    system = assemble.system(config)
-    if system.sha256 != record.get("backbone"):
-        raise UserError(
-            f"backbone {config.backbone} is not the one that {directory} was trained on: its weights differ"
-        )
-    memory = continual.restore(checkpoint.Checkpoints(directory), config, system).memory
-    if not memory.count:
-        raise UserError(f"{directory} has no finished task yet")
-    return Retriever(system, memory, config.routing.caption == "placeholders")
+        Args:
+          plain: [N, E], without any. asking: [N, E], what routing looks at. encode: (items, group) -> features.
+        """
+        ids = self._method.assign(self._memory, {side: asking}, NOTHING)[side].ids
+        return encoded(plain, ids, self._adapters, site, encode)
 
 
 def _several(images: Any) -> list[Any]:

@@ -1,0 +1,114 @@
+"""A run's parts, made once from its configuration."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from lpi_jax.data.sources import registry as sources
+from lpi_jax.data.stream import Stream
+from lpi_jax.methods import routing, similarity
+from lpi_jax.methods.base import Method, Site
+from lpi_jax.methods.registry import METHODS
+from lpi_jax.options import chosen
+from lpi_jax.parallel import mesh as meshes
+from lpi_jax.problems.base import Backbone, Evaluator, Problem
+from lpi_jax.problems.registry import PROBLEMS
+from lpi_jax.train import optimizer
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a run is made of.
+
+    Attributes:
+      config: with a value for every size that follows from the backbone.
+      problem: what is asked. method: what adapts the backbone to it.
+      backbone: the frozen weights. mesh: the devices they are on.
+      stream: the tasks; None where a finished run is only served.
+    """
+
+    config: ConfigDict
+    problem: Problem
+    method: Method
+    backbone: Backbone
+    mesh: Mesh
+    stream: Stream | None = None
+
+    @property
+    def training(self) -> optimizer.Options:
+        """How tasks are trained."""
+        return chosen(optimizer.Options, self.config.train)
+
+    @property
+    def routed(self) -> str:
+        """How an item gets its adapter: its task is `inferred` or `given`, it gets the `newest` one, or `none`."""
+        options = self.method.options
+        if not options.trains:
+            return "none"
+        if not options.routes:
+            return "newest"
+        return "given" if self.config.task_id == "oracle" else "inferred"
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """sha256 of what a run reads beside its configuration, but for the run it reuses."""
+        tables = {
+            field.metadata["option"].content: getattr(self.method.options, field.name)
+            for field in fields(self.method.options)  # type: ignore[arg-type]
+            if field.metadata["option"].content
+        }
+        hashes = {name: similarity.fingerprint(path) for name, path in tables.items() if path != "text"}
+        stream = {"stream": self.stream.fingerprint} if self.stream else {}
+        return {**stream, **self.backbone.hashes, **hashes}
+
+    def evaluator(self) -> Evaluator:
+        """An evaluator without items."""
+        return self.problem.evaluator(self.method, self.backbone.params, self.mesh)
+
+
+def assemble(config: ConfigDict, streamed: bool = True) -> Experiment:
+    """Loads the backbone and builds everything around it.
+
+    Args:
+      streamed: whether the stream of tasks is read, too.
+
+    Raises:
+      UserError: what does not fit together, or cannot be read.
+    """
+    config = config.copy_and_resolve_references()
+    mesh = meshes.make_mesh(config.devices)
+    check_train_batches(config, mesh)
+    problem, backbone = PROBLEMS[config.problem.name].build(config, mesh)
+    method = method_of(config, problem.sites)
+    stream = stream_of(config, backbone.image_size) if streamed else None
+    return Experiment(resolved(config, method), problem, method, backbone, mesh, stream)
+
+
+def method_of(config: ConfigDict, sites: Mapping[str, Site]) -> Method:
+    """The method `config.method`, sized for a backbone. Raises UserError for what does not fit into it."""
+    entry = METHODS[config.method.name]
+    options, router = chosen(entry.Options, config.method), chosen(routing.Options, config.routing)
+    return entry.build(options, sites, router)
+
+
+def resolved(config: ConfigDict, method: Method) -> ConfigDict:
+    """A copy in which every option of the method that is 0 because it follows from the backbone has its value."""
+    config = config.copy_and_resolve_references()
+    for field in fields(method.options):  # type: ignore[arg-type]
+        config.method[field.name] = getattr(method.options, field.name)
+    return config
+
+
+def check_train_batches(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises UserError unless training batches, where there will be any, split evenly over the devices."""
+    if METHODS[config.method.name].Options.trains and not config.reuse:
+        meshes.check_batch("config.train.batch", config.train.batch, mesh)
+        for size in config.train.batches:
+            meshes.check_batch("config.train.batches", size, mesh)
+
+
+def stream_of(config: ConfigDict, image_size: int) -> Stream:
+    """The stream of `config.data`; images that are drawn are drawn at the backbone's `image_size`."""
+    return sources.stream(config.data.to_dict(), image_size)

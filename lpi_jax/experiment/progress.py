@@ -1,0 +1,58 @@
+"""What the finished tasks of a run left, and how it is found again."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lpi_jax.errors import UserError
+from lpi_jax.types import Tree
+from lpi_jax.workdir.checkpoint import Checkpoints
+
+
+@dataclass
+class Progress:
+    """A boundary checkpoint holds all of it.
+
+    Attributes:
+      names: of the finished tasks. memory: the method's; {} before the first task.
+      stages: what was measured after each task. seconds: spent on each task, by kind of work.
+      cut: texts of finished tasks that are longer than the context.
+    """
+
+    names: tuple[str, ...] = ()
+    memory: Tree = field(default_factory=dict)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    seconds: list[dict[str, float]] = field(default_factory=list)
+    cut: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many tasks are finished."""
+        return len(self.names)
+
+    def measured(self, stage: dict[str, Any]) -> None:
+        """One more stage. Only the newest keeps where items were routed to: a matrix for each would grow with T³."""
+        for earlier in self.stages:
+            for side in earlier["routing"].values():
+                side.pop("confusion", None)
+        self.stages.append(stage)
+
+    def meta(self) -> dict[str, Any]:
+        """All but the memory, as JSON."""
+        return {"names": list(self.names), "stages": self.stages, "seconds": self.seconds, "cut": self.cut}
+
+
+def restore(checkpoints: Checkpoints) -> Progress:
+    """What the newest boundary checkpoint holds; the empty progress before the first. Writes nothing."""
+    while True:  # a run that is at work may delete a boundary behind a newer one while it is read
+        count = checkpoints.finished_tasks()
+        if not count:
+            return Progress()
+        if (content := checkpoints.load_task(count)) is not None:
+            break
+    memory, meta = content
+    try:
+        return Progress(tuple(meta["names"]), memory, meta["stages"], meta["seconds"], meta["cut"])
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"checkpoint {count} of this run lacks {error}; delete it to go on from the one before"
+        ) from error

@@ -1,0 +1,152 @@
+"""Image-text retrieval with CLIP, as `lpi_jax.problems.base.Problem`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh
+
+from lpi_jax.data.loader import Transform
+from lpi_jax.data.stream import Split
+from lpi_jax.losses import retrieval_loss
+from lpi_jax.methods.base import Method, Site
+from lpi_jax.models.clip import CLIPConfig
+from lpi_jax.problems.base import Metric
+from lpi_jax.problems.retrieval import recall
+from lpi_jax.problems.retrieval.captions import Captions, captions_of
+from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.evaluator import RetrievalEvaluator
+from lpi_jax.problems.retrieval.retriever import Retriever
+from lpi_jax.problems.retrieval.source import Pairs
+from lpi_jax.problems.retrieval.towers import Towers
+from lpi_jax.types import Adapter, Tree
+
+
+def sites(config: CLIPConfig) -> dict[str, Site]:
+    """Where prompts may enter: behind the class token, and between start and caption, of which one word must stay."""
+    vision, text = config.vision, config.text
+    return {
+        "vision": Site(vision.layers, vision.width, config.patches),
+        "text": Site(text.layers, text.width, config.context_length - 3),
+    }
+
+
+class Features(NamedTuple):
+    """What a batch became: image and text [B, E] float32, L2-normalised, row by row; logit_scale the factor itself."""
+
+    image: Array
+    text: Array
+    logit_scale: Array
+
+
+class Protocol(NamedTuple):
+    """How items are measured.
+
+    Attributes:
+      batch: items encoded at once. galleries: `union` or `task`. oracle: whether the true task is told.
+      asks_with_placeholders: whether captions are routed with the placeholders in front.
+      seed: for a random transform.
+    """
+
+    batch: int
+    galleries: str
+    oracle: bool
+    asks_with_placeholders: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Which caption belongs to which image.
+
+    Attributes:
+      towers: CLIP. captions: -> token ids.
+      train_transform, eval_transform: of images. measured: how.
+    """
+
+    towers: Towers
+    captions: Captions
+    train_transform: Transform
+    eval_transform: Transform
+    measured: Protocol
+
+    name: ClassVar[str] = "retrieval"
+    metrics: ClassVar[Sequence[Metric]] = recall.METRICS
+    sides: ClassVar[Mapping[str, str]] = {"image": "images", "text": "captions"}
+
+    @property
+    def sites(self) -> Mapping[str, Site]:
+        """Where prompts may enter the towers."""
+        return sites(self.towers.config)
+
+    def source(self, split: Split, method: Method) -> Pairs:
+        """The pairs of a split, captions behind the method's placeholders."""
+        placeholders = method.reserve.get("text", 0)
+        return Pairs(split, self.train_transform, self.captions, placeholders, asking=method.wants_queries)
+
+    def forward(self, batch: Tree, adapter: Adapter, key: Array) -> Features:
+        """Features of a batch {"images" [B, S, S, 3] uint8, "token_ids" [B, N] int32} under an adapter."""
+        prompts = adapter.prompts
+        return Features(
+            self.towers.image(adapter.params, batch["images"], prompts.get("vision")),
+            self.towers.text(adapter.params, batch["token_ids"], prompts.get("text")),
+            jnp.exp(adapter.params["logit_scale"]),
+        )
+
+    def losses(self, outputs: Features, batch: Tree) -> dict[str, Array]:
+        """The symmetric cross entropy of matching pairs, nats."""
+        return {"retrieval": retrieval_loss(outputs.image, outputs.text, outputs.logit_scale)}
+
+    def queries(self, frozen: Tree, batch: Tree) -> dict[str, Array]:
+        """Frozen features [B, E] of the images, and of the captions without placeholders."""
+        return {
+            "image": self.towers.image(frozen, batch["images"], None),
+            "text": self.towers.text(frozen, batch["query_ids"], None),
+        }
+
+    def evaluator(self, method: Method, frozen: Tree, mesh: Mesh) -> RetrievalEvaluator:
+        """An evaluator without items."""
+        measured = self.measured
+        return RetrievalEvaluator(
+            Encoder(self.towers, frozen, method, mesh, measured.batch),
+            method,
+            self.captions,
+            self.eval_transform,
+            seed=measured.seed,
+            galleries=measured.galleries,
+            oracle=measured.oracle,
+            asks_with_placeholders=measured.asks_with_placeholders,
+        )
+
+    def served(self, method: Method, frozen: Tree, mesh: Mesh, memory: Tree, tasks: tuple[str, ...]) -> Retriever:
+        """The model that a memory makes of the backbone."""
+        text = method.reserve.get("text", 0)
+        return Retriever(
+            Encoder(self.towers, frozen, method, mesh, self.measured.batch),
+            method,
+            self.captions,
+            memory,
+            tasks,
+            image_size=self.towers.config.image_size,
+            asking=text if self.measured.asks_with_placeholders else 0,
+        )
+
+    def examples(self, split: Split) -> int:
+        """How many pairs a split has: each caption is one training example."""
+        return len(split.pairs)
+
+    def items(self, split: Split) -> dict[str, int]:
+        """How many images and captions a split has."""
+        return {"image": len(split), "text": len(split.pairs)}
+
+    def cut(self, split: Split, method: Method) -> int:
+        """How many of a split's captions lose their end behind the method's placeholders."""
+        return self.captions.count_cut(captions_of(split), method.reserve.get("text", 0))
+
+    def protocol(self, routed: str) -> str:
+        """In words how items are measured."""
+        measured = self.measured
+        kind = self.eval_transform.kind
+        return recall.protocol(measured.galleries, kind, routed, measured.asks_with_placeholders)

@@ -1,0 +1,66 @@
+"""What a checkpoint says of its own arrays: nested dictionaries whose leaves are a dtype and a shape, as JSON."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lpi_jax.errors import UserError
+from lpi_jax.types import Tree
+
+KINDS = (
+    "bool",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float16",
+    "float32",
+    "float64",
+)
+_FREE = 1 << 26  # bytes that a checkpoint of any size may say to hold
+_PACKED = 256  # by how much arrays on disk may be compressed: no memory has more zeros
+
+
+def of(tree: Tree) -> Any:
+    """The description of nested dictionaries of arrays: a leaf becomes [dtype, [sizes]]."""
+    if isinstance(tree, dict):
+        return {name: of(part) for name, part in tree.items()}
+    leaf = np.asarray(tree)
+    return [str(leaf.dtype), list(leaf.shape)]
+
+
+def expected(described: Any, folder: Path) -> Tree:
+    """Uninitialised host arrays as a description says.
+
+    Args:
+      described: from `of`, as it came back from a checkpoint that anybody may have written. folder: the checkpoint's.
+
+    Raises:
+      UserError: there is none, it is none, or it says more than the files can hold.
+    """
+    if described is None:
+        raise UserError(
+            f"checkpoint {folder} does not describe its arrays; expected one of this version: an earlier one wrote it"
+        )
+    room = _FREE + _PACKED * sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return _expected(described, folder, [room])
+
+
+def _expected(described: Any, folder: Path, room: list[int]) -> Tree:
+    if isinstance(described, dict):
+        return {name: _expected(part, folder, room) for name, part in described.items()}
+    try:
+        kind, shape = described
+        if kind not in KINDS or not all(isinstance(size, int) and size >= 0 for size in shape):
+            raise ValueError(described)
+        room[0] -= int(np.prod(shape, dtype=object)) * np.dtype(kind).itemsize
+    except (TypeError, ValueError) as error:
+        raise UserError(f"checkpoint {folder} is damaged: it describes an array as {described!r:.80}") from error
+    if room[0] < 0:
+        raise UserError(f"checkpoint {folder} is damaged: it says to hold more than its files can")
+    return np.empty(shape, kind)
