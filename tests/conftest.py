@@ -15,8 +15,7 @@ from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
 from lpi_jax.data.stream import Split, Stream, Task
-from lpi_jax.experiment import assemble
-from lpi_jax.methods.memory import Memory
+from lpi_jax.experiment.progress import Progress, restore
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIPConfig, TowerConfig, init_params
 from lpi_jax.run import continual
@@ -79,9 +78,9 @@ def small_settings(tiny_clip) -> dict[str, Any]:
         "data.train": 16,
         "data.val": 8,
         "data.max_words": 10,  # captions of like length: one compiled step
-        "prompt.length": 4,
-        "prompt.layers": 2,
-        "prompt.depth": 2,
+        "method.length": 4,
+        "method.layers": 2,
+        "method.depth": 2,
         "train.epochs": 2,
         "train.batch": 16,
         "train.checkpoint_every": 2,
@@ -139,13 +138,9 @@ def copied_run(finished_run, tmp_path) -> Run:
 
 
 @pytest.fixture(scope="session")
-def read_memory() -> Callable[[ConfigDict, Path], Memory]:
-    """(configuration, directory) -> the memory in a run's newest boundary checkpoint."""
-
-    def read(config: ConfigDict, directory: Path) -> Memory:
-        return continual.restore(checkpoint.Checkpoints(directory), config, assemble.system(config)).memory
-
-    return read
+def read_progress() -> Callable[[Path], Progress]:
+    """(directory) -> what a run's newest boundary checkpoint holds."""
+    return lambda directory: restore(checkpoint.Checkpoints(directory))
 
 
 @pytest.fixture(scope="session")

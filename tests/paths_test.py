@@ -60,7 +60,7 @@ def test_keys_of_a_configuration_may_name_the_home_folder(home, config_file):
     config = intended()
     config.update_from_flattened_dict({**{key: f"~/{key}" for key in paths.KEYS}, "data.streams": streams})
     config = paths.in_config(config)
-    assert (config.backbone, config.loss.similarity, config.data.path) == (
+    assert (config.backbone, config.method.similarity, config.data.path) == (
         f"{home}/backbone",
         f"{home}/loss.similarity",
         f"{home}/data.path",

@@ -195,7 +195,7 @@ ROWS = [(photo(0), ["a cat"], "pets", "train"), (photo(1), ["a dog"], "pets", "v
 
 def test_the_command_prints_the_table_and_writes_the_files(tiny_clip, tmp_path, capfd):
     path = manifest(tmp_path, ROWS)
-    fitting = [f"--config.{key}" for key in ("train.batch=1", "prompt.length=0", "prompt.layers=0", "prompt.depth=0")]
+    fitting = [f"--config.{key}" for key in ("train.batch=1", "method.length=0", "method.layers=0", "method.depth=0")]
     assert main(command(preset(tmp_path), path, tiny_clip, tmp_path / "out", *fitting)) == 0
     out, err = capfd.readouterr()
     assert err == ""
@@ -214,7 +214,7 @@ def test_captions_are_counted_as_cut_as_the_tower_would_cut_them(tiny_clip, tmp_
         ("lpi", 9, 16, 0),
         ("zero_shot", 99, 16, 0),
     ):
-        more = {"method": method, "data.max_words": words, "prompt.length": length}
+        more = {"method": method, "data.max_words": words, "method.length": length}
         flags = [f"--config.{key}={value}" for key, value in more.items()]
         assert main(command(preset(tmp_path), path, tiny_clip, tmp_path / "out", *flags)) == 0
         assert json.loads((tmp_path / "out" / "check.json").read_text())["total"]["cut"] == cut

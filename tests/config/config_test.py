@@ -15,20 +15,20 @@ FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 # The numbers of the method's description, section by section; the second column is `released` where it differs.
 SPECIFIED = {
     # 1. Factorised prompts
-    "prompt.layers": (9,),
-    "prompt.length": (16,),
-    "prompt.rank": (4,),
+    "method.layers": (9,),
+    "method.length": (16,),
+    "method.rank": (4,),
     # 2. Where prompts enter
-    "prompt.depth": (9, 1),
-    "prompt.injection": ("add",),
-    "prompt.interaction": (False,),
+    "method.depth": (9, 1),
+    "method.injection": ("add",),
+    "method.interaction": (False,),
     # 3. Losses
-    "loss.alignment_weight": (0.1,),
-    "loss.task_weight": (0.1,),
-    "loss.alignment": ("cosine", "released"),
-    "loss.task": ("intended", "released"),
-    "loss.threshold": (0.4,),
-    "loss.similarity": ("text",),
+    "method.alignment_weight": (0.1,),
+    "method.task_weight": (0.1,),
+    "method.alignment": ("cosine", "released"),
+    "method.task": ("intended", "released"),
+    "method.threshold": (0.4,),
+    "method.similarity": ("text",),
     # 4. Training one task
     "train.optimizer": ("sgd",),
     "train.optimizer_args.momentum": (0.9,),
@@ -69,11 +69,11 @@ def test_the_presets_differ_in_nothing_but_what_the_specification_says():
 
 
 def test_the_defaults_train_5284_numbers_a_task_on_vit_b16():
-    prompt = configs.intended().prompt
-    numbers = (prompt.layers + 2 * prompt.length + 768 + 512) * prompt.rank
+    method = configs.intended().method
+    numbers = (method.layers + 2 * method.length + 768 + 512) * method.rank
     assert numbers == 5_284
     assert 12 * numbers == 63_408
-    assert prompt.layers * prompt.length * (768 + 512) == 184_320
+    assert method.layers * method.length * (768 + 512) == 184_320
 
 
 @pytest.mark.parametrize("name", configs.PRESETS)
@@ -93,9 +93,9 @@ def test_presets_pass_their_own_check_and_are_locked(name):
 def test_two_presets_share_nothing():
     first, second = configs.intended(), configs.intended()
     first.train.optimizer_args.momentum = 0.0
-    first.prompt.depth = 1
+    first.method.depth = 1
     assert second.train.optimizer_args.momentum == 0.9
-    assert second.prompt.depth == 9
+    assert second.method.depth == 9
 
 
 def test_an_unknown_preset_is_named_with_the_known_ones():
@@ -106,11 +106,11 @@ def test_an_unknown_preset_is_named_with_the_known_ones():
 @pytest.mark.parametrize("preset", configs.PRESETS)
 def test_the_tiny_backbone_gets_no_more_layers_than_it_has(preset):
     config = configs.preset(preset)
-    depth = config.prompt.depth
+    depth = config.method.depth
     configs.for_tiny_backbone(config)
     configs.check(config)
-    assert config.prompt.layers == 4
-    assert config.prompt.depth == min(depth, 4)
+    assert config.method.layers == 4
+    assert config.method.depth == min(depth, 4)
 
 
 # ---- the files in configs/ -------------------------------------------------------------------------------------------
@@ -150,9 +150,9 @@ def test_a_config_file_says_how_and_on_what_it_runs(file):
         ("task_id", "orakel", "config.task_id is 'orakel', expected 'inferred' or 'oracle'"),
         ("dtype", "float16", "config.dtype is 'float16', expected 'float32' or 'bfloat16'"),
         ("pixels", "", "config.pixels is '', expected 'clip' or 'imagenet'"),
-        ("prompt.injection", "insert", "config.prompt.injection is 'insert', expected 'add' or 'replace'"),
-        ("loss.alignment", "intended", "config.loss.alignment is 'intended', expected 'released' or 'cosine'"),
-        ("loss.task", "cosine", "config.loss.task is 'cosine', expected 'released' or 'intended'"),
+        ("method.injection", "insert", "config.method.injection is 'insert', expected 'add' or 'replace'"),
+        ("method.alignment", "intended", "config.method.alignment is 'intended', expected 'released' or 'cosine'"),
+        ("method.task", "cosine", "config.method.task is 'cosine', expected 'released' or 'intended'"),
         ("train.schedule", "linear", "config.train.schedule is 'linear', expected 'cosine' or 'constant'"),
         ("data.on_bad_example", "stop", "config.data.on_bad_example is 'stop', expected 'error' or 'skip'"),
         ("data.train_transform", "center", "config.data.train_transform is 'center', expected 'random' or 'centre'"),
@@ -165,15 +165,15 @@ def test_a_config_file_says_how_and_on_what_it_runs(file):
         ("train.checkpoint_every", 0, "config.train.checkpoint_every is 0, expected at least 1"),
         ("train.lr", -0.1, "config.train.lr is -0.1, expected at least 0"),
         ("train.lr", float("nan"), "config.train.lr is nan, expected a finite number"),
-        ("loss.task_weight", float("inf"), "config.loss.task_weight is inf, expected a finite number"),
-        ("prompt.rank", 0, "config.prompt.rank is 0, expected at least 1"),
-        ("prompt.length", -1, "config.prompt.length is -1, expected at least 0"),
-        ("prompt.depth", -1, "config.prompt.depth is -1, expected at least 0"),
+        ("method.task_weight", float("inf"), "config.method.task_weight is inf, expected a finite number"),
+        ("method.rank", 0, "config.method.rank is 0, expected at least 1"),
+        ("method.length", -1, "config.method.length is -1, expected at least 0"),
+        ("method.depth", -1, "config.method.depth is -1, expected at least 0"),
         (
-            "prompt.depth",
+            "method.depth",
             10,
-            "config.prompt.depth is 10, expected at most config.prompt.layers, 9; use --config.prompt.depth=9 or"
-            " --config.prompt.layers=10",
+            "config.method.depth is 10, expected at most config.method.layers, 9; use --config.method.depth=9 or"
+            " --config.method.layers=10",
         ),
         ("method", "nonsense", "config.method is 'nonsense', expected 'lpi' or 'zero_shot'"),
         ("data.name", "scene", "config.data.name is 'scene', expected one of scenes, jsonl, coco, flickr30k, tfds"),
@@ -236,7 +236,7 @@ def test_a_missing_key_is_named():
         ("lr", "train.lr"),
         ("train.lr.x", "train.lr"),
         ("data.domain", "data.domains"),
-        ("promt.depht", "prompt.depth"),
+        ("promt.depht", "method.depth"),
         ("oracle.task_id", "task_id"),
     ],
 )

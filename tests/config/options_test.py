@@ -114,12 +114,20 @@ def test_the_columns_of_a_source_are_those_of_the_table():
             )
         ),
         (["data.path=x"], "data.path", "with every config.data.name but scenes and multi"),
-        (["method=zero_shot", "prompt.length=4"], "prompt.length", "with config.method=lpi"),
-        (["method=zero_shot", "train.lr=1"], "train.lr", "by training (config.method=lpi without config.reuse)"),
-        (["method=zero_shot", "train.optimizer_args.momentum=0"], "train.optimizer_args.momentum", "by training"),
-        (["method=zero_shot", "train.optimizer_args={}"], "train.optimizer_args", "by training"),
-        (["method=zero_shot", "data.flip=false"], "data.flip", "by training with config.data.train_transform=random"),
-        (["reuse=runs/a", "loss.threshold=0.5"], "loss.threshold", "by training (config.method=lpi without"),
+        (["method.name=zero_shot", "method.length=4"], "method.length", "with config.method.name=lpi"),
+        (
+            ["method.name=zero_shot", "train.lr=1"],
+            "train.lr",
+            "by training (config.method.name=lpi without config.reuse)",
+        ),
+        (["method.name=zero_shot", "train.optimizer_args.momentum=0"], "train.optimizer_args.momentum", "by training"),
+        (["method.name=zero_shot", "train.optimizer_args={}"], "train.optimizer_args", "by training"),
+        (
+            ["method.name=zero_shot", "data.flip=false"],
+            "data.flip",
+            "by training with config.data.train_transform=random",
+        ),
+        (["reuse=runs/a", "method.threshold=0.5"], "method.threshold", "by training (config.method.name=lpi without"),
         (["towers.text_heads=8"], "towers.text_heads", "with another config.backbone than bundled"),
         (["data.name=multi", "data.path=x", "data.streams={'name': 'jsonl'}"], "data.path", "with every config.data."),
         (["data.name=multi", "data.rule=single_only", "data.streams={'name': 'jsonl'}"], "data.rule", "with config."),
@@ -135,14 +143,14 @@ def test_a_flag_that_nothing_reads_is_refused_with_who_would(parsed, flags, key,
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        (["method=zero_shot"], "made = config.preset(preset); config.for_tiny_backbone(made); return made"),
+        (["method.name=zero_shot"], "made = config.preset(preset); config.for_tiny_backbone(made); return made"),
         (["data.name=jsonl"], "made = config.preset(preset); made.data.train = 5; return made"),
         (
             ["data.name=jsonl"],
             "made = config.preset(preset); made.data.name = 'tfds'; made.data.builder = 'x'; return made",
         ),
         (["data.name=jsonl", "data.train=200", "data.rule=largest_area"], "return config.preset(preset)"),  # defaults
-        (["method=zero_shot"], "return config.preset('released')"),
+        (["method.name=zero_shot"], "return config.preset('released')"),
         (["data.name=coco", "data.rule=manifest", "data.manifest=x.csv"], "return config.preset(preset)"),
         (["data.name=multi", "data.rule=single_only", "data.streams={'name': 'coco'}"], "return config.preset(preset)"),
         (["data.name=jsonl", "data.shots=3", "data.seed=3"], "return config.preset(preset)"),
@@ -165,11 +173,11 @@ def test_what_a_file_sets_for_nothing_is_refused(parsed):
 
 def test_a_program_says_which_keys_it_set_on_purpose():
     config = configs.intended()
-    config.method, config.prompt.length = "zero_shot", 4
+    config.method, config.method.length = "zero_shot", 4
     configs.check(config)
-    configs.check(config, ["prompt.depth", "method"])
+    configs.check(config, ["method.depth", "method"])
     with pytest.raises(UserError, match=r"^config\.prompt\.length is 4, but nothing reads it"):
-        configs.check(config, ["prompt.length"])
+        configs.check(config, ["method.length"])
 
 
 @pytest.mark.parametrize(

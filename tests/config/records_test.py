@@ -39,7 +39,7 @@ def different(there, here):
 
 
 COMPARED = [key for key in OPTIONS if key not in ("data.crop_scale", "data.task_order", "reuse", FREE)]
-OTHERS = {"data.streams": ({"name": "coco"},), "data.domains": ("fax",), "prompt.depth": 1}
+OTHERS = {"data.streams": ({"name": "coco"},), "data.domains": ("fax",), "method.depth": 1}
 
 
 @pytest.mark.parametrize("key", COMPARED)
@@ -47,7 +47,7 @@ def test_a_key_makes_another_run_where_it_changes_numbers_and_is_read(key):
     known, several = OPTIONS[key], {"data.name": "multi", "data.streams": ({"name": "scenes"},)}
     choices = [choice for choice in known.choices if choice != known.default]
     value = choices[0] if choices else OTHERS.get(key) or OTHER[type(known.default)](known.default)
-    for start in ({}, several, {"data.name": "coco"}, {"method": "zero_shot"}, {"data.name": "folder"}):
+    for start in ({}, several, {"data.name": "coco"}, {"method.name": "zero_shot"}, {"data.name": "folder"}):
         there, here = (record(**{**start, **change}) for change in ({}, {key: value}))
         if there == here:
             continue
@@ -81,7 +81,7 @@ def test_a_table_of_similarities_is_told_by_its_content_and_from_none():
     there, here = (record({**HASHES, "similarity": "7" * 64}, loss__similarity=path) for path in ("a.csv", "b/a.csv"))
     assert different(there, here) == set()
     assert different(there, {**here, "similarity": "8" * 64}) == {"similarity"}
-    assert different(there, record()) == {"config.loss.similarity"}
+    assert different(there, record()) == {"config.method.similarity"}
 
 
 def test_what_one_of_several_streams_says_of_places_is_told_by_the_content_of_all():
@@ -175,7 +175,7 @@ def test_an_older_run_is_reported_loaded_reused_and_found_again(copied_run, make
 
 
 def test_sizes_that_follow_from_the_backbone_are_recorded_and_the_run_is_found_again(copied_run, make_config, decided):
-    sizes = dict.fromkeys(("prompt.length", "prompt.layers", "prompt.depth"), 0)
+    sizes = dict.fromkeys(("method.length", "method.layers", "method.depth"), 0)
     free = {"train.log_every": 7, "train.checkpoint_every": 9, "data.cache_mb": 3, "train.checkpoints_kept": 1}
     again = continual.run(make_config({**sizes, **free}), copied_run.directory)
     assert decided(again) == decided(copied_run.results)

@@ -51,12 +51,12 @@ FAULTS = {
     "train.batch=3": "",  # fits
     "train.batch=5": "task 'pets' has 4 training captions, too few for a batch: config.train.batch is 5; use",
     "devices=99": "config.devices is 99, expected 0 (all) to ",
-    "prompt.depth=3": "config.prompt.depth is 3, but the vision tower has 2 layers; use --config.prompt.depth=2, or",
-    "prompt.length=40": "config.prompt.length is 40, too long for a context of 77 tokens and 16 patches; use",
-    "prompt.length=90": "config.prompt.length is 90, too long for a context of 77 tokens and 16 patches; use",
+    "method.depth=3": "config.method.depth is 3, but the vision tower has 2 layers; use --config.method.depth=2, or",
+    "method.length=40": "config.method.length is 40, too long for a context of 77 tokens and 16 patches; use",
+    "method.length=90": "config.method.length is 90, too long for a context of 77 tokens and 16 patches; use",
     "train.optimizer=sdg": "config.train.optimizer is 'sdg', expected 'sgd' or the name of an optax optimiser",
     "train.optimizer_args.b1=0.9": "config.train.optimizer_args do not fit optimiser 'sgd': ",
-    "loss.similarity=nosuch.csv": "similarity table nosuch.csv cannot be read: No such file or directory",
+    "method.similarity=nosuch.csv": "similarity table nosuch.csv cannot be read: No such file or directory",
     "reuse=/no/such/run": "/no/such/run/config.json cannot be read (No such file or directory)",
     "tokenizer=/no/such/words": "/no/such/words does not exist; expected a checkpoint directory, a checkpoint file",
 }
@@ -78,7 +78,7 @@ def test_a_cache_that_is_too_small_is_found(flags, tiny_clip, tmp_path, capfd):
 
 
 def test_all_refusals_are_told_and_not_the_first_only(flags, tiny_clip, tmp_path, capfd):
-    faults = ["train.batch=5", "devices=99", "prompt.depth=3", "train.optimizer=sdg", "loss.similarity=nosuch.csv"]
+    faults = ["train.batch=5", "devices=99", "method.depth=3", "train.optimizer=sdg", "method.similarity=nosuch.csv"]
     sentences = told(capfd, [*flags(tiny_clip), *(f"--config.{fault}" for fault in faults)], tmp_path / "out")
     assert len(sentences) == len(faults)
     assert all(any(sentence.startswith(FAULTS[fault]) for sentence in sentences) for fault in faults)
@@ -93,7 +93,7 @@ def test_own_data_on_the_bundled_backbone_needs_no_more_than_a_batch_that_fits(f
 
 
 def test_a_method_that_does_not_train_needs_no_batch(flags, tmp_path, capfd):
-    assert told(capfd, [*flags("bundled"), "--config.method=zero_shot"], tmp_path / "out") == []
+    assert told(capfd, [*flags("bundled"), "--config.method.name=zero_shot"], tmp_path / "out") == []
 
 
 def test_a_folder_that_is_no_backbone_is_found(flags, tmp_path, capfd):
@@ -112,9 +112,9 @@ def test_a_folder_that_is_no_backbone_is_found(flags, tmp_path, capfd):
 def test_sizes_follow_from_the_backbone(clip, length, layers, preset, all_enter):
     clip = weights.config(assemble.BUNDLED) if clip == "bundled" else clip
     config = command_line.load(f"{OWN_DATA}:{preset}")
-    prompt = assemble.resolved(config, clip).prompt
-    assert (prompt.length, prompt.layers, prompt.depth) == (length, layers, layers if all_enter else 1)
-    assert config.prompt.length == 0  # a copy
+    method = assemble.resolved(config, clip).method
+    assert (method.length, method.layers, method.depth) == (length, layers, layers if all_enter else 1)
+    assert config.method.length == 0  # a copy
 
 
 @pytest.mark.parametrize("preset", configs.PRESETS)
@@ -133,6 +133,6 @@ def test_what_is_chosen_is_what_the_presets_say(preset):
 )
 def test_what_is_given_is_kept_and_the_rest_follows(given, expected):
     config = configs.intended()
-    config.prompt.length, config.prompt.layers, config.prompt.depth = given
-    prompt = assemble.resolved(config, VIT_B16).prompt
-    assert (prompt.length, prompt.layers, prompt.depth) == expected
+    config.method.length, config.method.layers, config.method.depth = given
+    method = assemble.resolved(config, VIT_B16).method
+    assert (method.length, method.layers, method.depth) == expected

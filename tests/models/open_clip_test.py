@@ -152,7 +152,11 @@ def test_other_pixels_are_said(tmp_path, params):
 def test_a_run_says_and_records_what_was_assumed(make_config, tiny_clip, tmp_path, capfd):
     _, params = weights.load(tiny_clip)
     written(tmp_path / "clip", openai_state(params), name="x.safetensors")
-    changes = {"backbone": str(tmp_path / "clip" / "x.safetensors"), "tokenizer": str(tiny_clip), "method": "zero_shot"}
+    changes = {
+        "backbone": str(tmp_path / "clip" / "x.safetensors"),
+        "tokenizer": str(tiny_clip),
+        "method.name": "zero_shot",
+    }
     told = {"towers.activation": "gelu", "towers.vision_heads": 2, "towers.text_heads": 2}
     found = continual.run(make_config({**changes, **told, "data.domains": ("fax",)}), tmp_path / "run")
     sentence = "x.safetensors: activation gelu (config.towers), 2 vision heads (config.towers), 2 text heads"

@@ -76,8 +76,8 @@ def eight(tiny_clip, tmp_path_factory):
         "from lpi_jax import config as configs\n"
         "def get_config():\n"
         "    config = configs.intended()\n"
-        f"    config.update_from_flattened_dict({{'backbone': {str(tiny_clip)!r}, 'prompt.length': 4,\n"
-        "        'prompt.layers': 2, 'prompt.depth': 2, 'train.batch': 16, 'eval.batch': 32})\n"
+        f"    config.update_from_flattened_dict({{'backbone': {str(tiny_clip)!r}, 'method.length': 4,\n"
+        "        'method.layers': 2, 'method.depth': 2, 'train.batch': 16, 'eval.batch': 32})\n"
         "    return config\n",
         encoding="utf-8",
     )

@@ -216,7 +216,7 @@ def test_pictures_say_how_many_queries_there_are_and_what_a_guess_finds(run, tmp
     assert [label.get_text() for label in captions.get_xticklabels()] == [*TASKS, "none"]
 
 
-@pytest.mark.parametrize("changes", [{"task_id": "oracle"}, {"method": "zero_shot"}])
+@pytest.mark.parametrize("changes", [{"task_id": "oracle"}, {"method.name": "zero_shot"}])
 def test_without_routing_there_is_no_picture_of_it(run, tmp_path, changes):
     report.write([run("a", result=handmade_runs.known(), **changes)], tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.png"))) == 2

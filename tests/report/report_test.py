@@ -117,7 +117,7 @@ def test_old_results_get_the_chance_that_follows_from_their_counts(run):
 
 @pytest.mark.parametrize(
     ("changes", "routed"),
-    [({}, "70.0 / 80.0"), ({"task_id": "oracle"}, "given"), ({"method": "zero_shot"}, "")],
+    [({}, "70.0 / 80.0"), ({"task_id": "oracle"}, "given"), ({"method.name": "zero_shot"}, "")],
 )
 def test_only_what_was_routed_has_a_routing_figure(run, changes, routed):
     directory = run("a", **changes)
@@ -133,7 +133,7 @@ def test_names_cannot_leave_their_cell(run):
     assert title == r"### a\|b \<script> \*c\* �[31m"
     named = run("c", prompt__length=5, loss__similarity="x|y", seed=1)
     table = report.table([run("d"), named])
-    assert r"loss.similarity=x\|y" in table
+    assert r"method.similarity=x\|y" in table
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines() if line[:1] == "|"} == {14}
 
 
@@ -191,12 +191,12 @@ def test_latex_has_the_cells_of_the_table(run, several):
     assert lines[0] == r"\begin{tabular}{lrrrrrrrrrrrr}"
     assert r"\multicolumn{3}{c}{image to text, n = 15}" in text
     assert r"\cmidrule(lr){4-6}\cmidrule(lr){7-9}" in text
-    assert r"loss.similarity=a\_b\&c\%\$\textbackslash{}foo\$\{\}" in text
+    assert r"method.similarity=a\_b\&c\%\$\textbackslash{}foo\$\{\}" in text
     body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
     assert len(body) == 10
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {12}
     deviation = statistics.stdev([30, 33])
-    assert rf"LPI intended (loss.similarity=text) & 2 & final & 32.0 $\pm$ {deviation:.1f} &" in body[5]
+    assert rf"LPI intended (method.similarity=text) & 2 & final & 32.0 $\pm$ {deviation:.1f} &" in body[5]
     assert "$-$2.0 $\\pm$ 0.0 / $-$3.0 $\\pm$ 0.0" in body[5]
 
 
@@ -230,7 +230,7 @@ def test_what_changes_no_number_does_not_separate_runs(run, harmless):
     ("changes", "first", "second"),
     [
         ({"train__lr": 0.5}, "LPI intended (train.lr=0.05)", "LPI intended (train.lr=0.5)"),
-        ({"prompt__rank": 8}, "LPI intended (prompt.rank=4)", "LPI intended (prompt.rank=8)"),
+        ({"prompt__rank": 8}, "LPI intended (method.rank=4)", "LPI intended (method.rank=8)"),
         (
             {"train__optimizer_args__momentum": 0.5},
             "LPI intended (train.optimizer_args.momentum=0.9)",
@@ -343,7 +343,7 @@ def refused(capsys, *arguments):
     ("damage", "message"),
     [
         (lambda path: path.unlink(), "has no finished task yet; expected a run with results"),
-        (lambda path: path.write_text('{"method": "lpi",'), "results.json is damaged ("),
+        (lambda path: path.write_text('{"method.name": "lpi",'), "results.json is damaged ("),
         (lambda path: path.write_bytes(b"\xff\xfe\x00"), "results.json is damaged ("),
         (lambda path: path.write_text("{}"), "holds damaged results (KeyError: 'method'); expected config.json and"),
         (lambda path: path.write_text("[" * 100_000), "results.json is damaged ("),

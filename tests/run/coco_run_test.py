@@ -38,9 +38,9 @@ def test_the_main_job_runs_on_coco(folder, tiny_clip, tmp_path, capfd, name):
         "train.batch": 4,
         "train.epochs": 1,
         "eval.batch": 8,
-        "prompt.length": 2,
-        "prompt.layers": 2,
-        "prompt.depth": 1,
+        "method.length": 2,
+        "method.layers": 2,
+        "method.depth": 1,
         "data.task_order": "('food','vehicle','person')",
     }
     flags = [f"--config.{key}={value}" for key, value in small.items()]

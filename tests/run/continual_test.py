@@ -163,7 +163,7 @@ def test_a_stream_without_negatives_trains_without_nan(make_config, toy_stream, 
     use_stream(toy_stream(3, description="all the same".format))
     config = make_config()
     results = continual.run(config, tmp_path)
-    assert np.array(results["similarity"]).min() > config.loss.threshold
+    assert np.array(results["similarity"]).min() > config.method.threshold
     lines = metrics(tmp_path)
     assert len(lines) == 3 * 2
     assert all(np.isfinite(list(found.values())).all() for found in terms(lines).values())
@@ -197,7 +197,7 @@ def test_prompts_that_the_very_last_step_ruined_are_not_remembered(
 
 
 def test_the_zero_shot_method_is_the_zero_shot_columns_of_an_lpi_run(finished_run, make_config, tmp_path):
-    results = continual.run(make_config({"method": "zero_shot"}), tmp_path)
+    results = continual.run(make_config({"method.name": "zero_shot"}), tmp_path)
     assert matrices(results["recall"]) == matrices(finished_run.results["zero_shot"])
     assert matrices(results["zero_shot"]) == matrices(finished_run.results["zero_shot"])
     assert results["parameters"]["trained"] == results["parameters"]["per_task"] == 0
@@ -277,7 +277,7 @@ def test_captions_that_were_cut_are_counted_once_however_often_the_run_starts(
     make_config, toy_stream, use_stream, monkeypatch, tmp_path
 ):
     use_stream(toy_stream(2, words="{} {} {}" + " word" * 95))
-    config = make_config({"data.max_words": 100, "method": "zero_shot"})
+    config = make_config({"data.max_words": 100, "method.name": "zero_shot"})
     whole = continual.run(config, tmp_path / "whole")
     assert whole["counts"]["captions_cut"] == sum(whole["counts"]["train_captions"] + whole["counts"]["val_captions"])
     learnt = learn.Learner.learn
@@ -297,7 +297,7 @@ def test_captions_that_were_cut_are_counted_once_however_often_the_run_starts(
 
 def test_a_run_asked_to_end_between_two_tasks_ends_there(make_config, toy_stream, use_stream, monkeypatch, tmp_path):
     use_stream(toy_stream(2))
-    config = make_config({"method": "zero_shot"})
+    config = make_config({"method.name": "zero_shot"})
     measure = continual.measure
 
     def asked(*arguments):
@@ -372,7 +372,7 @@ def test_a_run_of_other_tasks_is_not_reused(make_config, finished_run, tmp_path)
 
 
 def test_prompts_of_another_depth_are_not_reused(make_config, finished_run, tmp_path):
-    config = make_config({"prompt.depth": 1, "reuse": str(finished_run.directory)})
-    with pytest.raises(UserError, match=r"a run with config.prompt.depth 2 instead of 1; use --config.prompt.depth=2"):
+    config = make_config({"method.depth": 1, "reuse": str(finished_run.directory)})
+    with pytest.raises(UserError, match=r"a run with config.method.depth 2 instead of 1; use --config.method.depth=2"):
         continual.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

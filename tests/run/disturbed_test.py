@@ -150,7 +150,7 @@ def test_a_report_a_check_and_a_table_of_images_on_a_full_disk_are_one_sentence(
 def test_a_folder_that_is_removed_during_the_run_is_noticed_at_the_next_boundary_and_what_is_left_can_be_gone_on_with(
     make_config, toy_stream, decided, monkeypatch, tmp_path, left
 ):
-    directory, config = tmp_path / "run", make_config({"method": "zero_shot"})
+    directory, config = tmp_path / "run", make_config({"method.name": "zero_shot"})
     monkeypatch.setattr(continual.build, "stream", lambda config, size: toy_stream(2))
     measure = continual.measure
 

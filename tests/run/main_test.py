@@ -134,7 +134,7 @@ def test_no_flags_at_all_is_one_sentence(capfd):
         ("train.optimizer_args=0.9", "config.train.optimizer_args is '0.9', expected a dictionary such as"),
         ("task_id=orakel", "config.task_id is 'orakel', expected 'inferred' or 'oracle'"),
         ("train.schedule=linear", "config.train.schedule is 'linear', expected 'cosine' or 'constant'"),
-        ("prompt.depth=10", "config.prompt.depth is 10, expected at most config.prompt.layers, 9"),
+        ("method.depth=10", "config.method.depth is 10, expected at most config.method.layers, 9"),
     ],
 )
 def test_a_wrong_value_is_one_sentence(refused, argument, sentence):
@@ -155,7 +155,7 @@ def test_flags_and_values_may_be_written_in_several_ways(config_file):
             "--config.data.task_order=('a, b', 'c')",
             "--config.data.crop_scale=0.5,1",
             "--config.data.flip=False",
-            "--config.prompt.interaction",
+            "--config.method.interaction",
             "--config.data.path=/data/a=b.jsonl",
             "--config.train.epochs=2",
             "--config.train.epochs=3",  # the last one counts
@@ -174,7 +174,7 @@ def test_flags_and_values_may_be_written_in_several_ways(config_file):
     assert scenes.data.domains == ("fax", "comic")
     assert config.data.crop_scale == (0.5, 1.0)
     assert config.data.flip is False
-    assert config.prompt.interaction is True
+    assert config.method.interaction is True
     assert config.data.path == "/data/a=b.jsonl"
     assert config.train.epochs == 3
     assert config.train.optimizer_args.to_dict() == {"b1": 0.8, "b2": 0.99}
@@ -259,7 +259,7 @@ def test_loading_a_configuration_file_leaves_no_trace(config_file, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("method=lpl", "config.method is 'lpl', expected 'lpi' or 'zero_shot'"),
+        ("method.name=lpl", "config.method is 'lpl', expected 'lpi' or 'zero_shot'"),
         ("data.name=scene", "config.data.name is 'scene', expected one of scenes, jsonl, coco"),
         ("data.domains=faks", "scenes: unknown domain 'faks'; did you mean 'fax'?"),
         ("data.domains=fax,fax", "scenes: domain 'fax' is given 2 times; expected once"),
@@ -274,7 +274,7 @@ def test_loading_a_configuration_file_leaves_no_trace(config_file, tmp_path):
             "task 'comic' has 6 training captions, too few for a batch: config.train.batch is 16; use"
             " --config.train.batch=6",
         ),
-        ("prompt.length=40", "config.prompt.length is 40, too long for a context of 77 tokens and 16 patches"),
+        ("method.length=40", "config.method.length is 40, too long for a context of 77 tokens and 16 patches"),
         ("train.optimizer=sdg", "config.train.optimizer is 'sdg', expected 'sgd' or the name of an optax optimiser"),
         ("train.optimizer_args={'momentun': 0.9}", "config.train.optimizer_args do not fit optimiser 'sgd': "),
         (
@@ -283,8 +283,8 @@ def test_loading_a_configuration_file_leaves_no_trace(config_file, tmp_path):
             " 'b1'; it takes momentum, weight_decay: use --config.train.optimizer_args=\"{'momentum': 0.9}\"",
         ),
         ("train.optimizer_args={'momentum': 'x'}", "config.train.optimizer_args do not fit optimiser 'sgd': "),
-        ("loss.similarity={coco}", "similarity table {coco} has no entry for task 'comic'"),
-        ("loss.similarity=nosuch.csv", "similarity table nosuch.csv cannot be read: No such file or directory"),
+        ("method.similarity={coco}", "similarity table {coco} has no entry for task 'comic'"),
+        ("method.similarity=nosuch.csv", "similarity table nosuch.csv cannot be read: No such file or directory"),
         ("train.optimizer=chain", "config.train.optimizer_args do not fit optimiser 'chain': "),
     ],
 )
@@ -294,10 +294,10 @@ def test_what_does_not_fit_together_is_one_sentence(refused, small_flags, argume
 
 
 def test_more_prompt_layers_than_the_tower_has_is_one_sentence(refused, small_flags):
-    message = refused(*small_flags, "--config.prompt.layers=3", "--config.prompt.depth=3")
+    message = refused(*small_flags, "--config.method.layers=3", "--config.method.depth=3")
     assert message == (
-        "config.prompt.depth is 3, but the vision tower has 2 layers; use --config.prompt.depth=2, or"
-        " --config.prompt.depth=0 for as many as there are"
+        "config.method.depth is 3, but the vision tower has 2 layers; use --config.method.depth=2, or"
+        " --config.method.depth=0 for as many as there are"
     )
 
 

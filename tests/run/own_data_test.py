@@ -173,7 +173,12 @@ def start(tmp_path, tiny_clip, compiled, capfd):
         FORMS["JSON Lines"](tmp_path, rows, paint)
         config = tmp_path / "experiment.py"
         config.write_text("from lpi_jax import config\n\n\nget_config = config.intended\n")
-        own = {"data.name": "jsonl", "data.path": tmp_path / "stream.jsonl", "method": "zero_shot", "eval.batch": 32}
+        own = {
+            "data.name": "jsonl",
+            "data.path": tmp_path / "stream.jsonl",
+            "method.name": "zero_shot",
+            "eval.batch": 32,
+        }
         flags = [f"--config.{key}={value}" for key, value in {"backbone": tiny_clip, **own}.items()]
         status = main(["main", f"--config={config}", f"--workdir={tmp_path / 'run'}", *flags])
         return status, capfd.readouterr().err, tmp_path / "run"

@@ -356,10 +356,10 @@ def test_the_config_files(name, preset, tmp_path, monkeypatch):
     assert config.preset == preset and config.data.name == "coco" and not config.data.path
     assert (config.train.batch, config.train.epochs) == (64, 10)
     if preset == "released":
-        table = similarity.from_table(config.loss.similarity, TASKS)
+        table = similarity.from_table(config.method.similarity, TASKS)
         assert table.shape == (12, 12) and (table > 0.4).sum() == 12 + 2 * 15
     else:
-        assert config.loss.similarity == "text"
+        assert config.method.similarity == "text"
 
 
 def test_every_rule_is_known_to_the_command_line():
