@@ -28,7 +28,7 @@ def forgetting(matrix: np.ndarray) -> float:
 
 
 def chaudhry_forgetting(matrix: np.ndarray) -> float:
-    """Chaudhry et al. 2018: the best earlier value minus the last one, averaged; points, positive = forgot."""
+    """Chaudhry et al. 2018, of [T, T]: the best earlier value minus the last, averaged; points, positive = forgot."""
     return 0.0 - forgetting(matrix)
 
 
@@ -50,7 +50,7 @@ def forward_transfer(before: np.ndarray, frozen: np.ndarray) -> float:
 def zero_shot_retention(before: np.ndarray, frozen: np.ndarray) -> float:
     """What is left of the backbone's zero-shot value on tasks not learnt yet: 100 * sum(before) / sum(frozen).
 
-    Arguments as in `forward_transfer`, tasks t >= 1; 100 without such tasks or where zero-shot value is 0 throughout.
+    Arguments [T] as in `forward_transfer`, tasks t >= 1; 100 without such tasks, or where that sum is 0.
     """
     floor = frozen[1:].sum()
     return float(100.0 * before[1:].sum() / floor) if floor > 0 else 100.0

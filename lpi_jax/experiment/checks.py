@@ -60,6 +60,6 @@ def check_batches(
         fitting = count // devices * devices
         remedy = f"--config.{key}={fitting}" if fitting else f"at most --config.devices={count}"
         raise UserError(
-            f"task {names[number]!r} has {count} training captions, too few for a batch: config.{key} is"
+            f"task {names[number]!r} has {count} training examples, too few for a batch: config.{key} is"
             f" {training.batch_of(number)}; use {remedy}"
         )

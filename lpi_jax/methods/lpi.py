@@ -166,7 +166,7 @@ def init(options: Options, sites: Mapping[str, Site], key: Array) -> Tree:
     """A new task's trainable tree, every number drawn from N(0, 0.5^2); 5,284 numbers at CLIP ViT-B/16's defaults.
 
     Args:
-      options: with every size (`fitted`).
+      options: with every size (`fitted`). key: a scalar random key.
     """
     o, vision_width, text_width = options, sites["vision"].width, sites["text"].width
     shapes: Tree = {
@@ -225,7 +225,11 @@ def prompts(options: Options, trainable: Tree) -> dict[str, Array]:
 
 
 def losses(options: Options, trainable: Tree, constants: Tree) -> dict[str, Array]:
-    """The weighted alignment loss, and the task loss from the second task on."""
+    """The weighted alignment loss, and the task loss from the second task on, scalars in nats.
+
+    Args:
+      trainable: the task's tree. constants: from `context`.
+    """
     # The losses compare the prompts as they are expanded: an interaction normalises them only for the towers.
     visual, textual = expand(trainable["factors"])
     current = constants["current"]

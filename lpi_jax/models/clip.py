@@ -358,7 +358,7 @@ def param_shapes(config: CLIPConfig) -> dict[str, Any]:
 
 
 def init_params(config: CLIPConfig, key: jax.Array) -> dict[str, Any]:
-    """A float32 tree of random parameters at CLIP's initial scales, good to pretrain from.
+    """A float32 tree of random parameters [...] at CLIP's initial scales, good to pretrain from.
 
     Normal, with standard deviations (D width, K layers of the tower): query, key, value, both projections, class token
     and vision positions D^-1/2; the outputs of attention and MLP (2 K D)^-1/2; the MLP's first matrix (2 D)^-1/2;

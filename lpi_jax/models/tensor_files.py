@@ -17,7 +17,7 @@ MAX_JSON_BYTES, MAX_LISTED = 2**25, 20
 
 
 def tensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a .safetensors or .npz file, by name.
+    """All tensors [...] of a .safetensors or .npz file, by name.
 
     Raises: UserError for another kind of file, and for one that is missing, damaged, or would unpack to far more than
       it holds.
@@ -37,7 +37,7 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def directory_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of a Hugging Face directory: model.safetensors, or the shards that its index names.
+    """All tensors [...] of a Hugging Face directory: model.safetensors, or the shards that its index names.
 
     Raises: UserError for files that are missing or damaged, and for an index that does not say what the shards hold.
     """
@@ -67,7 +67,7 @@ def holds_safetensors(path: Path) -> bool:
 
 
 def msgpack_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All arrays in a msgpack file of Flax's, by the names on their way, joined by slashes.
+    """All arrays [...] in a msgpack file of Flax's, by the names on their way, joined by slashes.
 
     The format can name arrays, numbers and text only: nothing in it is executed. Raises: UserError for a damaged file.
     """

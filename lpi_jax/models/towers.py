@@ -149,13 +149,7 @@ def from_shapes(shapes: Mapping[str, tuple[int, ...]], name: str, told: Towers, 
     patches = shape("visual.positional_embedding", 2)[0] - 1
     if patches < 1 or math.isqrt(patches) ** 2 != patches:
         raise UserError(f"{name}: visual.positional_embedding has {patches + 1} rows, expected 1 + a square number")
-    by_openai = Towers("quick_gelu", max(1, vision_width // 64), max(1, text_width // 64))
-    sources = {"config.towers": told, DESCRIPTION: file.towers if file else UNTOLD, "assumed, as OpenAI's": by_openai}
-    origins = [next(s for s, towers in sources.items() if towers[field]) for field in range(len(Towers._fields))]
-    activation, vision_heads, text_heads = (sources[origin][field] for field, origin in enumerate(origins))
-    guessed = any(sources[origin] is by_openai for origin in origins)
-    if guessed:
-        _refuse_to_guess(vision_width, text_width, name, told)
+    (activation, vision_heads, text_heads), assumed = _decided(vision_width, text_width, name, told, file)
 
     def tower(width: int, heads: int, prefix: str) -> TowerConfig:
         blocks = {key.removeprefix(prefix).split(".")[0] for key in shapes if key.startswith(prefix)}
@@ -163,10 +157,6 @@ def from_shapes(shapes: Mapping[str, tuple[int, ...]], name: str, told: Towers, 
             raise UserError(f"{name} has {len(blocks)} blocks below {prefix}, expected 1 to {MAX_LAYERS}")
         return TowerConfig(width, len(blocks), heads, shape(f"{prefix}0.mlp.c_fc.weight", 2)[0])
 
-    said = [f"activation {activation}", f"{vision_heads} vision heads", f"{text_heads} text heads"]
-    assumed = f"{name}: " + ", ".join(f"{what} ({source})" for what, source in zip(said, origins, strict=True))
-    if guessed:
-        assumed += f"; {DESCRIPTION} beside the weights or config.towers tells of others'"
     try:
         config = CLIPConfig(
             image_size=math.isqrt(patches) * patch,
@@ -177,7 +167,7 @@ def from_shapes(shapes: Mapping[str, tuple[int, ...]], name: str, told: Towers, 
             vocab_size=vocab_size,
             context_length=shape("positional_embedding", 2)[0],
             activation=activation,
-            assumed=assumed + (file.note if file else ""),
+            assumed=assumed,
         )
     except UserError:
         raise
@@ -186,6 +176,24 @@ def from_shapes(shapes: Mapping[str, tuple[int, ...]], name: str, told: Towers, 
     if file:
         _compare(config, file, name)
     return config
+
+
+def _decided(vision: int, text: int, name: str, told: Towers, file: Described | None) -> tuple[Towers, str]:
+    """Activation and heads of towers of these widths, and in words where each comes from."""
+    by_openai = Towers("quick_gelu", max(1, vision // 64), max(1, text // 64))
+    sources = {"config.towers": told, DESCRIPTION: file.towers if file else UNTOLD, "assumed, as OpenAI's": by_openai}
+    origins = [next(s for s, towers in sources.items() if towers[field]) for field in range(len(Towers._fields))]
+    decided = Towers(*(sources[origin][field] for field, origin in enumerate(origins)))
+    said = [
+        f"activation {decided.activation}",
+        f"{decided.vision_heads} vision heads",
+        f"{decided.text_heads} text heads",
+    ]
+    assumed = f"{name}: " + ", ".join(f"{what} ({source})" for what, source in zip(said, origins, strict=True))
+    if any(sources[origin] is by_openai for origin in origins):
+        _refuse_to_guess(vision, text, name, told)
+        assumed += f"; {DESCRIPTION} beside the weights or config.towers tells of others'"
+    return decided, assumed + (file.note if file else "")
 
 
 def _refuse_families(names: Iterable[str], name: str) -> None:

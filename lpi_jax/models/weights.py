@@ -88,6 +88,7 @@ def from_openai(state: Mapping[str, np.ndarray], towers: Towers = UNTOLD) -> tup
     """A ViT CLIP from tensors under OpenAI's key names; the configuration follows from the shapes.
 
     Args:
+      state: arrays [...] by name.
       towers: activation and heads; what it does not say is as in OpenAI's models: quick_gelu, heads = width / 64.
 
     Raises: UserError that lists what is missing, left over or misshapen.
@@ -334,13 +335,6 @@ def _config_from_hf(fields: dict[str, Any], path: Path) -> CLIPConfig:
     if vision.get("num_channels", 3) != 3:
         raise UserError(f"{path}: num_channels must be 3, not {brief(vision['num_channels'])}")
     vocab_size = size(text, "vocab_size", 49408)
-    # 2 is what the first converted checkpoints say; they too pool at the highest id. Rows behind it are padding.
-    end = text.get("eos_token_id", 2)
-    if type(end) is not int or (end != 2 and not vocab_size - MAX_PADDING <= end < vocab_size):
-        raise UserError(
-            f"{path}: eos_token_id must be {vocab_size - 1}, the highest id (or 2 in old files), where captions are "
-            f"pooled, or less by the rows of padding, fewer than {MAX_PADDING}; not {brief(end)}"
-        )
     activation, epsilon = common("hidden_act", "quick_gelu"), common("layer_norm_eps", 1e-5)
     if activation not in list(ACTIVATIONS):
         raise UserError(f"{path}: hidden_act must be one of {sorted(ACTIVATIONS)}, not {brief(activation)}")
@@ -357,12 +351,24 @@ def _config_from_hf(fields: dict[str, Any], path: Path) -> CLIPConfig:
             context_length=size(text, "max_position_embeddings", 77),
             activation=activation,
             layer_norm_eps=float(epsilon),
-            end_of_text=None if end in (2, vocab_size - 1) else end,
+            end_of_text=_end_of_text(text, vocab_size, path),
         )
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _end_of_text(text: dict[str, Any], vocab_size: int, path: Path) -> int | None:
+    """The id that captions are pooled at; None: the highest of the vocabulary."""
+    # 2 is what the first converted checkpoints say; they too pool at the highest id. Rows behind it are padding.
+    end = text.get("eos_token_id", 2)
+    if type(end) is not int or (end != 2 and not vocab_size - MAX_PADDING <= end < vocab_size):
+        raise UserError(
+            f"{path}: eos_token_id must be {vocab_size - 1}, the highest id (or 2 in old files), where captions are "
+            f"pooled, or less by the rows of padding, fewer than {MAX_PADDING}; not {brief(end)}"
+        )
+    return None if end in (2, vocab_size - 1) else end
 
 
 def _config_to_hf(config: CLIPConfig, dtype: np.dtype) -> dict[str, Any]:

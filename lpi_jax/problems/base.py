@@ -105,7 +105,7 @@ class Problem(Protocol):
         """The split's training examples as host arrays, with room for the method's prompts."""
 
     def forward(self, batch: Tree, adapter: Adapter, key: Array) -> Any:
-        """What the adapted backbone makes of a batch on the devices."""
+        """What the adapted backbone makes of a batch [B, ...] on the devices; key: scalar, for what is random."""
 
     def losses(self, outputs: Any, batch: Tree) -> dict[str, Array]:
         """The problem's own losses by name, scalars in nats."""

@@ -34,7 +34,7 @@ def summarise(experiment: Experiment, steps: Sequence[int], progress: Progress) 
         "trains": method.options.trains,
         "routed": experiment.routed,
         "protocol": problem.protocol(experiment.routed),
-        "precision": {"towers": config.dtype, "products": config.matmul_precision},
+        "precision": {"backbone": config.dtype, "products": config.matmul_precision},
         "stream": {"name": stream.name, "sha256": stream.fingerprint, "notes": dict(stream.notes)},
         "tasks": list(progress.names),
         "tasks_to_come": [task.name for task in stream.tasks[progress.count :]],
@@ -46,7 +46,7 @@ def summarise(experiment: Experiment, steps: Sequence[int], progress: Progress) 
         "counts": {
             "steps": list(steps),
             "examples_left_out_per_epoch": _left_out(experiment, steps),
-            "captions_cut": progress.cut,
+            "texts_cut": progress.cut,
             "skipped": dict(stream.skipped),
         },
         "seconds": progress.seconds,

@@ -52,7 +52,7 @@ def context(experiment: Experiment, evaluator: Evaluator, progress: Progress) ->
 
 
 def key_of(seed: int, number: int) -> jax.Array:
-    """The random key of a task's steps."""
+    """The random key of a task's steps, a scalar."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _KEYS), number)
 
 

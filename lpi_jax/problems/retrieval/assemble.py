@@ -20,7 +20,8 @@ from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.problems.base import Backbone
 from lpi_jax.problems.retrieval.captions import Captions
-from lpi_jax.problems.retrieval.problem import Protocol, Retrieval, sites
+from lpi_jax.problems.retrieval.options import Measured
+from lpi_jax.problems.retrieval.problem import Retrieval, sites
 from lpi_jax.problems.retrieval.towers import Towers
 
 BUNDLED = Path(__file__).parents[2] / "assets" / "tiny_clip"
@@ -53,7 +54,7 @@ def retrieval(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) -> Ret
         captions=Captions(tokenizer, clip.context_length, config.data.max_words),
         train_transform=Transform(clip.image_size, config.data.train_transform, crop, flip),
         eval_transform=Transform(clip.image_size, config.eval.transform, crop, flip),
-        measured=Protocol(
+        measured=Measured(
             batch=config.eval.batch,
             galleries=config.eval.gallery,
             oracle=config.task_id == "oracle",

@@ -19,5 +19,5 @@ def hits(items: int, right: np.ndarray, k: int) -> np.ndarray:
 
 
 def recall(items: int, right: np.ndarray, k: int) -> float:
-    """Expected recall@k of queries with so many right answers each, per cent; arguments as in `hits`."""
+    """Expected recall@k of queries with so many right answers each, per cent; arguments as in `hits`, right [N]."""
     return 100.0 * float(np.mean(hits(items, right, k)))

@@ -14,6 +14,7 @@ from lpi_jax.problems.retrieval import recall
 from lpi_jax.problems.retrieval.captions import Captions, captions_of
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.gallery import Gallery
+from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.types import Tree
 
 
@@ -22,36 +23,17 @@ class RetrievalEvaluator:
 
     Args:
       encoder: the towers. method: which adapter each item gets. captions: -> token ids.
-      transform: of measured images. seed: for a random transform. galleries: `union` or `task`.
-      oracle: every item gets the adapter of its true task.
-      asks_with_placeholders: whether captions are routed with the placeholders in front.
+      transform: of measured images. measured: how they are measured.
     """
 
     def __init__(
-        self,
-        encoder: Encoder,
-        method: Method,
-        captions: Captions,
-        transform: Transform,
-        *,
-        seed: int,
-        galleries: str,
-        oracle: bool,
-        asks_with_placeholders: bool,
+        self, encoder: Encoder, method: Method, captions: Captions, transform: Transform, measured: Measured
     ) -> None:
         self._encoder, self._method, self._captions = encoder, method, captions
-        self._transform, self._seed, self._galleries = transform, seed, galleries
-        self._asking = method.reserve.get("text", 0) if asks_with_placeholders else 0
+        self._transform, self._seed, self._galleries = transform, measured.seed, measured.galleries
+        self._asking = method.reserve.get("text", 0) if measured.asks_with_placeholders else 0
         self._tasks = 0
-        self.gallery = Gallery(
-            encoder,
-            method,
-            captions,
-            transform,
-            seed=seed,
-            oracle=oracle,
-            asks_with_placeholders=asks_with_placeholders,
-        )
+        self.gallery = Gallery(encoder, method, captions, transform, measured)
 
     def add(self, split: Split) -> None:
         """The next task's validation items arrive."""

@@ -19,6 +19,7 @@ from lpi_jax.parallel import processes
 from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
 from lpi_jax.problems.retrieval.captions import Captions, captions_of
 from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.types import Tree
 
 
@@ -87,25 +88,15 @@ class Gallery:
     Args:
       encoder: the towers. method: which adapter each item gets.
       captions: -> token ids.
-      transform: of validation images. seed: for a random transform.
-      oracle: every item gets the adapter of its true task (an item of a task not learnt yet: none).
-      asks_with_placeholders: whether captions are routed with the placeholders in front.
+      transform: of validation images. measured: how they are measured; with `oracle` every item gets the adapter of its
+        true task (an item of a task not learnt yet: none).
     """
 
     def __init__(
-        self,
-        encoder: Encoder,
-        method: Method,
-        captions: Captions,
-        transform: Transform,
-        *,
-        seed: int,
-        oracle: bool,
-        asks_with_placeholders: bool,
+        self, encoder: Encoder, method: Method, captions: Captions, transform: Transform, measured: Measured
     ) -> None:
         self._encoder, self._method, self._tokenize = encoder, method, captions
-        self._transform, self._seed, self._oracle = transform, seed, oracle
-        self._asks_with_placeholders = asks_with_placeholders
+        self._transform, self._measured = transform, measured
         self._splits: list[Split] = []
         self._place: list[tuple[int, int]] = []  # image number -> task, index within the task
         self._token_ids = np.zeros((0, 0), np.int32)  # per caption, placeholders in front
@@ -127,7 +118,7 @@ class Gallery:
         self.images = self.images.extended(Side.new(task, np.arange(first, len(self._place)), plain, plain))
         text = self._encoder.texts(self._tokenize(words, 0))
         asking = text
-        if self._asks_with_placeholders and self.placeholders:
+        if self._measured.asks_with_placeholders and self.placeholders:
             asking = self._encoder.texts(self._token_ids[-len(words) :])
         self.captions = self.captions.extended(Side.new(task, owner, text, asking))
 
@@ -140,7 +131,7 @@ class Gallery:
             {name: Assigned(side.routed, side.compared, side.nearest) for name, side in sides.items()},
         )
         for name, side in sides.items():
-            side.assign(assigned[name], tasks, self._oracle)
+            side.assign(assigned[name], tasks, self._measured.oracle)
         adapters = Adapters(self._method, memory, self._encoder.frozen)
         self.images.refresh(adapters, "vision", lambda items, group: self._encoder.images(self._load, items, group))
         self.captions.refresh(adapters, "text", self._encode_captions)
@@ -162,7 +153,7 @@ class Gallery:
 
     def _load(self, image: int) -> np.ndarray:
         task, index = self._place[image]
-        return self._transform(self._splits[task].load(index), (self._seed, task, index))
+        return self._transform(self._splits[task].load(index), (self._measured.seed, task, index))
 
     def save(self, path: Path) -> None:
         """Writes what was computed into a folder of the run's directory: a resumed run computes nothing twice."""

@@ -18,6 +18,7 @@ from lpi_jax.problems.retrieval import recall
 from lpi_jax.problems.retrieval.captions import Captions, captions_of
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.evaluator import RetrievalEvaluator
+from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.problems.retrieval.retriever import Retriever
 from lpi_jax.problems.retrieval.source import Pairs
 from lpi_jax.problems.retrieval.towers import Towers
@@ -41,22 +42,6 @@ class Features(NamedTuple):
     logit_scale: Array
 
 
-class Protocol(NamedTuple):
-    """How items are measured.
-
-    Attributes:
-      batch: items encoded at once. galleries: `union` or `task`. oracle: whether the true task is told.
-      asks_with_placeholders: whether captions are routed with the placeholders in front.
-      seed: for a random transform.
-    """
-
-    batch: int
-    galleries: str
-    oracle: bool
-    asks_with_placeholders: bool
-    seed: int
-
-
 @dataclass(frozen=True)
 class Retrieval:
     """Which caption belongs to which image.
@@ -70,7 +55,7 @@ class Retrieval:
     captions: Captions
     train_transform: Transform
     eval_transform: Transform
-    measured: Protocol
+    measured: Measured
 
     name: ClassVar[str] = "retrieval"
     metrics: ClassVar[Sequence[Metric]] = recall.METRICS
@@ -96,7 +81,7 @@ class Retrieval:
         )
 
     def losses(self, outputs: Features, batch: Tree) -> dict[str, Array]:
-        """The symmetric cross entropy of matching pairs, nats."""
+        """The symmetric cross entropy of matching pairs, a scalar in nats."""
         return {"retrieval": retrieval_loss(outputs.image, outputs.text, outputs.logit_scale)}
 
     def queries(self, frozen: Tree, batch: Tree) -> dict[str, Array]:
@@ -108,17 +93,8 @@ class Retrieval:
 
     def evaluator(self, method: Method, frozen: Tree, mesh: Mesh) -> RetrievalEvaluator:
         """An evaluator without items."""
-        measured = self.measured
-        return RetrievalEvaluator(
-            Encoder(self.towers, frozen, method, mesh, measured.batch),
-            method,
-            self.captions,
-            self.eval_transform,
-            seed=measured.seed,
-            galleries=measured.galleries,
-            oracle=measured.oracle,
-            asks_with_placeholders=measured.asks_with_placeholders,
-        )
+        encoder = Encoder(self.towers, frozen, method, mesh, self.measured.batch)
+        return RetrievalEvaluator(encoder, method, self.captions, self.eval_transform, self.measured)
 
     def served(self, method: Method, frozen: Tree, mesh: Mesh, memory: Tree, tasks: tuple[str, ...]) -> Retriever:
         """The model that a memory makes of the backbone."""

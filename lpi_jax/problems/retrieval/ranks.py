@@ -54,5 +54,5 @@ def _padded(array: np.ndarray, multiple: int, value: int = 0) -> np.ndarray:
 
 
 def recall(found: np.ndarray, k: int) -> float:
-    """Per cent of queries whose best right answer is among the first k; NaN without queries."""
+    """Per cent of queries [Q] whose best right answer is among the first k; NaN without queries."""
     return 100.0 * float(np.mean(found < k)) if len(found) else float("nan")
