@@ -159,10 +159,10 @@ def main(arguments: Sequence[str]) -> int:
         return terminal.OK
     config, out = command_line.parse([f"--out={OUT}", *arguments[1:]], "out")
     from lpi_jax.check import refusals  # here, because JAX takes seconds to import and --help needs none of it
-    from lpi_jax.problems.registry import PROBLEMS
+    from lpi_jax.problems import registry as problems
 
     out = Path(out)
-    look = PROBLEMS[config.problem.name].look(config)
+    look = problems.module(config.problem.name).look(config)
     stream, count_cut = _stream(config, look)
     with _writing(out):  # before the pictures are read, which may take an hour
         out.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from lpi_jax.experiment import checks, reuse
 from lpi_jax.experiment.experiment import check_train_batches, method_of, resolved
 from lpi_jax.options import chosen
 from lpi_jax.parallel import mesh as meshes
-from lpi_jax.problems.registry import PROBLEMS
+from lpi_jax.problems import registry as problems
 from lpi_jax.train import optimizer
 
 
@@ -48,7 +48,7 @@ def refusals(config: ConfigDict, look: Any, stream: Stream) -> list[str]:
     elif method and method.options.trains:
         training, devices = chosen(optimizer.Options, config.train), mesh.size if mesh else 1
         names = [task.name for task in stream.tasks]
-        examples = [PROBLEMS[config.problem.name].examples(task.train) for task in stream.tasks]
+        examples = [problems.module(config.problem.name).examples(task.train) for task in stream.tasks]
         ask(partial(optimizer.make_optimizer, training))
         ask(partial(method.check, names))
         ask(partial(checks.check_batches, training, method, names, examples, devices))

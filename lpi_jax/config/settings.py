@@ -55,10 +55,3 @@ class Towers:
         reader=OTHER_BACKBONE,
     )
     text_heads: int = option(0, "the same for the text tower", least=0, reader=OTHER_BACKBONE)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Section `problem`."""
-
-    name: str = option("retrieval", "what is asked of the backbone", choices=("retrieval",))

@@ -6,10 +6,11 @@ The one table behind the presets, `--help`, the check of a configuration, resume
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lpi_jax.config.settings import Problem, Run, Towers
+from lpi_jax.config.settings import Run, Towers
 from lpi_jax.methods import routing
 from lpi_jax.methods.registry import METHODS
 from lpi_jax.options import TRAINING, Option, Reader, Values, both, declared, either, flat, with_
+from lpi_jax.problems.registry import PROBLEMS
 from lpi_jax.problems.retrieval.options import Evaluation, Pixels
 from lpi_jax.train import optimizer
 
@@ -151,7 +152,7 @@ DATA: dict[str, Option] = {
 OPTIONS: dict[str, Option] = {
     **declared(Run, ""),
     **declared(Pixels, ""),
-    **declared(Problem, "problem"),
+    "problem.name": Option("retrieval", "what is asked of the backbone", choices=tuple(PROBLEMS)),
     **declared(Towers, "towers"),
     **DATA,
     **_of_methods(),

@@ -13,8 +13,8 @@ from lpi_jax.methods.base import Method, Site
 from lpi_jax.methods.registry import METHODS
 from lpi_jax.options import chosen
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.problems import registry as problems
 from lpi_jax.problems.base import Backbone, Evaluator, Problem
-from lpi_jax.problems.registry import PROBLEMS
 from lpi_jax.train import optimizer
 
 
@@ -80,7 +80,7 @@ def assemble(config: ConfigDict, streamed: bool = True) -> Experiment:
     config = config.copy_and_resolve_references()
     mesh = meshes.make_mesh(config.devices)
     check_train_batches(config, mesh)
-    problem, backbone = PROBLEMS[config.problem.name].build(config, mesh)
+    problem, backbone = problems.module(config.problem.name).build(config, mesh)
     method = method_of(config, problem.sites)
     stream = stream_of(config, backbone.image_size) if streamed else None
     return Experiment(resolved(config, method), problem, method, backbone, mesh, stream)

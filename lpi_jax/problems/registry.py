@@ -1,7 +1,14 @@
-"""The problems by name. Each is a module with `build(config, mesh)` and `look(config)` (`retrieval.assemble`)."""
+"""The problems by name. Each is a module with `build(config, mesh)`, `look(config)` and `examples(split)`.
 
+They are named, not imported: a backbone's code is slow to load, and the names alone serve `--help`.
+"""
+
+import importlib
 from types import ModuleType
 
-from lpi_jax.problems.retrieval import assemble as retrieval
+PROBLEMS: dict[str, str] = {"retrieval": "lpi_jax.problems.retrieval.assemble"}
 
-PROBLEMS: dict[str, ModuleType] = {"retrieval": retrieval}
+
+def module(name: str) -> ModuleType:
+    """The module that builds the problem `name`, one of PROBLEMS."""
+    return importlib.import_module(PROBLEMS[name])
