@@ -1,7 +1,10 @@
 """CLIP's two towers (any ViT CLIP) with prompts at the input and before deeper blocks.
 
-The frozen backbone of the method: spec section 2 says where prompts enter; the parameter names are those of Hugging
-Face's CLIP, so that converting a checkpoint (`weights.py`) is mostly renaming.
+Row 0 of the prompts enters at the input: in vision between the class token and the patches, behind the positions and
+before `pre_layrnorm`; in text in place of the embeddings at positions 1..P, before the positions are added. Row l > 0
+is added to (or replaces) the hidden states at positions 1..P just before block l. Captions are pooled at their highest
+id. The parameter names are those of Hugging Face's CLIP, so that converting a checkpoint (`weights.py`) is mostly
+renaming.
 
 Shapes: B batch, S image size, N text length, E embedding, D a tower's width, L prompt layers, P prompts per layer.
 """

@@ -1,6 +1,6 @@
 """Captions -> token ids: CLIP's tokenizer with room for prompts, and captions cut to the longest in a batch.
 
-Spec section 2: a caption is tokenised behind P placeholder words "X", whose embeddings the text prompts replace.
+A caption is tokenised behind P placeholder words "X", whose embeddings the text prompts replace.
 """
 
 import hashlib
