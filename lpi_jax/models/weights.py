@@ -1,6 +1,6 @@
 """CLIP checkpoints <-> parameter trees: Hugging Face directories, hub ids and OpenAI's key names, never a pickle.
 
-Every leaf of the tree names the one source tensor it is made of (in a run the frozen backbone is only its source and its
+Every leaf of the tree names the one source tensor it is made of (a frozen backbone is no more than its source and its
 sha256), so a checkpoint either fills the whole tree and is used up by it, or the error lists what does not fit.
 """
 
