@@ -14,25 +14,31 @@ import hashlib
 import json
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from PIL import Image
 from tqdm import tqdm
 
+from lpi_jax.data.loader import Transform, ahead
 from lpi_jax.data.pictures import read_image
 from lpi_jax.data.scenes.source import general
-from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD, clean_caption, normalise, random_crop_and_flip
-from lpi_jax.losses import retrieval_loss
-from lpi_jax.metrics import ranks, recall
+from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD, clean_caption, random_crop_and_flip, resize_and_crop
+from lpi_jax.methods import finetune, routing
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIP, CLIPConfig, TowerConfig, init_params
 from lpi_jax.models.tokenizer import Tokenizer, trim
+from lpi_jax.parallel.mesh import make_mesh, put_replicated
+from lpi_jax.problems.retrieval.captions import Captions
+from lpi_jax.problems.retrieval.options import Measured
+from lpi_jax.problems.retrieval.problem import Retrieval
+from lpi_jax.problems.retrieval.ranks import ranks, recall
+from lpi_jax.problems.retrieval.towers import Towers
+from lpi_jax.train import optimizer
+from lpi_jax.train.step import Task, fit, make_step
 
 sys.path.insert(0, str(Path(__file__).parent))
 import bpe
@@ -42,7 +48,13 @@ SEED = 2026
 SCENES, HELD_OUT = 40_000, 500
 STEPS, BATCH, WARMUP = 3500, 128, 100
 GROUNDS = 8  # a batch of scenes lies on so few grounds that the ground alone does not tell a caption's picture
-PEAK_LR, WEIGHT_DECAY = 1e-3, 0.05
+PEAK_LR = 1e-3
+OPTIMIZER = {
+    "optimizer": "adamw",
+    "optimizer_args": {"b2": 0.98, "weight_decay": 0.05},
+    "clip_norm": 1.0,
+    "decay": "matrices",
+}
 CLIPART_SHARE = 0.25  # of the batches; a batch is of one kind, so that the kind itself is no cue
 MAX_PLACEHOLDERS = 8  # half of the captions stand behind up to so many "x", as a prompted caption will
 VOCABULARY = 2048
@@ -80,39 +92,8 @@ def main() -> None:
         text=TowerConfig(width=128, layers=4, heads=2, mlp_dim=512),
         vocab_size=tokenizer.vocab_size,
     )
-    model = CLIP(config)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, PEAK_LR, WARMUP, args.steps)
-    decayed = partial(jax.tree.map, lambda p: p.ndim > 1)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=WEIGHT_DECAY, mask=decayed)
-    )
-    params = init_params(config, jax.random.key(SEED))
-    state = optimizer.init(params)
-
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def step(params, state, images, ids):
-        def loss_of(params):
-            pixels = normalise(images, CLIP_MEAN, CLIP_STD)
-            image, text, scale = model.apply({"params": params}, pixels, ids)
-            return retrieval_loss(image, text, jnp.minimum(scale, 100.0))
-
-        loss, grads = jax.value_and_grad(loss_of)(params)
-        updates, state = optimizer.update(grads, state, params)
-        return optax.apply_updates(params, updates), state, loss
-
-    curve = []
-    with ThreadPoolExecutor(1) as pool:
-        pending = [pool.submit(make_batch, train, by_ground, tokenizer, i) for i in range(3)]
-        bar = tqdm(range(args.steps), desc="pretraining")
-        for i in bar:
-            kind, images, ids = pending.pop(0).result()
-            pending.append(pool.submit(make_batch, train, by_ground, tokenizer, i + 3))
-            params, state, loss = step(params, state, images, ids)
-            if i % 20 == 0 or i == args.steps - 1:
-                curve.append((i, kind, float(loss)))
-                bar.set_postfix_str(f"{kind} {curve[-1][2]:.3f}")
-
-    params = jax.tree.map(np.asarray, params)
+    towers = Towers(CLIP(config), CLIP_MEAN, CLIP_STD)
+    params, curve = train_all(args.steps, config, towers, tokenizer, partial(make_batch, train, by_ground, tokenizer))
     params["logit_scale"] = np.minimum(params["logit_scale"], np.float32(np.log(100.0)))
     weights.save(args.out, config, params, dtype=np.float16)
     report = {
@@ -121,13 +102,57 @@ def main() -> None:
         "batch": BATCH,
         "parameters": int(sum(p.size for p in jax.tree.leaves(params))),
         "pictures": {kind: len(images) for kind, (images, _) in train.items()},
-        "held_out": {kind: evaluate(model, params, *pair) for kind, pair in held_out.items()},
+        "held_out": {kind: evaluate(towers, params, *pair) for kind, pair in held_out.items()},
         "minutes": round((time.time() - began) / 60, 1),
         "background_sha256": hashlib.sha256((args.clipart / "background.jsonl").read_bytes()).hexdigest(),
         "sha256": weights.fingerprint(weights.load(args.out)[1]),
     }
     write_record(curve, report)
     print(json.dumps(report, indent=2))
+
+
+def train_all(
+    steps: int,
+    config: CLIPConfig,
+    towers: Towers,
+    tokenizer: Tokenizer,
+    make: Callable[[int], tuple[str, np.ndarray, np.ndarray]],
+) -> tuple[dict, list[tuple[int, str, float]]]:
+    """Trains every parameter from scratch: fine-tuning of a random backbone on a stream of one task, retrieval.
+
+    Args:
+      make: step -> kind, images [B, S, S, 3] uint8, token ids [B, N] int32 of its batch.
+
+    Returns:
+      The parameters as host arrays, and every twentieth step's (step, kind of batch, loss).
+    """
+    mesh = make_mesh(1)
+    captions = Captions(tokenizer, config.context_length, max_words=config.context_length)
+    centre = Transform(SIZE)
+    problem = Retrieval(towers, captions, centre, centre, Measured(BATCH, "union", False, False, SEED))
+    method = finetune.build(finetune.Options(where="."), problem.sites, routing.Options())
+    options = optimizer.Options(epochs=1, batch=BATCH, lr=PEAK_LR, schedule="smooth", warmup=WARMUP, **OPTIMIZER)
+    step = make_step(problem, method, optimizer.make_optimizer(options), mesh)
+    frozen = put_replicated(init_params(config, jax.random.key(SEED)), mesh)
+    trainable, constants = method.begin(jax.random.key(SEED), {}, frozen, None)
+    kinds, curve = {}, []
+    bar = tqdm(total=steps, desc="pretraining")
+
+    def batch(number: int) -> dict[str, np.ndarray]:
+        kinds[number], images, ids = make(number)
+        return {"images": images, "token_ids": ids}
+
+    def after_step(state, done: int, terms: dict[str, jax.Array], waited: float) -> None:
+        kind = kinds.pop(done - 1)
+        if (done - 1) % 20 == 0 or done == steps:
+            curve.append((done - 1, kind, float(terms["loss"])))
+            bar.set_postfix_str(f"{kind} {curve[-1][2]:.3f}")
+        bar.update()
+
+    plan = Task(frozen, constants, jax.random.key(SEED), optimizer.learning_rate(options, steps))
+    state = fit(step.start(trainable), step, plan, ahead(batch, range(steps)), after_step)
+    adapter, _ = method.adapt(state.trainable, constants, frozen, {})
+    return jax.tree.map(np.asarray, adapter.params), curve
 
 
 def scene_pictures() -> tuple[list[Image.Image], list[list[str]], list[str]]:
@@ -172,16 +197,10 @@ def shifted(row: np.ndarray, placeholder: int, count: int) -> np.ndarray:
     return np.concatenate([row[:1], np.full(count, placeholder, row.dtype), row[1:]])[: len(row)]
 
 
-def evaluate(model: CLIP, params, images, ids) -> dict[str, float]:
+def evaluate(towers: Towers, params, images, ids) -> dict[str, float]:
     """Recall@1 in per cent on held-out pictures, first captions, both directions."""
-    from lpi_jax.data.transforms import resize_and_crop
-
-    pixels = normalise(np.stack([resize_and_crop(image, SIZE) for image in images]), CLIP_MEAN, CLIP_STD)
-    text = np.stack([own[0] for own in ids])
-    image, text = (
-        np.asarray(model.apply({"params": params}, x, method=m))
-        for x, m in ((pixels, "encode_image"), (text, "encode_text"))
-    )
+    image = np.asarray(towers.image(params, np.stack([resize_and_crop(image, SIZE) for image in images]), None))
+    text = np.asarray(towers.text(params, np.stack([own[0] for own in ids]), None))
     owner = np.arange(len(image))
     return {
         "gallery": len(image),
