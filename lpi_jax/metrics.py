@@ -1,7 +1,7 @@
 """What a continual run is judged by: averages of the matrix R[s][t] of one metric, on task t after stage s.
 
-The averages are in the metric's unit. What is about gains and losses is for a metric of which more is better;
-`summary` turns the sign of one of which less is.
+All are in the metric's unit. What looks for the best earlier value is for a metric of which more is better; `summary`
+knows what to do with one of which less is.
 """
 
 import numpy as np
@@ -57,11 +57,10 @@ def zero_shot_retention(before: np.ndarray, frozen: np.ndarray) -> float:
 
 
 def summary(matrix: np.ndarray, higher_is_better: bool = True) -> dict[str, float]:
-    """Every average of one matrix [T, T] by name; what a task lost is negative, whichever way is up."""
-    averages = (incremental_average, final_average)
-    changes = (forgetting, chaudhry_forgetting, backward_transfer)
-    gains = matrix if higher_is_better else -matrix
-    return {f.__name__: f(matrix) for f in averages} | {f.__name__: f(gains) for f in changes}
+    """Every average of one matrix [T, T] by name; differences are those of the metric itself, whichever way is up."""
+    functions = (incremental_average, final_average, forgetting, chaudhry_forgetting, backward_transfer)
+    sign = 1.0 if higher_is_better else -1.0  # the best of what should be small is the smallest
+    return {function.__name__: sign * function(sign * matrix) for function in functions}
 
 
 def _mean(values: list[float] | np.ndarray) -> float:

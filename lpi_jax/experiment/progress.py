@@ -1,5 +1,8 @@
 """What the finished tasks of a run left, and how it is found again."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +31,16 @@ class Progress:
     def count(self) -> int:
         """How many tasks are finished."""
         return len(self.names)
+
+    @contextmanager
+    def timed(self, work: str) -> Iterator[None]:
+        """Counts the seconds of the block as this kind of work on the task at hand; its first kind begins it."""
+        began = time.monotonic()
+        yield
+        spent = time.monotonic() - began
+        if not self.seconds or work in self.seconds[-1]:
+            self.seconds.append({})
+        self.seconds[-1][work] = spent
 
     def measured(self, stage: dict[str, Any]) -> None:
         """One more stage. Only the newest keeps where items were routed to: a matrix for each would grow with T³."""

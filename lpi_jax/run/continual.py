@@ -10,7 +10,7 @@ Everything else (data order, crops, initial prompts) is a function of the seed, 
 """
 
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from lpi_jax.methods.base import TaskContext
 from lpi_jax.parallel import compilation, lock, mesh, processes
 from lpi_jax.problems.base import Evaluator
 from lpi_jax.run import boundary, results, start
+from lpi_jax.run.log import Log
 from lpi_jax.run.signals import TERMINATED, terminated
 from lpi_jax.run.task import Reused, Trainer, context
 from lpi_jax.types import Tree
@@ -77,29 +78,28 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
         start.tell(experiment, log, changed)
         with terminated() as stop:
             trainer = reused or Trainer(experiment, checkpoints, log, steps, stop)
-            for number in range(progress.count, len(splits)):
-                began = time.monotonic()
+            for split in splits[progress.count :]:
                 task = context(experiment, evaluator, progress)
-                trained = trainer.train(task, progress.memory)
-                trained_at = time.monotonic()
-
-                log.says(number, task.names[-1], "evaluation")
-                finish(experiment, evaluator, progress, task, trained, splits[number])
-                ended = time.monotonic()
-                log.evaluated(ended - trained_at)
-                progress.seconds.append({"training": trained_at - began, "evaluation": ended - trained_at})
-
+                with progress.timed("training"):
+                    trained = trainer.train(task, progress.memory)
+                log.says(task.number, task.names[-1], "evaluation")
+                with progress.timed("evaluation"):
+                    finish(experiment, evaluator, progress, task, trained, split)
                 boundary.save(checkpoints, directory, evaluator, progress)
                 summary = boundary.publish(directory, results.summarise(experiment, steps, progress))
-                log.scalars(sum(steps[: number + 1]) or number + 1, results.scalars(summary))
-                log.prints(results.line(summary))
-                if processes.anywhere(stop.is_set()) and progress.count < len(splits):
-                    log.prints(f"terminated after task {task.names[-1]}; the same command goes on from there")
-                    sys.exit(TERMINATED)
+                start.tell_results(log, summary, steps, progress)
+                _end_if_asked(log, stop, progress, len(splits))
     finally:
         log.close()
     # Written once more: a run killed between checkpoint and results finds them here.
     return boundary.publish(directory, results.summarise(experiment, steps, progress))
+
+
+def _end_if_asked(log: Log, stop: threading.Event, progress: Progress, tasks: int) -> None:
+    """Exits after SIGTERM, unless that was the last task."""
+    if processes.anywhere(stop.is_set()) and progress.count < tasks:
+        log.prints(f"terminated after task {progress.names[-1]}; the same command goes on from there")
+        sys.exit(TERMINATED)
 
 
 def finish(

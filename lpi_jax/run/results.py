@@ -59,8 +59,7 @@ def label(experiment: Experiment) -> str:
     name = experiment.method.name
     if not experiment.method.options.trains:
         return name.replace("_", "-")
-    told = ", task known" if experiment.routed == "given" else ""
-    return f"{name.upper()} {experiment.config.preset}{told}"
+    return f"{name.upper()} {experiment.config.preset}"
 
 
 def _metric(metric: Metric, stages: Sequence[Stage]) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def _metric(metric: Metric, stages: Sequence[Stage]) -> dict[str, Any]:
 
     values, frozen = matrix_of("values"), matrix_of("frozen")
     before = np.array([stage["arrival"][metric.name][-1] for stage in stages])
-    untouched, sign = np.diagonal(frozen), 1 if metric.higher_is_better else -1
+    untouched = np.diagonal(frozen)
     described = metric._asdict()
     del described["name"]
     numbers = {
@@ -79,7 +78,7 @@ def _metric(metric: Metric, stages: Sequence[Stage]) -> dict[str, Any]:
         "matrix": _rows(values),
         "before_learning": before.tolist(),
         **metrics.summary(values, metric.higher_is_better),
-        "forward_transfer": metrics.forward_transfer(sign * before, sign * untouched),
+        "forward_transfer": metrics.forward_transfer(before, untouched),
         "zero_shot_retention": metrics.zero_shot_retention(before, untouched),
         "frozen": {"matrix": _rows(frozen), **metrics.summary(frozen, metric.higher_is_better)},
     }

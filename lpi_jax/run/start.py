@@ -1,4 +1,4 @@
-"""What every start of a run does before the first task: whose directory is it, and is the run finished already?"""
+"""What a start does around the loop: whose directory is it, is the run finished already, and what is told."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from lpi_jax.config import records
 from lpi_jax.experiment.experiment import Experiment
 from lpi_jax.experiment.progress import Progress, restore
 from lpi_jax.parallel import devices, lock, processes
-from lpi_jax.run import boundary
+from lpi_jax.run import boundary, results
 from lpi_jax.run.log import Log, Silence
 from lpi_jax.workdir import ownership
 from lpi_jax.workdir.checkpoint import Checkpoints
@@ -73,3 +73,10 @@ def tell(experiment: Experiment, log: Log, changed: str) -> None:
         log.prints(f"bad examples left out: {counts}; python -m lpi_jax.data.check tells which")
     for remark in stream.remarks[:TOLD]:
         log.prints(f"note: {remark}")
+
+
+def tell_results(log: Log, summary: dict[str, Any], steps: list[int], progress: Progress) -> None:
+    """What is to be known after a task."""
+    log.evaluated(progress.seconds[-1]["evaluation"])
+    log.scalars(sum(steps[: progress.count]) or progress.count, results.scalars(summary))
+    log.prints(results.line(summary))
