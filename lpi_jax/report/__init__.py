@@ -1,5 +1,6 @@
 """Runs as tables, pictures and a page: python -m lpi_jax.report."""
 
-from lpi_jax.report.command import main, table
+from lpi_jax.report.command import main, table, write
+from lpi_jax.report.comparison import compare
 
-__all__ = ["main", "table"]
+__all__ = ["compare", "main", "table", "write"]

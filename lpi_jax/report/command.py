@@ -1,13 +1,13 @@
 """Tables and pictures from runs: python -m lpi_jax.report [--format=FORMAT] [--out=DIR] WORKDIR [WORKDIR ...]
 
 Prints a table; FORMAT is markdown (the default), csv, json or latex. With --out also writes DIR/table.md, table.csv,
-table.json, table.tex, pictures (curves over the stages, and per kind of run heat maps of R@1, where items were routed
-to, and the loss terms), and index.html that shows them all, task by task. Runs that differ only in their seeds become
-one row: mean ± sample standard deviation.
+table.json, table.tex, pictures (curves over the stages, and per kind of run heat maps of the metrics, where items were
+routed to, and the loss terms), and index.html that shows them all, task by task. Runs that differ only in their seeds
+become one row: mean ± sample standard deviation.
 """
 
+import itertools
 import logging
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +15,10 @@ from pathlib import Path
 from lpi_jax import paths, terminal
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically
-from lpi_jax.report import losses
-from lpi_jax.report.groups import Block, compare
+from lpi_jax.report.comparison import compare
+from lpi_jax.report.groups import Block
 from lpi_jax.report.page import Picture, page
-from lpi_jax.report.runs import read
-from lpi_jax.report.tables import LEGEND
 from lpi_jax.report.text import FORMATS
-
-__all__ = ["LEGEND", "compare", "main", "read", "table", "write"]
 
 FILES = {"table.md": "markdown", "table.csv": "csv", "table.json": "json", "table.tex": "latex"}
 
@@ -47,7 +43,7 @@ def write(directories: Sequence[str | Path], out: str | Path) -> None:
     """
     blocks = compare(directories)
     overviews, details = _pictures(blocks)
-    files = {picture.file: picture.data for picture in (*overviews, *(one for own in details for one in own))}
+    files = {picture.file: picture.data for picture in itertools.chain(overviews, *details)}
     files |= {name: FORMATS[form](blocks).encode() for name, form in FILES.items()}
     files["index.html"] = page(blocks, overviews, details).encode()
     out = Path(out)
@@ -60,42 +56,12 @@ def write(directories: Sequence[str | Path], out: str | Path) -> None:
 
 
 def _pictures(blocks: Sequence[Block]) -> tuple[list[Picture], list[list[Picture]]]:
-    """A picture of each block, and those of each group."""
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it cannot keep a list of fonts, it makes one anew
     try:
-        from lpi_jax.report import plots  # here, because matplotlib is an extra that the tables do not need
+        from lpi_jax.report.pictures import pictures  # here: matplotlib is an extra that the tables do not need
     except ImportError as error:
         raise UserError("pictures need matplotlib; install it with pip install 'lpi_jax[experiments]'") from error
-
-    top = plots.highest(group for block in blocks for group in block.groups)
-    taken: set[str] = set()
-    overviews, details = [], []
-    for block in blocks:
-        against = "the frozen backbone and a guess" if block.guess else "the frozen backbone"
-        caption = f"{block.title}: recall@1 over the tasks seen so far, against {against}"
-        overviews.append(Picture(_file(taken, f"{block.title} stages"), caption, plots.curves(block)))
-        for group in block.groups:
-            stem, title = f"{block.title} {group.label}", f"{block.title}, {group.label}"
-            caption = f"{title}: recall@1 of every task after every stage{plots.renamed(group)}"
-            own = [Picture(_file(taken, stem), caption, plots.heat_maps(group, top))]
-            if all(group.confusion(side) is not None for side in ("image", "text")):
-                caption = f"{title}: where the items of every task were routed to after the last one"
-                own.append(Picture(_file(taken, f"{stem} routing"), caption, plots.routing(group)))
-            if curves := [found for run in group.runs if (found := losses.read(run.directory))]:
-                caption = f"{title}: the terms of the loss, a line per run; upright lines are the ends of tasks"
-                own.append(Picture(_file(taken, f"{stem} loss"), caption, plots.losses(group, curves)))
-            details.append(own)
-    return overviews, details
-
-
-def _file(taken: set[str], title: str) -> str:
-    """A file name made of a title's letters and digits, not yet taken."""
-    stem = re.sub(r"[^a-z0-9.=]+", "-", title.lower()).strip("-.")[:100] or "picture"
-    number = 1
-    while (name := f"{stem}{f'-{number}' if number > 1 else ''}.png") in taken:
-        number += 1
-    taken.add(name)
-    return name
+    return pictures(blocks)
 
 
 @terminal.command()

@@ -1,19 +1,11 @@
-"""Which runs may be compared: seeds of one configuration are a group, groups on the same galleries a block."""
+"""Runs together: seeds of one configuration are a group, groups of which the same was measured a block."""
 
-import json
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from lpi_jax.errors import UserError
-from lpi_jax.report.runs import Run, read
-from lpi_jax.terminal.plain_text import plain
-
-# What has to be equal for two runs to have been measured on the same galleries of the same backbone.
-GALLERIES = ("stream", "data", "data.domains", "data.val", "backbone", "eval.gallery")
+from lpi_jax.report.metrics import Metric, headlines
+from lpi_jax.report.runs import Run
 
 
 class Group(NamedTuple):
@@ -23,9 +15,9 @@ class Group(NamedTuple):
     runs: tuple[Run, ...]
 
     @property
-    def method(self) -> str:
-        """The method that all of its runs used."""
-        return self.runs[0].method
+    def trains(self) -> bool:
+        """Whether its method learns; False is the frozen backbone itself."""
+        return self.runs[0].trains
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -33,22 +25,32 @@ class Group(NamedTuple):
         return self.runs[0].tasks
 
     @property
+    def headlines(self) -> tuple[Metric, ...]:
+        """The first metric of each group of metrics."""
+        return headlines(self.runs[0].metrics)
+
+    @property
+    def sides(self) -> dict[str, str]:
+        """Side -> what its items are called."""
+        return self.runs[0].sides
+
+    @property
     def routing(self) -> str:
-        """How items find their prompts: `inferred`, `given` or `none`."""
+        """Whether items are sent to tasks: `inferred`, `given` or `none`."""
         return self.runs[0].routing
 
-    def knows(self, kind: str) -> bool:
-        """Whether every run measured `kind`: `recall`, `zero_shot` or `chance`."""
-        return all(kind in run.matrices for run in self.runs)
+    def knows(self, kind: str, metric: Metric) -> bool:
+        """Whether every run holds the matrix of this headline metric; kind: `measured`, `frozen` or `chance`."""
+        return all(metric.name in run.matrices[kind] for run in self.runs)
 
-    def matrices(self, kind: str, direction: str) -> np.ndarray:
-        """[runs, T, T] recall@1 matrices R[s][t], NaN for t > s; kind: one that it `knows`."""
-        return np.stack([run.matrices[kind][direction] for run in self.runs])
+    def matrices(self, kind: str, metric: Metric) -> np.ndarray:
+        """[runs, T, T] matrices R[s][t] in the metric's unit, NaN for t > s; of what the group `knows`."""
+        return np.stack([run.matrices[kind][metric.name] for run in self.runs])
 
     def values(self, kind: str, average: str) -> dict[str, list[float]]:
-        """The numbers of one row of the table by name, one for each run."""
+        """The numbers of one row of the table by column, one for each run."""
         each = [run.numbers[kind, average] for run in self.runs]
-        return {name: [numbers[name] for numbers in each if name in numbers] for name in each[0]}
+        return {column: [numbers[column] for numbers in each if column in numbers] for column in each[0]}
 
     def confusion(self, side: str) -> np.ndarray | None:
         """[T, T or T + 1] items by true and routed task, summed over the runs; None where no run knows."""
@@ -60,79 +62,45 @@ class Group(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Groups measured on the same galleries of the same backbone: what one table compares.
+    """Groups of which the same was measured on the same items: what one table compares.
 
     Attributes:
-      zero_shot: groups whose measurement of the frozen backbone the table shows, one per kind of validation picture;
-        the first is the one that curves are compared with.
+      frozen: groups whose measurement of the frozen backbone the table shows, one per way of preparing the items; the
+        first is the one that curves are compared with.
     """
 
     title: str
     groups: tuple[Group, ...]
-    zero_shot: tuple[Group, ...]
+    frozen: tuple[Group, ...]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Its metrics, which are those of every run."""
+        return self.groups[0].runs[0].metrics
+
+    @property
+    def headlines(self) -> tuple[Metric, ...]:
+        """The first metric of each group of metrics."""
+        return self.groups[0].headlines
 
     @property
     def guess(self) -> Group | None:
-        """The group whose recall of a guess is shown; it is that of the galleries, so any will do."""
-        return next((group for group in self.groups if group.knows("chance")), None)
+        """The group from which a guess is shown; it follows from the items, so any will do."""
+        knowing = (group for group in self.groups if any(group.knows("chance", metric) for metric in self.headlines))
+        return next(knowing, None)
 
-    def counts(self, direction: str) -> tuple[int, int] | None:
-        """How many queries the last stage of this direction has, the fewest and the most; None where nobody knows."""
-        side = "image" if direction == "image_to_text" else "text"
-        found = {sum(run.items[side]) for group in self.groups for run in group.runs if run.items}
-        return (min(found), max(found)) if found else None
+    @property
+    def routed_sides(self) -> dict[str, str]:
+        """Side -> what its items are called, of those that any run sends to tasks; all sides where none does."""
+        sides = self.groups[0].sides
+        sent = {side for group in self.groups for run in group.runs for side in run.routed}
+        return {side: label for side, label in sides.items() if side in sent} or sides
 
-    def queries(self, direction: str) -> str:
-        """The same in words: "300" or "298–300"; "" where nobody knows."""
-        return "–".join(str(n) for n in sorted(set(self.counts(direction) or ())))
+    def counts(self, metric: Metric) -> tuple[int, int]:
+        """On how many items the metric is measured after the last stage, the fewest and the most of all runs."""
+        sums = {sum(run.items[metric.side]) for group in self.groups for run in group.runs}
+        return min(sums), max(sums)
 
-
-def compare(directories: Sequence[str | Path]) -> list[Block]:
-    """Runs sorted into blocks of comparable groups, in the order given; a directory named twice counts once.
-
-    Raises:
-      UserError: a directory without results, or two runs of the same configuration and seeds.
-    """
-    runs = [read(directory) for directory in {Path(d).resolve(): d for d in directories}.values()]
-    blocks = []
-    for title, members in _named(runs, GALLERIES, "stream"):
-        groups = []
-        for label, alike in _named(members, tuple({key: None for run in members for key in run.keys}), "label"):
-            _refuse_twice(alike)
-            groups.append(Group(label, tuple(alike)))
-        # Every run measures the frozen backbone; `released` does so on cropped pictures and with other pixels.
-        own = [group for group in groups if group.method == "zero_shot"]
-        kinds: dict[str, Group] = {}
-        for group in own or sorted(groups, key=lambda g: g.runs[0].keys["eval.transform"]):  # centre before random
-            kinds.setdefault(group.runs[0].keys["eval.transform"], group)
-        blocks.append(Block(title, tuple(groups), tuple(kinds.values())))
-    return blocks
-
-
-def _named(runs: Sequence[Run], keys: Sequence[str], name: str) -> Iterator[tuple[str, list[Run]]]:
-    """Runs with equal `keys` together; each such set is named by its key `name` and, if need be, by what is its own."""
-    sets: dict[str, list[Run]] = {}
-    for run in runs:
-        sets.setdefault(json.dumps([run.keys.get(key) for key in keys]), []).append(run)
-    for members in sets.values():
-        own = members[0].keys
-        others = [other[0].keys for other in sets.values() if other[0].keys[name] == own[name]]
-        telling = [key for key in keys if any(other.get(key) != own.get(key) for other in others)]
-        differences = ", ".join(f"{plain(key)}={_short(own.get(key))}" for key in telling)
-        yield plain(own[name]) + (f" ({differences})" if differences else ""), members
-
-
-def _short(value: Any) -> str:
-    text = plain(str(value))
-    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text[:60]
-
-
-def _refuse_twice(runs: Sequence[Run]) -> None:
-    first: dict[tuple[int, int], Run] = {}
-    for run in runs:
-        if run.seeds in first:
-            raise UserError(
-                f"{first[run.seeds].directory} and {run.directory} are the same run (configuration and seeds"
-                f" {run.seeds[0]} and {run.seeds[1]}), expected each once"
-            )
-        first[run.seeds] = run
+    def n(self, metric: Metric) -> str:
+        """The same in words: "300" or "298–300"."""
+        return "–".join(str(n) for n in sorted(set(self.counts(metric))))

@@ -63,8 +63,8 @@ def _coverage(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]
 @functools.cache
 def _families() -> tuple[str, ...]:
     """Installed families with a regular font; not matplotlib's own, which are for formulas or hold only boxes."""
-    own = matplotlib.get_data_path()
-    fonts = [font for font in font_manager.fontManager.ttflist if not font.fname.startswith(own)]
+    bundled = matplotlib.get_data_path()
+    fonts = [font for font in font_manager.fontManager.ttflist if not font.fname.startswith(bundled)]
     return tuple(sorted({font.name for font in fonts if (font.style, font.weight) == ("normal", 400)}))
 
 

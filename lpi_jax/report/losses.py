@@ -35,9 +35,11 @@ def read(directory: Path) -> Losses | None:
             lines.append(line)
         if len(lines) > MOST_LINES:
             lines, every = lines[::2], 2 * every
-    names = dict.fromkeys(name for line in lines for name, value in line.items() if name not in NO_TERMS and _is(value))
+    names = dict.fromkeys(
+        name for line in lines for name, value in line.items() if name not in NO_TERMS and _finite(value)
+    )
     terms = {
-        name: np.array([line[name] if _is(line.get(name)) else np.nan for line in lines], float)
+        name: np.array([line[name] if _finite(line.get(name)) else np.nan for line in lines], float)
         for name in list(names)[:MOST_TERMS]
     }
     if not terms:
@@ -62,7 +64,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         return
 
 
-def _is(value: Any) -> bool:
+def _finite(value: Any) -> bool:
     try:
         return isinstance(value, int | float) and math.isfinite(value)
     except OverflowError:  # a whole number of thousands of digits

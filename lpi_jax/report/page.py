@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from lpi_jax.report.by_task import tasks
 from lpi_jax.report.groups import Block, Group
-from lpi_jax.report.tables import LEGEND, Table, comparison, sources, tasks
+from lpi_jax.report.legend import legend
+from lpi_jax.report.tables import Table, comparison, sources
 from lpi_jax.terminal.plain_text import plain
 
 STYLE = """\
@@ -29,7 +31,7 @@ class Picture(NamedTuple):
     """A picture of the page: the name of its file, what it shows, and the PNG."""
 
     file: str
-    caption: str
+    shows: str
     data: bytes
 
 
@@ -39,7 +41,7 @@ def page(blocks: Sequence[Block], overviews: Sequence[Picture], details: Sequenc
     Args:
       overviews: a picture of each block. details: the pictures of each group, in the order of blocks and groups.
     """
-    parts = ["<h1>Runs of lpi_jax</h1>", f'<p class="legend">{escape(LEGEND)}</p>']
+    parts = ["<h1>Runs of lpi_jax</h1>", f'<p class="legend">{escape(legend(blocks))}</p>']
     remaining = iter(details)
     for block, overview in zip(blocks, overviews, strict=True):
         parts += [f"<h2>{escape(block.title)}</h2>", _table(comparison(block, "")), _figure(overview)]
@@ -57,8 +59,8 @@ def _groups(blocks: Sequence[Block]) -> list[Group]:
 
 
 def _figure(picture: Picture) -> str:
-    file, caption = escape(picture.file), escape(picture.caption)
-    return f'<figure><img src="{file}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+    file, words = escape(picture.file), escape(picture.shows)
+    return f'<figure><img src="{file}" alt="{words}"><figcaption>{words}</figcaption></figure>'
 
 
 def _table(table: Table) -> str:

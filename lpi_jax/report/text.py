@@ -1,16 +1,12 @@
-"""Tables as text for other programs and people: Markdown, LaTeX, CSV with every digit, JSON with everything."""
+"""Tables as text: Markdown and LaTeX for people; the names of all formats."""
 
-import csv
-import io
-import json
 import re
-import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from lpi_jax.report.groups import Block, Group
-from lpi_jax.report.runs import DIRECTIONS, SIDES
-from lpi_jax.report.tables import LEGEND, Table, comparison, per_task, rows
+from lpi_jax.report.exact import csv_table, json_table
+from lpi_jax.report.groups import Block
+from lpi_jax.report.legend import legend
+from lpi_jax.report.tables import Table, comparison
 from lpi_jax.terminal.plain_text import plain
 
 
@@ -23,7 +19,7 @@ def markdown(blocks: Sequence[Block]) -> str:
         lines = [*_heads(table), *table.rows]
         lines.insert(1, ["---"] * len(table.columns))
         parts.append("\n".join([*title, *("| " + " | ".join(map(_marked, line)) + " |" for line in lines)]))
-    return "\n\n".join([*parts, LEGEND])
+    return "\n\n".join([*parts, _marked(legend(blocks))])
 
 
 def _heads(table: Table) -> tuple[list[str], list[str]]:
@@ -62,7 +58,7 @@ def _tabular(table: Table) -> str:
         last += columns
     lines = [
         " & ".join(over) + r" \\",
-        "".join(rules),
+        *(["".join(rules)] if rules else []),  # an empty line would end a paragraph
         _tex_row(table.columns),
         r"\midrule",
         *map(_tex_row, table.rows),
@@ -80,83 +76,6 @@ def _tex_row(cells: Sequence[str]) -> str:
 
 def _tex(cell: str) -> str:
     return re.sub(r"^-(?=\d)|(?<=/ )-(?=\d)", "$-$", "".join(_TEX.get(character, character) for character in cell))
-
-
-# ---- every digit -----------------------------------------------------------------------------------------------------
-
-
-def csv_table(blocks: Sequence[Block]) -> str:
-    """All rows with every digit; a column for each mean and each deviation."""
-    found = [(block, row) for block in blocks for row in rows(block)]
-    names = list(dict.fromkeys(name for _, row in found for name in row.values))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    heads = [column for name in names for column in (name, f"{name} std")]
-    writer.writerow(["stream", "method", "runs", "average", *(f"{d} n" for d in DIRECTIONS), *heads])
-    for block, row in found:
-        numbers = [number for name in names for number in _statistics(row.values.get(name, [])).values()]
-        cells = [block.title, row.method, row.runs, row.average, *map(block.queries, DIRECTIONS), *numbers]
-        writer.writerow(["" if cell is None else cell for cell in cells])
-    return text.getvalue()
-
-
-def json_table(blocks: Sequence[Block]) -> str:
-    """Everything as JSON: per block the rows of the table, and per group its tasks, routing and runs."""
-    found = [
-        {
-            "stream": block.title,
-            "n": {direction: _count(block.counts(direction)) for direction in DIRECTIONS},
-            "rows": [
-                {
-                    "method": row.method,
-                    "runs": row.runs,
-                    "average": row.average,
-                    "routing": row.routing,
-                    "values": {name: _statistics(numbers) for name, numbers in row.values.items()},
-                }
-                for row in rows(block)
-            ],
-            "methods": [_group(group) for group in block.groups],
-        }
-        for block in blocks
-    ]
-    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _count(found: tuple[int, int] | None) -> int | dict[str, int] | None:
-    if found is None or found[0] == found[1]:
-        return found and found[0]
-    return {"least": found[0], "most": found[1]}
-
-
-def _group(group: Group) -> dict[str, Any]:
-    named = zip(group.tasks, per_task(group), strict=True)
-    confusion = {side: group.confusion(side) for side in SIDES}
-    return {
-        "method": group.label,
-        "tasks": [
-            {"task": plain(task), **{name: _statistics(numbers) for name, numbers in values.items()}}
-            for task, values in named
-        ],
-        "routing_confusion": {side: m.astype(int).tolist() for side, m in confusion.items() if m is not None},
-        "runs": [
-            {
-                "run": plain(str(run.directory)),
-                "seed": run.seeds[0],
-                "data_seed": run.seeds[1],
-                "commit": run.commit,
-                "started": run.started,
-            }
-            for run in group.runs
-        ],
-    }
-
-
-def _statistics(numbers: Sequence[float]) -> dict[str, float | None]:
-    return {
-        "mean": statistics.mean(numbers) if numbers else None,
-        "std": statistics.stdev(numbers) if len(numbers) > 1 else None,
-    }
 
 
 FORMATS: dict[str, Callable[[Sequence[Block]], str]] = {

@@ -14,13 +14,13 @@ from PIL import Image
 
 from lpi_jax import report
 from tests.support import handmade_runs
-from tests.support.handmade_runs import DIRECTIONS, TASKS
+from tests.support.handmade_runs import TASKS
 
 pytest.importorskip("matplotlib")  # an extra of its own
 
 import matplotlib.figure
 
-from lpi_jax.report import lettering, losses, plots
+from lpi_jax.report import curves, lettering, losses
 
 NASTY = (
     r"$\foo$",
@@ -117,7 +117,7 @@ def test_the_heat_map_holds_the_mean_matrix_of_both_directions(run, tmp_path, mo
     directories = [run("a", 30), run("b", 33, seed=1)]
     _, figure = drawn(monkeypatch, directories, tmp_path / "out")
     panels = [axes for axes in figure.axes if axes.get_images()]
-    assert [panel.get_title() for panel in panels] == ["image to text", "text to image"]
+    assert [panel.get_title() for panel in panels] == ["image to text, n = 15", "text to image, n = 30"]
     for d, panel in enumerate(panels):
         shown = panel.get_images()[0].get_array().filled(np.nan)
         for s in range(3):
@@ -146,40 +146,29 @@ def test_the_curves_hold_the_mean_over_the_tasks_seen_and_zero_shot(run, tmp_pat
 
 def test_many_tasks_and_many_runs_still_make_a_picture(run, tmp_path):
     """Forty tasks, nine methods: no numbers in the cells, colours used again."""
-    tasks = [f"task {t}" for t in range(40)]
-    matrix = [[50.0 + t - s for t in range(s + 1)] for s in range(40)]
-    directories = []
-    for number in range(9):
-        directory = run(f"r{number}", train__lr=0.1 * (number + 1))
-        found = json.loads((directory / "results.json").read_text())
-        found["tasks"] = tasks
-        for kind in ("recall", "zero_shot"):
-            for direction in DIRECTIONS:
-                found[kind][direction]["1"]["matrix"] = matrix
-        (directory / "results.json").write_text(json.dumps(found))
-        directories.append(directory)
+    result = handmade_runs.with_tasks([f"task {t}" for t in range(40)])
+    for entry in result["metrics"].values():
+        entry["matrix"] = entry["frozen"]["matrix"] = [[50.0 + t - s for t in range(s + 1)] for s in range(40)]
+    directories = [run(f"r{number}", result=result, train__lr=0.1 * (number + 1)) for number in range(9)]
     report.write(directories[:2], tmp_path / "out")
     (block,) = report.compare(directories)
-    with Image.open(io.BytesIO(plots.curves(block))) as image:
+    with Image.open(io.BytesIO(curves.curves(block))) as image:
         assert image.size[0] > image.size[1] > 300
 
 
 def test_a_stream_of_one_task_has_a_report_too(run, tmp_path):
-    directory = run("a")
-    found = json.loads((directory / "results.json").read_text())
-    found["tasks"] = ["fax"]
-    for kind in ("recall", "zero_shot"):
-        for direction in DIRECTIONS:
-            found[kind][direction]["1"]["matrix"] = [[0.0]]
-    (directory / "results.json").write_text(json.dumps(found))
+    result = handmade_runs.with_tasks(["fax"])
+    for entry in result["metrics"].values():
+        entry["matrix"] = entry["frozen"]["matrix"] = [[0.0]]
+    directory = run("a", result=result)
     report.write([directory], tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
 def test_the_curves_show_the_higher_panel_whole(run, tmp_path, monkeypatch):
-    lopsided = handmade_runs.recall(5)
-    lopsided["text_to_image"] = handmade_runs.recall(60)["text_to_image"]
-    figure, _ = drawn(monkeypatch, [run("a", result={"recall": lopsided})], tmp_path / "out")
+    higher = {name: entry for name, entry in handmade_runs.metrics(60).items() if name.startswith("text")}
+    lopsided = handmade_runs.metrics(15) | higher
+    figure, _ = drawn(monkeypatch, [run("a", result={"metrics": lopsided})], tmp_path / "out")
     for panel in figure.axes:
         bottom, top = panel.get_ylim()
         assert bottom == 0
@@ -197,12 +186,12 @@ def test_the_same_colour_is_the_same_recall_in_all_heat_maps_of_a_report(run, tm
 
 
 def test_pictures_say_how_many_queries_there_are_and_what_a_guess_finds(run, tmp_path, monkeypatch):
-    curves, heat_maps, routing = drawn(monkeypatch, [run("a", result=handmade_runs.known())], tmp_path / "out")
-    assert [panel.get_title() for panel in curves.axes] == [
+    stages, heat_maps, routing = drawn(monkeypatch, [run("a", result=handmade_runs.known())], tmp_path / "out")
+    assert [panel.get_title() for panel in stages.axes] == [
         "image to text, n = 15 at the end",
         "text to image, n = 30 at the end",
     ]
-    (guess,) = [line for line in curves.axes[1].get_lines() if line.get_label() == "chance"]
+    (guess,) = [line for line in stages.axes[1].get_lines() if line.get_label() == "chance"]
     np.testing.assert_allclose(guess.get_ydata(), [6, 7.5, 9])
     assert [panel.get_title() for panel in heat_maps.axes[:2]] == [
         "image to text, n = 15\nchance at the end 8.0 %",
@@ -231,8 +220,7 @@ def test_any_name_can_be_drawn(run, tmp_path, monkeypatch, caplog, fonts):
     if fonts != "installed":
         monkeypatch.setattr(lettering, "_families", tuple)
     lettering._coverage.cache_clear()
-    result = handmade_runs.known() | handmade_runs.with_tasks(NASTY)
-    del result["routing_confusion"], result["counts"], result["chance"], result["routing_accuracy"]
+    result = handmade_runs.with_tasks(NASTY)
     stream = {"name": r"动 $\foo$ <i>", "sha256": "0" * 64, "notes": {}}
     directory = run("a", result=result | {"stream": stream})
     lines = [{"step": 1 + i, "task_name": name, "loss": 2.0} for i, name in enumerate(NASTY)]

@@ -5,80 +5,139 @@ import json
 from lpi_jax import config as configs
 
 TASKS = ("fax", "comic", "aerial")
-DIRECTIONS = ("image_to_text", "text_to_image")
+GROUPS = (("image_to_text", "image to text", "I→T", "image"), ("text_to_image", "text to image", "T→I", "text"))
 
 
-def recall(base, tasks=TASKS):
-    """The part of the results for one kind: k and direction shift all numbers."""
-    found = {}
-    for d, direction in enumerate(DIRECTIONS):
-        found[direction] = {}
-        for k, shift in (("1", 0), ("5", 20), ("10", 30)):
-            matrix = [[base + d + shift + 5 * t - 2 * (s - t) for t in range(s + 1)] for s in range(len(tasks))]
-            found[direction][k] = {
-                "matrix": matrix,
-                "incremental_average": base + d + shift + 0.25,
-                "final_average": base + d + shift + 0.5,
-                "forgetting": -2.0 - d,
-            }
-    return found
+def matrix(base, tasks=TASKS):
+    """The rows R[s][t], t <= s."""
+    return [[base + 5 * t - 2 * (s - t) for t in range(s + 1)] for s in range(len(tasks))]
 
 
-def results(base, method, preset, oracle):
-    """Results as runs wrote them before they knew `chance`, `counts` and `routing_confusion`."""
+def averages(base, forgetting=-2.0, tasks=TASKS):
+    """What is measured of one metric, of whatever kind."""
     return {
-        "method": method,
-        "preset": preset,
-        "task_id": "oracle" if oracle else "inferred",
-        "stream": {"name": "scenes", "sha256": "0" * 64, "notes": {}},
-        "tasks": list(TASKS),
-        "tasks_to_come": [],
-        "protocol": "After each task, <everything> is searched.",
-        "recall": recall(base),
-        "zero_shot": recall(base - 10),
-        "routing_accuracy": {"image": {"final_average": base + 40.0}, "text": {"final_average": base + 50.0}},
-        "parameters": {"backbone_sha256": "b" * 64},
-        "seconds": [{"training": 50.0, "evaluation": 10.0}] * len(TASKS),
-        "peak_memory_mb": 1000 + base,
+        "matrix": matrix(base, tasks),
+        "incremental_average": base + 0.25,
+        "final_average": base + 0.5,
+        "forgetting": forgetting,
+        "chaudhry_forgetting": -forgetting,
+        "backward_transfer": forgetting,
     }
 
 
+def metric(base, chance=None, forgetting=-2.0, tasks=TASKS, **description):
+    """One metric: the frozen backbone has 10 less; a guess `chance`, or nobody knows."""
+    entry = {"unit": "%", "higher_is_better": True, **description, **averages(base, forgetting, tasks)}
+    entry |= {"before_learning": [base - 5] * len(tasks), "forward_transfer": -5.0, "zero_shot_retention": 90.0}
+    entry["frozen"] = averages(base - 10, forgetting, tasks)
+    if chance is not None:
+        kept = ("matrix", "incremental_average", "final_average")
+        entry["chance"] = {key: value for key, value in averages(chance, tasks=tasks).items() if key in kept}
+    return entry
+
+
+def metrics(base=30, chance=None, tasks=TASKS):
+    """The metrics of retrieval; k and direction shift all numbers."""
+    entries = {}
+    for d, (part, group, short, side) in enumerate(GROUPS):
+        for k, shift in ((1, 0), (5, 20), (10, 30)):
+            guess = None if chance is None else chance + d + shift
+            words = {"label": f"R@{k}", "group": group, "short": short, "side": side}
+            entries[f"{part}/R@{k}"] = metric(base + d + shift, guess, -2.0 - d, tasks, **words)
+    return entries
+
+
+def with_tasks(tasks=TASKS, base=30):
+    """The results that depend on the tasks' names and number: 4, 5, 6 ... pictures, twice as many captions."""
+    pictures = [4 + number for number in range(len(tasks))]
+    captions = [2 * number for number in pictures]
+    rows = [[100.0] * (s + 1) for s in range(len(tasks))]
+    return {
+        "tasks": list(tasks),
+        "metrics": metrics(base, tasks=tasks),
+        "routing": {
+            "image": {"label": "images", "matrix": rows, "final_average": base + 40.0},
+            "text": {"label": "captions", "matrix": rows, "final_average": base + 50.0},
+        },
+        "items": {
+            "image": {"label": "images", "train": [9] * len(tasks), "val": pictures},
+            "text": {"label": "captions", "train": [9] * len(tasks), "val": captions},
+        },
+    }
+
+
+def routing():
+    """Where the items went, in full."""
+    images = {"matrix": [[3, 1, 0], [0, 5, 0], [1, 1, 4]]}
+    captions = {"matrix": [[6, 1, 1], [2, 8, 0], [0, 0, 9]], "none": [0, 0, 3]}
+    of_images, of_captions = [75.0, 100.0, 66.6], [75.0, 80.0, 75.0]
+    first = [[100.0], [90.0, 100.0]]
+    return {
+        "image": {"label": "images", "matrix": [*first, of_images], "final_average": 80.5, "confusion": images},
+        "text": {"label": "captions", "matrix": [*first, of_captions], "final_average": 76.7, "confusion": captions},
+    }
+
+
+def known(base=30):
+    """What results of retrieval hold beside those of `with_tasks`: what a guess finds, and where items went."""
+    return {"metrics": metrics(base, chance=5), "routing": routing()}
+
+
+def invented(names=("accuracy",), base=30, forgetting=-2.0):
+    """The results of a problem that there is not: cards with one metric, or two of which the second is a loss."""
+    of_cards = {"label": "accuracy", "group": "cards", "short": "C", "side": "card"}
+    of_loss = {"label": "log loss", "group": "surprise", "short": "S", "side": "card", "unit": "nats"}
+    entries = {
+        "accuracy": metric(base, forgetting=forgetting, **of_cards),
+        "log loss": metric(base / 8, forgetting=-forgetting / 8, higher_is_better=False, **of_loss),
+    }
+    return {
+        "problem": "cards",
+        "method": "shuffle",
+        "label": "Shuffle twice",
+        "routed": "none",
+        "metrics": {name: entries[name] for name in names},
+        "routing": {},
+        "items": {"card": {"label": "cards", "train": [9, 9, 9], "val": [4, 5, 6, 7]}},
+    }
+
+
+def results(base, method, preset, told):
+    """All of results.json, as a run of retrieval writes it."""
+    trains = method != "zero_shot"
+    written = {
+        "schema": 2,
+        "problem": "retrieval",
+        "method": method,
+        "label": f"{method.upper()} {preset}" if trains else "zero-shot",
+        "preset": preset,
+        "routed": "none" if not trains else "given" if told else "inferred",
+        "trains": trains,
+        "protocol": "After each task, <everything> is searched.",
+        "precision": {"towers": "float32", "products": "highest"},
+        "stream": {"name": "scenes", "sha256": "0" * 64, "notes": {}},
+        "tasks_to_come": [],
+        **with_tasks(base=base),
+        "parameters": {"backbone_sha256": "b" * 64},
+        "counts": {},
+        "seconds": [{"training": 50.0, "evaluation": 10.0}] * len(TASKS),
+        "peak_memory_mb": 1000 + base,
+    }
+    return written if trains else written | {"routing": {}}
+
+
 def make(folder, name, base=30, preset="intended", result=None, record=None, **changes):
-    """The directory of a run whose every recall follows from `base`.
+    """The directory of a run of retrieval, whose every number follows from `base`.
 
     Args:
       result, record: what else is in results.json and config.json. changes: of the configuration, `__` for a dot.
     """
     config = configs.preset(preset)
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-    found = results(base, config.method, config.preset, config.task_id == "oracle") | (result or {})
+    content = results(base, config.method, config.preset, config.task_id == "oracle") | (result or {})
     directory = folder / name
     directory.mkdir()
     written = {"config": config.to_dict(), "stream": f"{config.seed:064d}", "backbone": "b" * 64, **(record or {})}
     (directory / "config.json").write_text(json.dumps(written))
-    (directory / "results.json").write_text(json.dumps(found))
+    (directory / "results.json").write_text(json.dumps(content))
     return directory
-
-
-def known():
-    """What results of today hold beside those of `results`: 4, 5 and 6 pictures, twice as many captions."""
-    counts = {"val_pictures": [4, 5, 6], "val_captions": [8, 10, 12]}
-    matrix = {"image": [[3, 1, 0], [0, 5, 0], [1, 1, 4]], "text": [[6, 1, 1], [2, 8, 0], [0, 0, 9]]}
-    accuracy = {
-        "image": {"matrix": [[100.0], [90.0, 100.0], [75.0, 100.0, 66.6]], "final_average": 80.5},
-        "text": {"matrix": [[100.0], [90.0, 100.0], [75.0, 80.0, 75.0]], "final_average": 76.7},
-    }
-    return {
-        "counts": counts,
-        "chance": recall(5),
-        "routing_accuracy": accuracy,
-        "routing_confusion": {
-            "image": {"matrix": matrix["image"]},
-            "text": {"matrix": matrix["text"], "none": [0, 0, 3]},
-        },
-    }
-
-
-def with_tasks(tasks, base=30):
-    """The results that depend on the tasks' names and number."""
-    return {"tasks": list(tasks), "recall": recall(base, tasks), "zero_shot": recall(base - 10, tasks)}
