@@ -134,7 +134,7 @@ def make(folder, name, base=30, preset="intended", result=None, record=None, **c
     """
     config = configs.preset(preset)
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-    content = results(base, config.method, config.preset, config.task_id == "oracle") | (result or {})
+    content = results(base, config.method.name, config.preset, config.task_id == "oracle") | (result or {})
     directory = folder / name
     directory.mkdir()
     written = {"config": config.to_dict(), "stream": f"{config.seed:064d}", "backbone": "b" * 64, **(record or {})}
