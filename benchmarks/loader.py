@@ -31,7 +31,7 @@ from PIL import Image
 
 from lpi_jax.data import loader, transforms
 from lpi_jax.data.cache import cached
-from lpi_jax.data.sources.jsonl import jsonl
+from lpi_jax.data.sources.jsonl import Options, jsonl
 from lpi_jax.data.stream import Split
 from lpi_jax.models.tokenizer import trim
 
@@ -69,7 +69,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = draw_jpegs(folder, args.pictures, args.width, args.height)
-        stream = jsonl(write_manifest(folder, paths))
+        stream = jsonl(Options(str(write_manifest(folder, paths))))
         started = time.perf_counter()
         kept = cached(stream, folder / "cache", args.side)
         building = args.pictures / (time.perf_counter() - started)

@@ -59,13 +59,21 @@ def option(default: Any, meaning: str, **described: Any) -> Any:
     return dataclasses.field(**given, metadata={"option": known})
 
 
+def section(options: type) -> Any:
+    """A field of a dataclass of options that is a section of its own, with what another dataclass declares."""
+    return dataclasses.field(default_factory=options, metadata={"section": options})
+
+
 def declared(options: type, section: str) -> dict[str, Option]:
     """What a dataclass declares, by dotted key; section: "" for keys without one."""
-    return {
-        f"{section}.{field.name}" if section else field.name: field.metadata["option"]
-        for field in dataclasses.fields(options)
-        if "option" in field.metadata
-    }
+    known: dict[str, Option] = {}
+    for field in dataclasses.fields(options):
+        key = f"{section}.{field.name}" if section else field.name
+        if "option" in field.metadata:
+            known[key] = field.metadata["option"]
+        elif "section" in field.metadata:
+            known |= declared(field.metadata["section"], key)
+    return known
 
 
 def chosen(options: type[T], section: Mapping[str, Any] | ConfigDict) -> T:
@@ -75,11 +83,14 @@ def chosen(options: type[T], section: Mapping[str, Any] | ConfigDict) -> T:
       UserError: from the dataclass's own `__post_init__`, where values do not fit together.
     """
 
-    def plain(value: Any) -> Any:
+    def plain(field: dataclasses.Field) -> Any:
+        value = section[field.name]
+        if "section" in field.metadata:
+            return chosen(field.metadata["section"], value)
         value = value.to_dict() if isinstance(value, ConfigDict) else value
         return tuple(value) if isinstance(value, list) else value
 
-    return options(**{field.name: plain(section[field.name]) for field in dataclasses.fields(options) if field.init})
+    return options(**{field.name: plain(field) for field in dataclasses.fields(options) if field.init})
 
 
 # ---- who reads -------------------------------------------------------------------------------------------------------
@@ -95,11 +106,17 @@ def with_any(key: str) -> Reader:
     return Reader(f"with config.{key}", lambda v: bool(v[key]))
 
 
+def without(key: str) -> Reader:
+    """Read where the key is not set."""
+    return Reader(f"without config.{key}", lambda v: not v[key])
+
+
 def both(one: Reader | None, other: Reader | None) -> Reader | None:
     """Read where both are; None is always."""
     if one is None or other is None:
         return one or other
-    words = f"{one.words} and {other.words.removeprefix('with ')}"
+    joint = "" if other.words.startswith("without ") else "and "
+    words = f"{one.words} {joint}{other.words.removeprefix('with ')}"
     return Reader(words, lambda v: one.reads(v) and other.reads(v))
 
 

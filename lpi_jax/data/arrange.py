@@ -16,6 +16,23 @@ from lpi_jax.data.builder import TOLD
 from lpi_jax.data.examples import shown
 from lpi_jax.data.stream import Refused, Split, Stream, Task
 from lpi_jax.errors import UserError
+from lpi_jax.options import option, with_any
+
+
+@dataclass(frozen=True)
+class Options:
+    """`seed` is also what sources read that choose images."""
+
+    order_seed: int = option(-1, "shuffles the tasks; -1: does not", least=-1)
+    shots: int = option(0, "training pictures kept of each task, chosen by data.seed; 0: all", least=0)
+    seed: int = option(0, "decides which pictures", least=0, reader=with_any("data.shots"))
+
+
+def arranged(stream: Stream, options: Options) -> Stream:
+    """The stream, its tasks shuffled and its training pictures thinned out if the options say so."""
+    if options.order_seed >= 0:
+        stream = shuffled(stream, options.order_seed)
+    return shots(stream, options.shots, options.seed) if options.shots else stream
 
 
 def shots(stream: Stream, count: int, seed: int) -> Stream:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from lpi_jax.data.descriptions import Descriptions, alike
 from lpi_jax.data.examples import SPLITS, BadExample, Example, listed, shown
+from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.merging import Merged
 from lpi_jax.data.pictures import BadImage, Picture
 from lpi_jax.data.stream import Refused, Split, Stream, Task
@@ -35,10 +36,8 @@ class Digest(Protocol):
 def assemble(
     source: str,
     found: Iterable[Example | BadExample],
+    options: FileOptions,
     *,
-    task_order: Sequence[str],
-    on_bad_example: str,
-    max_pixels: int,
     digest: Digest,
     notes: Mapping[str, Any],
 ) -> Stream:
@@ -54,10 +53,9 @@ def assemble(
     Args:
       source: the file or folder it all comes from, for messages; its last part becomes the stream's name.
       found: examples and bad ones; it may update `digest` while it is read.
-      task_order: names of all tasks in the order wanted; empty: by first appearance.
-      on_bad_example: 'error' raises the first bad one; 'skip' counts them in `Stream.refused`. A caption that is left
-        out of an example counts as one.
-      max_pixels: height x width a picture may have.
+      options: `task_order`: names of all tasks in the order wanted; empty: by first appearance. `on_bad_example`:
+        'error' raises the first bad one; 'skip' counts them in `Stream.refused`, where a caption that is left out of an
+        example counts as one. `max_pixels`: height x width a picture may have. Its path is not read.
       digest: becomes the fingerprint, with the order of the tasks, and the sizes and samples of the pictures used: a
         hash of all bytes where `Example.identity` is one, else three pieces of at most _SAMPLED pictures.
       notes: `Stream.notes`; the number of pictures is added.
@@ -66,6 +64,7 @@ def assemble(
       UserError: a bad example (unless skipped), a task without train or val pictures or without words that say what it
         is about, or a wrong argument.
     """
+    task_order, on_bad_example, max_pixels = options.task_order, options.on_bad_example, options.max_pixels
     if on_bad_example not in ("error", "skip"):
         raise UserError(f"on_bad_example is {on_bad_example!r}; expected 'error' or 'skip'")
     if isinstance(task_order, str):

@@ -16,7 +16,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +29,7 @@ from lpi_jax.data.loader import ahead
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
 from lpi_jax.files import write_atomically
+from lpi_jax.options import option, with_any
 from lpi_jax.parallel.lock import flock
 from lpi_jax.terminal.display import counting
 
@@ -41,6 +42,13 @@ _CHECKED_FROM = 4  # byte
 _WRITE_OPTIONS = "group_size:1,uncompressed"
 _READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # for pictures here and there, not one after the other
 _READ_BUFFER = 1 << 15  # bytes
+
+
+@dataclass(frozen=True)
+class Options:
+    cache_mb: int = option(1024, "decoded pictures kept in memory", kind="speed", least=0)
+    cache_dir: str = option("", "folder of pictures resized once, so that each is decoded once; '': none", kind="place")
+    cache_side: int = option(256, "of their shorter side, pixels", least=1, reader=with_any("data.cache_dir"))
 
 
 def cached(stream: Stream, folder: str | Path, side: int) -> Stream:

@@ -14,6 +14,7 @@ from lpi_jax.files import require_file
 
 MAX_BYTES = 1 << 27  # of a list
 USUAL = 0.2  # of a task's images
+MEANING = "share of each task's images that is kept for validation, neither none nor all, chosen by data.seed"
 
 
 def parted(

@@ -5,16 +5,38 @@ section 4.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
+
+from lpi_jax.options import TRAINING, Reader, either, option, with_
+
+if TYPE_CHECKING:
+    import jax
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_CROPS = either(
+    Reader(
+        "by training with config.data.train_transform=random",
+        lambda values: TRAINING.reads(values) and values["data.train_transform"] == "random",
+    ),
+    with_("eval.transform", "random"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    train_transform: str = option("random", "random: crop and flip", choices=("random", "centre"), reader=TRAINING)
+    crop_scale: tuple[float, float] = option((0.08, 1.0), "share of the area that a random crop keeps", reader=_CROPS)
+    flip: bool = option(True, "whether half of the random crops are mirrored", reader=_CROPS)
+    max_words: int = option(30, "of a caption; the rest is left out", least=1)
+
 
 # A side more than this many times the other is cut before resizing: 1 x 50,000,000 pixels must not become gigabytes.
 _LONGEST_RATIO = 32
@@ -81,7 +103,7 @@ def random_crop_and_flip(
     return np.array(crop)
 
 
-def normalise(images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+def normalise(images: "jax.Array | np.ndarray", mean: Sequence[float], std: Sequence[float]) -> "jax.Array":
     """(images / 255 - mean) / std per channel, computed where the array is put (on the device).
 
     Args:
@@ -92,6 +114,8 @@ def normalise(images: jax.Array | np.ndarray, mean: Sequence[float], std: Sequen
     Returns:
       [..., 3] float32.
     """
+    import jax.numpy as jnp  # here, because the options above are read where nothing is computed
+
     if images.dtype != np.uint8 or images.ndim < 1 or images.shape[-1] != 3:
         raise ValueError(f"pictures must be [..., 3] uint8, not {tuple(images.shape)} {images.dtype}")
     mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)

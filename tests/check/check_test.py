@@ -14,8 +14,8 @@ from lpi_jax.check import command as checks
 from lpi_jax.check.command import main, table, write
 from lpi_jax.check.survey import survey
 from lpi_jax.data.contact_sheet import COLUMNS, SIDE, Section, Tile, contact_sheet, file_name, thumbnail
-from lpi_jax.data.sources.jsonl import jsonl
 from tests.support.pixels import pixels
+from tests.support.sources import jsonl
 from tests.support.survey_streams import damaged, gone, half_gone, loaded, manifest, photo, split, stream
 
 ARABIC, HEBREW, EMOJI = "قطة حمراء على كرسي", "חתול אדום \u202eabc", "👩‍👩‍👧 🐱 🇦🇶 family"

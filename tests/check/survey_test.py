@@ -13,8 +13,8 @@ from PIL import Image, ImageFilter
 from lpi_jax.check.survey import LISTED, TILES, Repeats, Sizes, Words, _first_alike, _Look, survey
 from lpi_jax.data.contact_sheet import SIDE, Tile
 from lpi_jax.data.pictures import read_image
-from lpi_jax.data.sources.jsonl import jsonl
 from tests.support.pixels import pixels
+from tests.support.sources import jsonl
 from tests.support.survey_streams import damaged, gone, half_gone, loaded, manifest, photo, split, stream
 
 

@@ -1,14 +1,16 @@
 """The table of keys: whole, true to what the sources read, and a key that was set for nothing is refused."""
 
 import contextlib
+import dataclasses
 
 import pytest
 
 from lpi_jax import config as configs
-from lpi_jax.config import command_line, table
+from lpi_jax.config import command_line
 from lpi_jax.config.table import OPTIONS, is_read
 from lpi_jax.data.sources import registry
 from lpi_jax.errors import UserError
+from lpi_jax.options import chosen, option
 
 SPEED = {
     *("preset", "devices", "distributed", "compilation_cache", "data.cache_mb"),
@@ -56,39 +58,51 @@ def test_help_tells_what_a_key_means_what_it_may_be_who_reads_it_and_what_it_cha
         assert f"{known.meaning}; " in text
 
 
-class Watched(dict):
-    """Settings that remember which of them were looked at."""
-
-    def __init__(self, settings):
-        super().__init__(settings)
-        self.seen = set()
-
-    def __getitem__(self, key):
-        self.seen.add(key)
-        return super().__getitem__(key)
-
-
-@pytest.mark.parametrize("name", [name for name in registry.SOURCES if name != "multi"])
+@pytest.mark.parametrize("name", registry.SOURCES)
 def test_a_source_reads_what_the_table_says(name, tmp_path):
+    source, read = registry.SOURCES[name], set()
+
+    class Watched(source.options):
+        """Options that remember which of them were looked at."""
+
+        def __getattribute__(self, key):
+            read.add(key)
+            return super().__getattribute__(key)
+
     usual = configs.intended().data.to_dict()
-    settings = Watched({**usual, "name": name, "path": str(tmp_path / "nosuch"), "train": 2, "val": 1})
+    settings = {**usual, "name": name, "path": str(tmp_path / "nosuch"), "train": 2, "val": 1, "image_size": 32}
     settings |= {"builder": "no/such"} if name == "tfds" else {}
-    with contextlib.suppress(UserError):  # there is no such file; by then it has what it needs
-        registry.SOURCES[name](settings, 32)
+    given = chosen(Watched, settings)
+    read.clear()
+    with contextlib.suppress(UserError):  # there is no such file
+        source.build(given)
     variants = [{}, {"data.rule": "manifest"}, {"data.split": "karpathy"}, {"data.val_list": "x"}]
     values = [{**configs.flat(configs.intended()), "data.name": name, **variant} for variant in variants]
     of_source = {key for key, known in OPTIONS.items() if key.startswith("data.") and known.reader}
     of_source -= {"data.cache_side", "data.train_transform", "data.crop_scale", "data.flip"}
     expected = {key.split(".")[1] for key in of_source if any(is_read(key, one) for one in values)}
-    assert settings.seen - {"name", "task_order"} == expected
+    declared = {field.name for field in dataclasses.fields(source.options)} - {"image_size", "task_order"}
+    assert declared == expected
+    # These are looked at only once there is something.
+    later = {"on_bad_example", "max_pixels", "evaluate", "val_list", "val_share", "seed", "separator"}
+    assert declared - read <= (set() if name == "scenes" else later)
 
 
 def test_the_columns_of_a_source_are_those_of_the_table():
-    for name in registry.SOURCES:
+    for name in registry.NAMES:
         values = {**configs.flat(configs.intended()), "data.name": name}
         fields = {key.rpartition(".")[2] for key in OPTIONS if key.startswith("data.fields.") and is_read(key, values)}
         assert fields == set(registry.FIELDS.get(name, ())), name
-    assert set(registry.SOURCES) <= set(table.SOURCES)
+
+
+def test_a_key_that_two_sources_declare_in_other_words_is_a_mistake_of_ours(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        rule: str = option("any", "another rule")
+
+    monkeypatch.setitem(registry.SOURCES, "jsonl", registry.Source(Options, None))
+    with pytest.raises(ValueError, match=r"^data\.rule is declared as .*another rule"):
+        registry.declared()
 
 
 # ---- keys that were set for nothing ----------------------------------------------------------------------------------
@@ -108,7 +122,7 @@ def test_the_columns_of_a_source_are_those_of_the_table():
                 ("train", "5", "with config.data.name=scenes"),
                 ("val_share", "0.5", "with config.data.name=folder without config.data.val_list, or with config.data"),
                 ("streams", "{'name': 'scenes'}", "with config.data.name=multi"),
-                ("fields.caption", "text", "with config.data.name=table or huggingface or tfds"),
+                ("fields.caption", "text", "with config.data.name=tfds or table or huggingface"),
                 ("seed", "3", "with config.data.name=scenes"),
                 ("cache_side", "64", "with config.data.cache_dir"),
             )

@@ -19,18 +19,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lpi_jax.experiment.assemble import BUNDLED, Captions
 from PIL import Image
 
 from lpi_jax.data.examples import BadExample
 from lpi_jax.data.loader import Transform, training_batches
 from lpi_jax.data.pictures import BadImage
-from lpi_jax.data.sources.jsonl import jsonl
 from lpi_jax.data.transforms import clean_caption
 from lpi_jax.errors import UserError
-from lpi_jax.experiment.assemble import BUNDLED, Captions
 from lpi_jax.main import main
 from lpi_jax.models.tokenizer import Tokenizer, trim
 from tests.support.pixels import pixels
+from tests.support.sources import jsonl
 
 CONTEXT = 77
 FUZZ = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}

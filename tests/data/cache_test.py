@@ -23,11 +23,11 @@ from lpi_jax.data import cache
 from lpi_jax.data.cache import cached, shrunk
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.pictures import BadImage
-from lpi_jax.data.sources.jsonl import jsonl
 from lpi_jax.data.stream import Split, Stream, Task
 from lpi_jax.data.transforms import resize_and_crop
 from lpi_jax.errors import UserError
 from tests.support.pixels import pixels, shades
+from tests.support.sources import jsonl
 from tests.support.terminals import terminal
 
 SIDE = 16

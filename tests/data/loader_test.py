@@ -22,10 +22,10 @@ from lpi_jax.data.loader import (
     training_batches,
 )
 from lpi_jax.data.pictures import BadImage
-from lpi_jax.data.sources.jsonl import jsonl
 from lpi_jax.data.stream import Split
 from lpi_jax.models.tokenizer import trim
 from tests.support.pixels import loading
+from tests.support.sources import jsonl
 
 CAPTIONS = (2, 1, 3, 2, 1, 4)  # per picture
 PICTURES = np.random.default_rng(0).integers(0, 256, (len(CAPTIONS), 12, 16, 3), np.uint8)

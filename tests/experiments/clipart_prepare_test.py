@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from lpi_jax.data.sources.jsonl import jsonl
 from lpi_jax.data.transforms import clean_caption
 from tests.support.pixels import pixels
+from tests.support.sources import jsonl
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "clipart"))
 

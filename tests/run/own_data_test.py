@@ -7,11 +7,11 @@ from lpi_jax.check.survey import survey
 from lpi_jax.data import builder
 from lpi_jax.data.arrange import combined
 from lpi_jax.data.pictures import SAMPLE, WHOLE, PictureFile, PictureInside
-from lpi_jax.data.sources.table import table
 from lpi_jax.errors import UserError
 from lpi_jax.main import main
 from tests.support.own_data import FORMS, GOOD, Row, encoded
 from tests.support.pixels import shades
+from tests.support.sources import table
 
 
 @pytest.fixture(params=FORMS)

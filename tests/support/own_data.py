@@ -11,10 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from lpi_jax.data.sources.jsonl import jsonl
-from lpi_jax.data.sources.table import table
-from lpi_jax.data.sources.webdataset import webdataset
 from lpi_jax.data.stream import Stream
+from tests.support.sources import jsonl, table, webdataset
 
 
 class Row(NamedTuple):

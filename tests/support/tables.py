@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 from PIL import Image
 
-from lpi_jax.data.sources.table import table
 from lpi_jax.errors import UserError
+from tests.support.sources import table
 
 HEADER = "image,caption,task,split"
 

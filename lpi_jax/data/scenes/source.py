@@ -19,12 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from lpi_jax.data import arrange
 from lpi_jax.data.scenes.domain import GENERAL, Domain
 from lpi_jax.data.scenes.domains import DEVELOPMENT_DOMAINS, DOMAINS, TABLE
 from lpi_jax.data.scenes.drawing import Look, Placed, draw, place
 from lpi_jax.data.scenes.wording import Item, captions
 from lpi_jax.data.stream import Split, Stream, Task
 from lpi_jax.errors import UserError
+from lpi_jax.options import option
 
 __all__ = ["DEVELOPMENT_DOMAINS", "DOMAINS", "Scene", "SceneObject", "general", "scenes"]
 
@@ -83,6 +85,26 @@ class Scene:
     ground: str
     objects: tuple[SceneObject, ...]
     relations: tuple[tuple[int, str, int], ...]
+
+
+@dataclass(frozen=True)
+class Options:
+    """`image_size` is no key: the backbone decides it."""
+
+    domains: tuple[str, ...] = option((), "names; (): the twelve")
+    task_order: tuple[str, ...] = option((), "names of the tasks; (): the stream's own order")
+    seed: int = option(0, "decides which pictures", least=0)
+    train: int = option(200, "training pictures a task", least=1)
+    val: int = option(100, "validation pictures a task", least=1)
+    image_size: int = 64
+
+
+def build(options: Options) -> Stream:
+    """The stream of the options; see `scenes`. Raises UserError also where `task_order` is not the domains' names."""
+    if not all(isinstance(domain, str) for domain in options.domains):
+        raise UserError(f"config.data.domains is {options.domains!r}, expected names")
+    stream = scenes(options.domains or DOMAINS, options.seed, options.train, options.val, options.image_size)
+    return arrange.ordered(stream, options.task_order) if options.task_order else stream
 
 
 def scenes(

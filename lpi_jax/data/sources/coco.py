@@ -18,13 +18,14 @@ from typing import Any
 
 from lpi_jax import files, paths, terminal
 from lpi_jax.data.examples import BadExample, Example, checked_captions, failing_at, shown
-from lpi_jax.data.pictures import MAX_PIXELS
+from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.sources import coco_annotations, coco_tfds, karpathy
 from lpi_jax.data.sources import manifest as manifests
 from lpi_jax.data.sources.coco_tasks import LARGEST_AREA, MANIFEST, RULES, TASKS, Coco, CocoImage, place_of, task_of
 from lpi_jax.data.sources.manifest import Choice
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
+from lpi_jax.options import option, with_
 
 SPLITS = ("published", "karpathy")
 COLUMN = "image_id"
@@ -33,30 +34,39 @@ Key = int | str  # an image's number, or "train/7" where the halves count apart
 RELEASE_WEIGHTS = dict(zip(TASKS, (73, 27, 44, 255, 210, 306, 474, 500, 500, 500, 500, 500), strict=True))
 
 
-def coco(
-    path: str | os.PathLike,
-    *,
-    rule: str = LARGEST_AREA,
-    manifest: str = "",
-    split: str = "published",
-    evaluate: str = "test",
-    task_order: Sequence[str] = (),
-    on_bad_example: str = "error",
-    max_pixels: int = MAX_PIXELS,
-) -> Stream:
+@dataclass(frozen=True)
+class Options(FileOptions):
+    rule: str = option(LARGEST_AREA, "how an image with several kinds of objects gets its task", choices=RULES)
+    manifest: str = option(
+        "",
+        "a CSV table of image, task and split",
+        kind="place",
+        reader=with_("data.rule", MANIFEST),
+        content="stream",
+    )
+    split: str = option(SPLITS[0], "whose splits", choices=SPLITS)
+    evaluate: str = option(
+        "test",
+        "the split to measure on, of Karpathy's, or of a source that has both",
+        choices=("test", "val"),
+        reader=with_("data.split", "karpathy"),
+    )
+
+
+def coco(options: Options) -> Stream:
     """COCO 2014 as a stream of tasks, each image in one.
 
     Args:
-      path: a folder with `annotations/`, `train2014/` and `val2014/`, or else one with TFDS's `coco_captions/`.
-      rule: how an image gets its task: 'largest_area', 'most_objects' or 'single_only' (see `coco_tasks.task_of`), or
-        'manifest'.
-      manifest: for rule 'manifest': a CSV table with the header image_id,task,split (COCO's number, any name, train or
-        val) that alone decides; images that are not in it are left out.
-      split: for the other rules: 'published' (train2014 and val2014 are train and val) or 'karpathy' (his train and
-        restval are train; `evaluate` is val, and what is left of his val and test is left out).
-      evaluate: for split 'karpathy': 'test' or 'val'.
-      task_order: see `assembly.assemble`; empty: the order above, other tasks of a manifest after them.
-      on_bad_example, max_pixels: see `assembly.assemble`.
+      options: for those of all sources see `builder.assemble`.
+        path: a folder with `annotations/`, `train2014/` and `val2014/`, or else one with TFDS's `coco_captions/`.
+        rule: how an image gets its task: 'largest_area', 'most_objects' or 'single_only' (see `coco_tasks.task_of`), or
+          'manifest'.
+        manifest: for rule 'manifest': a CSV table with the header image_id,task,split (COCO's number, any name, train
+          or val) that alone decides; images that are not in it are left out.
+        split: for the other rules: 'published' (train2014 and val2014 are train and val) or 'karpathy' (his train and
+          restval are train; `evaluate` is val, and what is left of his val and test is left out).
+        evaluate: for split 'karpathy': 'test' or 'val'.
+        task_order: empty: the order above, other tasks of a manifest after them.
 
     Returns:
       The stream: images by their numbers, captions by theirs with white space made single, as annotation a tuple of
@@ -70,8 +80,8 @@ def coco(
         caption or object without image, a bad picture) unless skipped, a task without train or val pictures, or a wrong
         argument.
     """
-    path = os.fspath(path)
-    selection = _select(path, rule, manifest, split, evaluate)
+    path = os.fspath(options.path)
+    selection = _select(path, options.rule, options.manifest, options.split, options.evaluate)
     return manifests.assemble_chosen(
         "coco",
         path,
@@ -81,13 +91,11 @@ def coco(
         {
             "source": selection.coco.kind,
             "path": os.path.abspath(path),
-            "rule": rule,
-            "split": _split_in_words(rule, split, evaluate),
+            "rule": options.rule,
+            "split": _split_in_words(options.rule, options.split, options.evaluate),
             "left_out": selection.left_out,
         },
-        task_order=task_order,
-        on_bad_example=on_bad_example,
-        max_pixels=max_pixels,
+        options,
     )
 
 

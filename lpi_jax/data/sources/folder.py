@@ -13,7 +13,7 @@ import json
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lpi_jax.data import share
@@ -28,12 +28,14 @@ from lpi_jax.data.examples import (
     listed,
     shown,
 )
+from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats.file_tree import files
 from lpi_jax.data.formats.json_file import decoded
-from lpi_jax.data.pictures import MAX_PIXELS, PictureFile
+from lpi_jax.data.pictures import PictureFile
 from lpi_jax.data.sources.folder_layout import Layout, Place
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
+from lpi_jax.options import option, without
 
 MAX_TEXT_BYTES = 1_000_000  # of one text file
 IMAGES = ("jpg", "jpeg", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif")
@@ -43,27 +45,30 @@ _ABOUT_THE_DATA = ("readme", "license", "licence", "copying", "notice")  # texts
 _COUNTED = 20  # endings of other files
 
 
-def folder(
-    path: str | os.PathLike,
-    *,
-    val_list: str = "",
-    val_share: float = share.USUAL,
-    seed: int = 0,
-    evaluate: str = "test",
-    task_order: Sequence[str] = (),
-    on_bad_example: str = "error",
-    max_pixels: int = MAX_PIXELS,
-) -> Stream:
+@dataclass(frozen=True)
+class Options(FileOptions):
+    val_list: str = option(
+        "", "a text file that names the validation images, one a line", kind="place", content="stream"
+    )
+    val_share: float = option(share.USUAL, share.MEANING, least=0, most=1, reader=without("data.val_list"))
+    seed: int = option(0, "decides which pictures", least=0, reader=without("data.val_list"))
+    evaluate: str = option(
+        "test", "the split to measure on, of Karpathy's, or of a source that has both", choices=("test", "val")
+    )
+
+
+def folder(options: Options) -> Stream:
     """Reads all names and texts, and checks all images; they are decoded only when they are asked for.
 
     Args:
-      path: the folder. Names that begin with a dot are passed over, links are followed, other files counted in
-        `Stream.notes` by their endings.
-      val_list: where no folders train and val (validation, test) part the images: a text file that names those that
-        validate, one a line, relative to `path`.
-      val_share, seed: where there is no list either: see `share.chosen`. A share is refused where folders decide.
-      evaluate: where there are folders val and test: the one that validates. The other is left out; the notes say so.
-      task_order, on_bad_example, max_pixels: see `assembly.assemble`. Tasks come in the order of their names.
+      options: for those of all sources see `builder.assemble`.
+        path: the folder. Names that begin with a dot are passed over, links are followed, other files counted in
+          `Stream.notes` by their endings.
+        val_list: where no folders train and val (validation, test) part the images: a text file that names those that
+          validate, one a line, relative to `path`.
+        val_share, seed: where there is no list either: see `share.chosen`. A share is refused where folders decide.
+        evaluate: where there are folders val and test: the one that validates. The other is left out; the notes say so.
+        task_order: empty: the order of their names.
 
     Returns:
       The stream. Its fingerprint covers names, captions, tasks, splits, the sizes of the images and the order of the
@@ -73,17 +78,17 @@ def folder(
       UserError: a bad example (unless skipped), a task without train or val images, no images at all, a folder train
         without val or the other way round, a list that names what is not there, or a wrong argument.
     """
-    path, digest = os.fspath(path), hashlib.sha256()
+    path, val_list, digest = os.fspath(options.path), options.val_list, hashlib.sha256()
     tree = _tree(path)
-    found, left_out = _examples(path, tree, evaluate)
+    found, left_out = _examples(path, tree, options.evaluate)
     if any(isinstance(example, Example) and not example.split for example in found):
         validates = share.listed(val_list, _undecided(tree), path) if val_list else None
-        found = share.parted(found, validates, val_share, seed)
+        found = share.parted(found, validates, options.val_share, options.seed)
     elif val_list:
         raise UserError(
             f"config.data.val_list is {val_list!r}, but folders in {path} say which images validate; expected ''"
         )
-    share.refuse_unread(val_share, f"folders in {path} say which images validate", unread=not _undecided(tree))
+    share.refuse_unread(options.val_share, f"folders in {path} say which images validate", unread=not _undecided(tree))
     for example in found:
         if isinstance(example, Example):
             said = [example.key, example.captions, example.task, example.split]
@@ -92,9 +97,7 @@ def folder(
     return assemble(
         path,
         found,
-        task_order=task_order,
-        on_bad_example=on_bad_example,
-        max_pixels=max_pixels,
+        options,
         digest=digest,
         notes={"path": os.path.abspath(path), **notes, **({"left_out": left_out} if left_out else {})},
     )

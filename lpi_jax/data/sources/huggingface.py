@@ -16,44 +16,41 @@ from typing import Any
 
 from lpi_jax.data import share
 from lpi_jax.data.examples import BadExample, Example, failing_at, listed
+from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats import arrow, arrow_stream, json_file
 from lpi_jax.data.formats.arrow import Row
-from lpi_jax.data.pictures import MAX_PIXELS
 from lpi_jax.data.sources.folder_layout import SIDES
-from lpi_jax.data.sources.table import Columns, stream_of
+from lpi_jax.data.sources.table import Columns, Fields, stream_of
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
+from lpi_jax.options import option, section
 
 _SAVED = "a folder that save_to_disk of datasets wrote (Parquet files are read by data.name=table)"
 
 
-def huggingface(
-    path: str | os.PathLike,
-    *,
-    image: str = "image",
-    caption: str = "caption",
-    task: str = "task",
-    split: str = "",
-    time: str = "",
-    description: str = "",
-    val_share: float = share.USUAL,
-    seed: int = 0,
-    evaluate: str = "test",
-    task_order: Sequence[str] = (),
-    on_bad_example: str = "error",
-    max_pixels: int = MAX_PIXELS,
-) -> Stream:
+@dataclass(frozen=True)
+class Options(FileOptions):
+    fields: Fields = section(Fields)
+    val_share: float = option(share.USUAL, share.MEANING, least=0, most=1)
+    seed: int = option(0, "decides which pictures", least=0)
+    evaluate: str = option(
+        "test", "the split to measure on, of Karpathy's, or of a source that has both", choices=("test", "val")
+    )
+
+
+def huggingface(options: Options) -> Stream:
     """Reads and checks all rows; pictures are decoded only when they are asked for.
 
     Args:
-      path: the folder that was given to `save_to_disk`.
-      image, caption, task, time, description: names of columns, see `table.table`. A column of classes holds their
-        names.
-      split: a column with train or val; "": the data set's own splits say it, train and validation (val, test); where
-        there is only one of them, a column split, and without it a share.
-      val_share, seed: see `share.chosen`; equal pictures are one. A share is refused where splits or a column decide.
-      evaluate: where there are validation and test: the one that validates, test or val. The other is left out.
-      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
+      options: for those of all sources see `builder.assemble`.
+        path: the folder that was given to `save_to_disk`.
+        fields.image, caption, task, time, description: names of columns, see `table.table`. A column of classes holds
+          their names.
+        fields.split: a column with train or val; "": the data set's own splits say it, train and validation (val,
+          test); where there is only one of them, a column split, and without it a share.
+        val_share, seed: see `share.chosen`; equal pictures are one. A share is refused where splits or a column
+          decide.
+        evaluate: where there are validation and test: the one that validates, test or val. The other is left out.
 
     Returns:
       The stream. Its fingerprint covers the values of all good rows, their splits, the sizes of the pictures used and
@@ -63,25 +60,24 @@ def huggingface(
       UserError: a bad row (unless skipped), a task without train or val pictures, a missing column, a folder or file
         that is not what `save_to_disk` writes (or stops being it somewhere inside), or a wrong argument.
     """
-    path = os.fspath(path)
+    path, split = os.fspath(options.path), options.fields.split
     parts = _parts(path)
-    sides = _sides(path, parts, split, evaluate)
+    sides = _sides(path, parts, split, options.evaluate)
     undecided = "" in sides.values()
     if undecided and not split and "split" in _columns(parts):
         split = "split"
-    columns = Columns(image, caption, task, split or "split", time, description)
-    parted = functools.partial(_parted, val_share=val_share, seed=seed) if undecided and not split else None
+    columns = replace(options.fields, split=split).columns()
+    by_share = undecided and not split
     decides = f"column {columns.split!r} says" if split else "its splits say"
-    share.refuse_unread(val_share, f"{path}: {decides} which rows validate", unread=parted is None)
+    share.refuse_unread(options.val_share, f"{path}: {decides} which rows validate", unread=not by_share)
+    parted = functools.partial(_parted, val_share=options.val_share, seed=options.seed)
     left_out = [name for name in parts if name not in sides]
     return stream_of(
         path,
         _rows(parts, sides, columns, column=bool(split)),
         columns,
-        parted=parted,
-        task_order=task_order,
-        on_bad_example=on_bad_example,
-        max_pixels=max_pixels,
+        options,
+        parted=parted if by_share else None,
         notes={"left_out": left_out} if left_out else {},
     )
 

@@ -13,7 +13,7 @@ keys are ignored, and so are blank lines.
 import codecs
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from lpi_jax.data.builder import assemble
 from lpi_jax.data.examples import (
@@ -28,8 +28,9 @@ from lpi_jax.data.examples import (
     refuse_what_is_no_text,
     shown,
 )
+from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats.json_file import parse
-from lpi_jax.data.pictures import MAX_PIXELS, PictureFile
+from lpi_jax.data.pictures import PictureFile
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
 from lpi_jax.files import require_file
@@ -37,17 +38,14 @@ from lpi_jax.files import require_file
 MAX_LINE_BYTES = 1_000_000
 
 
-def jsonl(
-    path: str | os.PathLike,
-    task_order: Sequence[str] = (),
-    on_bad_example: str = "error",
-    max_pixels: int = MAX_PIXELS,
-) -> Stream:
+Options = FileOptions
+
+
+def jsonl(options: Options) -> Stream:
     """Reads and checks a whole JSON Lines file; pictures are decoded only when they are asked for.
 
     Args:
-      path: the file, UTF-8.
-      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
+      options: `path` is the file, UTF-8; for the others see `builder.assemble`.
 
     Returns:
       The stream. Its fingerprint covers the file's bytes, sizes and samples of the pictures used and the order of the
@@ -56,14 +54,12 @@ def jsonl(
     Raises:
       UserError: a bad line (unless skipped), a task without train or val pictures, no file, or a wrong argument.
     """
-    path = os.fspath(path)
+    path = os.fspath(options.path)
     digest = hashlib.sha256()
     return assemble(
         path,
         _examples(path, digest.update),
-        task_order=task_order,
-        on_bad_example=on_bad_example,
-        max_pixels=max_pixels,
+        options,
         digest=digest,
         notes={"path": os.path.abspath(path)},
     )

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from lpi_jax.data.examples import BadExample, Example, checked_captions, failing_at, kind_of, shown
+from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats import json_file
 from lpi_jax.data.formats.json_file import file_inside
-from lpi_jax.data.pictures import MAX_PIXELS, PictureFile
+from lpi_jax.data.pictures import PictureFile
 from lpi_jax.data.sources import manifest as manifests
 from lpi_jax.data.sources.manifest import Choice
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
+from lpi_jax.options import option
 
 SPLITS = ("train", "restval", "val", "test")
 EVALUATE = ("test", "val")
@@ -79,24 +81,24 @@ def not_evaluated(split: str) -> str:
     return f"Karpathy's {split}, not evaluated"
 
 
-def flickr30k(
-    path: str | os.PathLike,
-    *,
-    manifest: str = "",
-    evaluate: str = "test",
-    task_order: Sequence[str] = (),
-    on_bad_example: str = "error",
-    max_pixels: int = MAX_PIXELS,
-) -> Stream:
+@dataclass(frozen=True)
+class Options(FileOptions):
+    manifest: str = option("", "a CSV table of image, task and split", kind="place", content="stream")
+    evaluate: str = option(
+        "test", "the split to measure on, of Karpathy's, or of a source that has both", choices=("test", "val")
+    )
+
+
+def flickr30k(options: Options) -> Stream:
     """Flickr30k: one task of its name, or the tasks that a manifest says.
 
     Args:
-      path: the folder with Karpathy's `dataset_flickr30k.json`, the pictures in `flickr30k-images/`, in
-        `flickr30k_images/`, in `images/` or beside it.
-      manifest: a CSV table with the header image,task,split (file name, any name, train or val), which then decides
-        alone; images that are not in it are left out.
-      evaluate: which of Karpathy's splits is val in the run: 'test' (the usual 1,000 images) or 'val'.
-      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
+      options: for those of all sources see `builder.assemble`.
+        path: the folder with Karpathy's `dataset_flickr30k.json`, the pictures in `flickr30k-images/`, in
+          `flickr30k_images/`, in `images/` or beside it.
+        manifest: a CSV table with the header image,task,split (file name, any name, train or val), which then decides
+          alone; images that are not in it are left out.
+        evaluate: which of Karpathy's splits is val in the run: 'test' (the usual 1,000 images) or 'val'.
 
     Returns:
       The stream, captions in the file's order with white space made single. Notes: the folder, what chose, how many
@@ -106,7 +108,7 @@ def flickr30k(
       UserError: files that are missing or broken, a bad image (unless skipped), a task without train or val pictures,
         or a wrong argument.
     """
-    path = os.fspath(path)
+    path, manifest, evaluate = os.fspath(options.path), options.manifest, options.evaluate
     splits = run_splits(evaluate)
     source = os.path.join(path, FILE)
     found = list(read(source))
@@ -132,9 +134,7 @@ def flickr30k(
             "split": "manifest" if manifest else f"Karpathy's, measured on {evaluate}",
             "left_out": dict(+left_out),
         },
-        task_order=task_order,
-        on_bad_example=on_bad_example,
-        max_pixels=max_pixels,
+        options,
     )
 
 

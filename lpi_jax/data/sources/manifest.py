@@ -10,12 +10,13 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 from lpi_jax.data.builder import Digest, assemble
 from lpi_jax.data.examples import SPLITS, BadExample, Example, shown
+from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats.csv_file import csv_rows
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
@@ -117,19 +118,16 @@ def assemble_chosen(
     column: str,
     chosen: Mapping[Key, Choice],
     notes: Mapping[str, Any],
-    *,
-    task_order: Sequence[str],
-    on_bad_example: str,
-    max_pixels: int,
+    options: FileOptions,
 ) -> Stream:
-    """The stream of the chosen pictures, by `assembly.assemble`.
+    """The stream of the chosen pictures, by `builder.assemble`.
 
     Its fingerprint covers the canonical table, each picture's name, captions and description, sizes and samples of the
     pictures used and the order of the tasks: not the folder, nor how the choice was made.
 
     Args:
       name: `Stream.name`.
-      source, found, task_order, on_bad_example, max_pixels: see `assembly.assemble`.
+      source, found, options: see `builder.assemble`.
       column, chosen: see `table`.
       notes: `Stream.notes`; added are how many pictures were chosen (bad ones among them) and the table's SHA-256.
     """
@@ -138,9 +136,7 @@ def assemble_chosen(
     stream = assemble(
         source,
         _hashed(found, digest),
-        task_order=task_order,
-        on_bad_example=on_bad_example,
-        max_pixels=max_pixels,
+        options,
         digest=digest,
         notes={**notes, "chosen": counts(chosen), "manifest_sha256": hashlib.sha256(canonical).hexdigest()},
     )

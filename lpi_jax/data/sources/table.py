@@ -13,7 +13,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,12 +30,14 @@ from lpi_jax.data.examples import (
     refuse_what_is_no_text,
     shown,
 )
+from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats import arrow, csv_file, parquet
 from lpi_jax.data.formats.arrow import Row, refuse_unless_once
-from lpi_jax.data.pictures import MAX_PIXELS, Picture, PictureFile
+from lpi_jax.data.pictures import Picture, PictureFile
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
 from lpi_jax.files import require_file
+from lpi_jax.options import option, section
 
 
 @dataclass(frozen=True)
@@ -57,32 +59,46 @@ class Columns:
         return found | ({self.description: (arrow.TEXT, arrow.NOTHING)} if self.description else {})
 
 
-def table(
-    path: str | os.PathLike,
-    *,
-    image: str = "image",
-    caption: str = "caption",
-    task: str = "task",
-    split: str = "split",
-    time: str = "",
-    description: str = "",
-    separator: str = "",
-    task_order: Sequence[str] = (),
-    on_bad_example: str = "error",
-    max_pixels: int = MAX_PIXELS,
-) -> Stream:
+@dataclass(frozen=True)
+class Fields:
+    image: str = option("", "column or feature; '': the source's usual name")
+    caption: str = option("", "column or feature; '': the source's usual name")
+    task: str = option("", "column or feature; '': the source's usual name")
+    split: str = option("", "column; '': split")
+    time: str = option("", "column; tasks arrive in its order")
+    description: str = option("", "column; '': description")
+
+    def columns(self) -> Columns:
+        """The columns, by their usual names where no other is set; time and description have none."""
+        return Columns(
+            self.image or "image",
+            self.caption or "caption",
+            self.task or "task",
+            self.split or "split",
+            self.time,
+            self.description,
+        )
+
+
+@dataclass(frozen=True)
+class Options(FileOptions):
+    fields: Fields = section(Fields)
+    separator: str = option("", "between the columns of a text file; '': a comma, in a .tsv file a tab")
+
+
+def table(options: Options) -> Stream:
     """Reads and checks a whole table; pictures are decoded only when they are asked for.
 
     Args:
-      path: the table: Parquet if it is called .parquet or begins like one, else CSV (UTF-8, with a header); or a folder
-        of Parquet files that are one table together.
-      image, caption, task, split: names of columns. Pictures are files, relative to the table's, or (Parquet) stand in
-        the table, `parquet.MAX_TABLE_BYTES` at most. Split is train or val.
-      time: a column with numbers or ISO dates and times (UTC where they name no zone); unless `task_order` is given,
-        tasks then arrive in the order of their earliest one.
-      description: a column that says what the task is about; the first one of a task counts.
-      separator: of the columns of a CSV table: see `csv_file.separator`.
-      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
+      options: for those of all sources see `builder.assemble`.
+        path: the table: Parquet if it is called .parquet or begins like one, else CSV (UTF-8, with a header); or a
+          folder of Parquet files that are one table together.
+        fields.image, caption, task, split: names of columns. Pictures are files, relative to the table's, or (Parquet)
+          stand in the table, `parquet.MAX_TABLE_BYTES` at most. Split is train or val.
+        fields.time: a column with numbers or ISO dates and times (UTC where they name no zone); unless `task_order` is
+          given, tasks then arrive in the order of their earliest one.
+        fields.description: a column that says what the task is about; the first one of a task counts.
+        separator: of the columns of a CSV table: see `csv_file.separator`.
 
     Returns:
       The stream. Its fingerprint covers the values of all good rows, sizes and samples of the pictures used (those that
@@ -92,27 +108,18 @@ def table(
       UserError: a bad row (unless skipped), a task without train or val pictures, a missing column, a file that is no
         table (or stops being one somewhere inside), or a wrong argument.
     """
-    path = os.fspath(path)
-    columns = Columns(image, caption, task, split, time, description)
-    return stream_of(
-        path,
-        _rows(path, columns.allowed(), image, separator),
-        columns,
-        task_order=task_order,
-        on_bad_example=on_bad_example,
-        max_pixels=max_pixels,
-    )
+    path, columns = os.fspath(options.path), options.fields.columns()
+    rows = _rows(path, columns.allowed(), columns.image, options.separator)
+    return stream_of(path, rows, columns, options)
 
 
 def stream_of(
     path: str,
     rows: Iterator[Row | BadExample],
     columns: Columns,
+    options: FileOptions,
     *,
     parted: Callable[[list[Example | BadExample]], list[Example | BadExample]] | None = None,
-    task_order: Sequence[str],
-    on_bad_example: str,
-    max_pixels: int,
     notes: Mapping[str, Any] | None = None,
 ) -> Stream:
     """The stream of a table's rows.
@@ -121,8 +128,8 @@ def stream_of(
       path: the file or folder that holds the table, for messages and names.
       rows: in the order of the stream; bad ones among them.
       columns: what is read of each.
+      options: see `builder.assemble`.
       parted: gives all examples another split than their rows say; None: does not.
-      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
       notes: more for `Stream.notes`.
 
     Raises:
@@ -134,16 +141,15 @@ def stream_of(
     if parted is not None:
         found = parted(list(found))
         digest.update(repr([example.split for example in found if isinstance(example, Example)]).encode())
-    if columns.time and not task_order:
+    if columns.time and not options.task_order:
         found = list(found)
         names = dict.fromkeys(example.task for example in found if example.task is not None)
-        task_order = sorted(names, key=lambda name: (name not in earliest, earliest.get(name)))
+        in_time = sorted(names, key=lambda name: (name not in earliest, earliest.get(name)))
+        options = replace(options, task_order=tuple(in_time))
     return assemble(
         path,
         found,
-        task_order=task_order,
-        on_bad_example=on_bad_example,
-        max_pixels=max_pixels,
+        options,
         digest=digest,
         notes={"path": os.path.abspath(path), **(notes or {})},
     )

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,39 +21,43 @@ from lpi_jax.data.examples import (
     refuse_what_is_no_text,
     shown,
 )
-from lpi_jax.data.pictures import MAX_PIXELS
+from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.sources.tfds_records import Leaf, RecordPicture, leaves_of, opened, prepared, records
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
+from lpi_jax.options import option, section
 
 
-def tfds(
-    builder: str,
-    *,
-    data_dir: str | os.PathLike = "",
-    image: str = "image",
-    caption: str = "caption",
-    task: str = "",
-    train: str = "train",
-    val: str = "validation",
-    task_order: Sequence[str] = (),
-    on_bad_example: str = "error",
-    max_pixels: int = MAX_PIXELS,
-) -> Stream:
+@dataclass(frozen=True)
+class Fields:
+    image: str = option("", "column or feature; '': the source's usual name")
+    caption: str = option("", "column or feature; '': the source's usual name")
+    task: str = option("", "column or feature; '': the source's usual name")
+    train: str = option("", "the split that is trained on; '': train")
+    val: str = option("", "the split that is measured on; '': the usual one")
+
+
+@dataclass(frozen=True)
+class Options(FileOptions):
+    builder: str = option("", "the data set, such as coco_captions/2014")
+    fields: Fields = section(Fields)
+
+
+def tfds(options: Options) -> Stream:
     """Reads what is known of every picture; that means reading every record once.
 
     Records with equal pictures in one task and split are one picture with the captions of all.
 
     Args:
-      builder: the data set as TFDS names it: "coco_captions/2014", "flickr30k:1.0.0"; without a version the highest
-        that is prepared, without a configuration the only one. Or the folder of a prepared version.
-      data_dir: where data sets are prepared; '': where TFDS keeps them.
-      image: the feature with the picture. Features are named by their path ("objects/label").
-      caption: the feature with the captions: text or class labels, one or a sequence ("captions/text").
-      task: the feature that names the task: text or a class label; in a sequence, all must be the same. '': all of it
-        is one task, named after the data set.
-      train, val: splits as TFDS writes them ("train[:80%]", "train+restval").
-      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
+      options: for those of all sources see `builder.assemble`.
+        builder: the data set as TFDS names it: "coco_captions/2014", "flickr30k:1.0.0"; without a version the highest
+          that is prepared, without a configuration the only one. Or the folder of a prepared version.
+        path: where data sets are prepared; '': where TFDS keeps them.
+        fields.image: the feature with the picture. Features are named by their path ("objects/label").
+        fields.caption: the feature with the captions: text or class labels, one or a sequence ("captions/text").
+        fields.task: the feature that names the task: text or a class label; in a sequence, all must be the same. '':
+          all of it is one task, named after the data set.
+        fields.train, val: splits as TFDS writes them ("train[:80%]", "train+restval"); '': train and validation.
 
     Returns:
       The stream. Its fingerprint covers name and version of the data set, captions and tasks of all records, all bytes
@@ -63,7 +67,12 @@ def tfds(
       UserError: a bad record (unless skipped), a task without train or val pictures, no such data set, feature or
         split, or a wrong argument.
     """
-    folder = prepared(builder, os.fspath(data_dir))
+    if not options.builder:
+        raise UserError("config.data.builder is empty, expected a TFDS data set such as 'coco_captions/2014'")
+    fields = options.fields
+    image, caption, task = fields.image or "image", fields.caption or "caption", fields.task
+    train, val = fields.train or "train", fields.val or "validation"
+    folder = prepared(options.builder, os.fspath(options.path))
     info = opened(folder).info
     texts = _checked(folder, image, [caption, *filter(None, [task])])
     digest = hashlib.sha256(json.dumps([info.full_name, image, caption, task, train, val]).encode())
@@ -75,9 +84,7 @@ def tfds(
     stream = assemble(
         folder,
         found,
-        task_order=task_order,
-        on_bad_example=on_bad_example,
-        max_pixels=max_pixels,
+        options,
         digest=digest,
         notes={"data_set": info.full_name, "path": folder, "train": train, "val": val},
     )

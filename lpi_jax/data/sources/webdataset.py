@@ -40,8 +40,9 @@ from lpi_jax.data.examples import (
     refuse_what_is_no_text,
     shown,
 )
+from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats.json_file import decoded, parse, text
-from lpi_jax.data.pictures import MAX_PIXELS, PictureInside
+from lpi_jax.data.pictures import PictureInside
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
 
@@ -56,22 +57,18 @@ _COMPRESSED_NAME = re.compile(r"\.(tar\.(gz|bz2|xz|zstd?|lz4|lzma|lz|z|br)|tgz|t
 _MOST_LINKS = 8  # from one link to the next
 
 
-def webdataset(
-    path: str | os.PathLike,
-    *,
-    task_order: Sequence[str] = (),
-    on_bad_example: str = "error",
-    max_pixels: int = MAX_PIXELS,
-) -> Stream:
+Options = FileOptions
+
+
+def webdataset(options: Options) -> Stream:
     """Reads and checks all shards; pictures are decoded only when they are asked for.
 
     An archive that is damaged counts once as a bad example, and so does each example that lost a part there; what
     stands before the damage stays good.
 
     Args:
-      path: a folder with shards (`*.tar`, uncompressed) or with folders of shards, in the order of their names; or
-        one shard. Shards in deeper folders are an error.
-      task_order, on_bad_example, max_pixels: see `assembly.assemble`.
+      options: `path` is a folder with shards (`*.tar`, uncompressed) or with folders of shards, in the order of their
+        names; or one shard. Shards in deeper folders are an error. For the others see `builder.assemble`.
 
     Returns:
       The stream. Its fingerprint covers names and sizes of shards and members, captions and JSON, all bytes of the
@@ -81,14 +78,12 @@ def webdataset(
       UserError: a bad example (unless skipped), a task without train or val pictures, no shards, a compressed shard,
         or a wrong argument.
     """
-    path = os.fspath(path)
+    path = os.fspath(options.path)
     digest = hashlib.sha256()
     return assemble(
         path,
         _examples(path, digest.update),
-        task_order=task_order,
-        on_bad_example=on_bad_example,
-        max_pixels=max_pixels,
+        options,
         digest=digest,
         notes={"path": os.path.abspath(path)},
     )

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lpi_jax.data.formats import json_file
-from lpi_jax.data.sources.coco import coco
 from lpi_jax.errors import UserError
 from tests.support.coco_trees import edit, write_coco
+from tests.support.sources import coco
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lpi_jax import config as configs
 from lpi_jax.config import command_line
-from lpi_jax.data.sources.coco import RELEASE_WEIGHTS, coco, main
+from lpi_jax.data.sources.coco import RELEASE_WEIGHTS, main
 from lpi_jax.data.sources.coco_tasks import RULES, TASKS, CocoObject, task_of
 from lpi_jax.errors import UserError
 from lpi_jax.methods import similarity
@@ -31,6 +31,7 @@ from tests.support.coco_trees import (
     write_tfds,
 )
 from tests.support.pixels import pixels
+from tests.support.sources import coco
 
 ROOT = Path(__file__).parents[3]
 

@@ -9,10 +9,11 @@ import pytest
 
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.sources import tfds_records
-from lpi_jax.data.sources.coco import coco, main
+from lpi_jax.data.sources.coco import main
 from lpi_jax.errors import UserError
 from tests.support.coco_trees import NAMES, edit_records, numbers, write_coco, write_tfds
 from tests.support.pixels import pixels
+from tests.support.sources import coco
 
 
 @pytest.fixture(scope="module")

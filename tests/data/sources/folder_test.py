@@ -9,9 +9,9 @@ from lpi_jax.check import command
 from lpi_jax.config import command_line
 from lpi_jax.data import share
 from lpi_jax.data.sources import registry
-from lpi_jax.data.sources.folder import folder
 from lpi_jax.errors import UserError
 from tests.support.pixels import shades
+from tests.support.sources import folder
 from tests.support.tables import encoded
 
 

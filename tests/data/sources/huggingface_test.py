@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from lpi_jax.check import command
 from lpi_jax.config import command_line
 from lpi_jax.data.sources import registry
-from lpi_jax.data.sources.huggingface import huggingface
 from lpi_jax.errors import UserError
 from tests.support.pixels import shades
+from tests.support.sources import huggingface
 from tests.support.tables import damaged, encoded
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -14,9 +14,10 @@ from PIL import Image
 
 from lpi_jax.data.examples import checked_captions, failing_at
 from lpi_jax.data.pictures import BadImage
-from lpi_jax.data.sources.jsonl import MAX_LINE_BYTES, jsonl
+from lpi_jax.data.sources.jsonl import MAX_LINE_BYTES
 from lpi_jax.errors import UserError
 from tests.support.pixels import pixels, shades
+from tests.support.sources import jsonl
 
 
 def line(image, task="cats", split="train", captions=("a cat",), **more):
@@ -106,7 +107,7 @@ def test_relative_manifest_path(folder, monkeypatch):
 def test_task_order(folder):
     path = written(folder, GOOD)
     assert [task.name for task in jsonl(path, task_order=["dogs", "cats"]).tasks] == ["dogs", "cats"]
-    assert jsonl(path, ["dogs", "cats"]).fingerprint != jsonl(path).fingerprint
+    assert jsonl(path, task_order=["dogs", "cats"]).fingerprint != jsonl(path).fingerprint
     for order, message in [
         (["dogs", "cats", "birds"], "'birds', not in .*its tasks are 'cats', 'dogs'"),
         (["dogs"], "leaves out 'cats'"),
@@ -114,7 +115,7 @@ def test_task_order(folder):
         ("dogs", "expected a list"),
     ]:
         with pytest.raises(UserError, match=message):
-            jsonl(path, order)
+            jsonl(path, task_order=order)
 
 
 def test_fingerprint_follows_manifest_and_pictures(folder):

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lpi_jax.data.sources.karpathy import flickr30k, read
+from lpi_jax.data.sources.karpathy import read
 from lpi_jax.errors import UserError
 from tests.support.pixels import pixels
+from tests.support.sources import flickr30k
 
 SPLITS = ("train", "train", "val", "test", "test", "train")
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from lpi_jax.data.sources.coco import coco, main
+from lpi_jax.data.sources.coco import main
 from lpi_jax.data.sources.manifest import read
 from lpi_jax.errors import UserError
 from tests.support.coco_trees import FOUR, manifest, numbers, write_coco, write_tfds
+from tests.support.sources import coco
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from lpi_jax.data.formats import parquet
 from lpi_jax.data.pictures import BadImage
-from lpi_jax.data.sources.table import table
 from lpi_jax.errors import UserError
 from tests.support.pixels import shades
 from tests.support.sealed import nothing_is_paired_wrongly, sealed
+from tests.support.sources import table
 from tests.support.tables import SPREAD, columns_of, damaged, encoded, outcome, parquet_of, write_folder
 
 

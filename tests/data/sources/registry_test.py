@@ -153,7 +153,7 @@ def test_pictures_come_from_the_cache_where_one_is_set(folder, tmp_path):
     [
         (
             {"name": "cocoa"},
-            "config.data.name is 'cocoa', expected one of scenes, folder, jsonl, coco, flickr30k, tfds",
+            "config.data.name is 'cocoa', expected one of scenes, jsonl, coco, flickr30k, tfds",
         ),
         ({"name": "jsonl"}, "config.data.path is empty, expected the path of a JSON Lines file"),
         ({"name": "folder"}, "config.data.path is empty, expected a folder of images"),

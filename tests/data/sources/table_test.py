@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from lpi_jax.config import command_line
 from lpi_jax.data.formats.csv_file import MAX_LINE
 from lpi_jax.data.sources import registry
-from lpi_jax.data.sources.table import table
 from lpi_jax.errors import UserError
 from tests.support.pixels import pixels, shades
 from tests.support.sealed import sealed
+from tests.support.sources import table
 from tests.support.tables import (
     GOOD,
     HEADER,

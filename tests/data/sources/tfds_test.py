@@ -16,11 +16,11 @@ from PIL import Image
 
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.sources import tfds_records
-from lpi_jax.data.sources.tfds import tfds
 from lpi_jax.data.sources.tfds_records import prepared
 from lpi_jax.errors import UserError
 from tests.support.coco_trees import edit_records
 from tests.support.pixels import pixels, shades
+from tests.support.sources import tfds
 
 ANIMALS = ["cat", "dog"]
 

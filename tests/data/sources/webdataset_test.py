@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lpi_jax.data.pictures import BadImage
-from lpi_jax.data.sources.webdataset import MAX_TEXT_BYTES, webdataset
+from lpi_jax.data.sources.webdataset import MAX_TEXT_BYTES
 from lpi_jax.errors import UserError
 from tests.support.pixels import pixels, shades
 from tests.support.sealed import nothing_is_paired_wrongly, sealed
+from tests.support.sources import webdataset
 
 
 def picture(shade, kind="png", side=4):
