@@ -29,11 +29,11 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from lpi_jax.data import loader, transforms
+from lpi_jax.data import batches, loader, transforms
 from lpi_jax.data.cache import cached
 from lpi_jax.data.sources.jsonl import Options, jsonl
 from lpi_jax.data.stream import Split
-from lpi_jax.models.tokenizer import trim
+from lpi_jax.problems.retrieval.source import Pairs
 
 SEED, TASK = 0, 0
 TORCH = "PyTorch DataLoader"
@@ -114,23 +114,14 @@ def write_manifest(folder: Path, paths: list[Path]) -> Path:
 
 def our_lanes(split: Split, source: str, args: argparse.Namespace) -> list[Lane]:
     """The loader as it is, and the same work in processes instead of threads."""
-    ids = [np.ones((1, 77), np.int32)] * len(split)
     transform = loader.Transform(args.size, "random")
-    steps = loader.steps_per_epoch(len(split), args.batch)
+    source = Pairs(split, transform, lambda words, placeholders: np.ones((len(words), 77), np.int32), 0, False)
+    plan = batches.Plan({TASK: source}, TASK, args.batch, SEED)
+    steps = plan.steps_per_epoch
 
     def threads(epoch: int) -> Iterator[np.ndarray]:
-        batches = loader.training_batches(
-            split,
-            ids,
-            trim,
-            transform,
-            batch=args.batch,
-            seed=SEED,
-            task=TASK,
-            first_step=epoch * steps,
-            last_step=(epoch + 1) * steps,
-        )
-        return (batch.images for batch in batches)
+        made = batches.training_batches(plan, epoch * steps, (epoch + 1) * steps)
+        return (batch["images"] for batch in made)
 
     def processes(epoch: int) -> Iterator[np.ndarray]:
         return in_processes(EpochBatch(split, transform, args.batch, epoch), steps, args.workers)
@@ -152,7 +143,7 @@ class EpochBatch:
 
     def __call__(self, position: int) -> np.ndarray:
         """[B, S, S, 3] uint8."""
-        order = loader.order(SEED, TASK, self.epoch, len(self.split))
+        order = batches.order(SEED, TASK, self.epoch, len(self.split))
         chosen = order[position * self.batch : (position + 1) * self.batch]
         return np.stack([self.transform(self.split.load(i), (SEED, TASK, self.epoch, i)) for i in chosen])
 
@@ -205,10 +196,10 @@ def torch_lanes(paths: list[Path], args: argparse.Namespace) -> list[Lane]:
 
     def lane(workers: int) -> Lane:
         def epoch(number: int) -> Iterator[np.ndarray]:
-            order = loader.order(SEED, TASK, number, len(paths)).tolist()
+            order = batches.order(SEED, TASK, number, len(paths)).tolist()
             data = PillowPictures(paths, args.size, number)
-            batches = DataLoader(data, args.batch, sampler=order, num_workers=workers, drop_last=True)
-            return (batch.numpy() for batch in batches)
+            made = DataLoader(data, args.batch, sampler=order, num_workers=workers, drop_last=True)
+            return (batch.numpy() for batch in made)
 
         return Lane(TORCH, "JPEG", workers, epoch)
 

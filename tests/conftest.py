@@ -21,6 +21,7 @@ from lpi_jax.models.clip import CLIPConfig, TowerConfig, init_params
 from lpi_jax.run import continual
 from lpi_jax.workdir import checkpoint
 from tests.support.pixels import loading
+from tests.support.splits import split_of
 
 ROOT = Path(__file__).parents[1]
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json")
@@ -159,7 +160,7 @@ def toy_stream() -> Callable[..., Stream]:
             pictures = np.random.default_rng([task, first]).integers(0, 256, (count, 32, 32, 3), np.uint8)
             numbers = range(first, first + count)
             spoken = tuple(tuple(words.format(task, i, j) for j in range(captions)) for i in numbers)
-            return Split(tuple(f"{task}/{i}" for i in numbers), spoken, loading(pictures))
+            return split_of(tuple(f"{task}/{i}" for i in numbers), spoken, loading(pictures))
 
         return Stream(
             "toys",

@@ -159,8 +159,8 @@ def scene_pictures() -> tuple[list[Image.Image], list[list[str]], list[str]]:
     """General scenes: SIZE x SIZE pictures, their cleaned captions, what they stand on."""
     split = general(SEED, SCENES, SIZE)
     rows = tqdm(range(len(split)), desc="drawing scenes")
-    images, grounds = zip(*((split.load(i), split.annotate(i).ground) for i in rows), strict=True)
-    return list(images), [[clean_caption(c) for c in own] for own in split.captions], list(grounds)
+    images, grounds = zip(*((split.load(i), split.records[i].annotation.ground) for i in rows), strict=True)
+    return list(images), [[clean_caption(c) for c in record.captions] for record in split.records], list(grounds)
 
 
 def clipart_pictures(folder: Path) -> tuple[list[Image.Image], list[list[str]]]:

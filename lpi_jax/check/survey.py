@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from lpi_jax.data.captioned import spoken
 from lpi_jax.data.contact_sheet import Tile, thumbnail
 from lpi_jax.data.examples import SPLITS
 from lpi_jax.data.loader import ahead
@@ -155,7 +156,7 @@ def survey(stream: Stream, max_words: int, count_cut: Callable[[Sequence[str]], 
     """
     cuts: list[int | None] = [None] * len(stream.tasks)
     if count_cut:
-        cuts = [sum(count_cut(_captions(getattr(task, split))) for split in SPLITS) for task in stream.tasks]
+        cuts = [sum(count_cut(spoken(getattr(task, split))) for split in SPLITS) for task in stream.tasks]
     count = sum(len(getattr(task, split)) for task in stream.tasks for split in SPLITS)
     with counting(count, "checking pictures", "picture", quiet=count <= _PROGRESS_FROM) as bar:
         read = [{split: _read(getattr(task, split), max_words, bar) for split in SPLITS} for task in stream.tasks]
@@ -193,9 +194,9 @@ def _read(split: Split, max_words: int, bar: tqdm) -> _Part:
     for index, (found, small) in enumerate(ahead(look, range(len(split)))):
         (part.bad if isinstance(found, _Bad) else part.looks).append(found)
         if index in chosen:
-            part.tiles.append(Tile(small, split.captions[index][0]))
+            part.tiles.append(Tile(small, split.records[index].captions[0]))
         bar.update()
-    for caption in _captions(split):
+    for caption in spoken(split):
         words = clean_caption(caption, sys.maxsize).removesuffix(".").split()
         part.words.append(len(words))
         part.said.append(" ".join(words[:max_words]))
@@ -209,10 +210,6 @@ def _look(picture: Image.Image) -> _Look:
     signs = np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()
     colours = picture.resize((4, 4), Image.Resampling.BOX).tobytes()
     return _Look(picture.size, digest.digest(), int.from_bytes(signs), colours)
-
-
-def _captions(split: Split) -> list[str]:
-    return [caption for captions in split.captions for caption in captions]
 
 
 def _joined(parts: Sequence[_Part]) -> _Part:

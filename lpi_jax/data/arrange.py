@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from PIL import Image
+
 from lpi_jax.data.builder import TOLD
 from lpi_jax.data.examples import shown
 from lpi_jax.data.stream import Refused, Split, Stream, Task
@@ -121,13 +123,13 @@ def _together(parts: Sequence[tuple[Callable[[str], str], Refused]]) -> Refused:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """`function` of a split's items, numbered as they are in a choice of them."""
+    """The pictures of a split, numbered as they are in a choice of them."""
 
-    function: Callable[[int], Any]
+    load: Callable[[int], Image.Image]
     indices: tuple[int, ...]
 
-    def __call__(self, index: int) -> Any:
-        return self.function(self.indices[index])
+    def __call__(self, index: int) -> Image.Image:
+        return self.load(self.indices[index])
 
 
 def _few(split: Split, count: int, seed: int, name: str) -> Split:
@@ -136,12 +138,7 @@ def _few(split: Split, count: int, seed: int, name: str) -> Split:
         return split
     order = sorted(range(len(split)), key=lambda i: _hash(["shots", seed, name, i]))
     chosen = tuple(sorted(order[:count]))
-    return Split(
-        keys=tuple(split.keys[i] for i in chosen),
-        captions=tuple(split.captions[i] for i in chosen),
-        load=_Chosen(split.load, chosen),
-        annotate=None if split.annotate is None else _Chosen(split.annotate, chosen),
-    )
+    return Split(tuple(split.records[i] for i in chosen), _Chosen(split.load, chosen))
 
 
 def _arranged(stream: Stream, tasks: tuple[Task, ...], done: Mapping[str, Any]) -> Stream:

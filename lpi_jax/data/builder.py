@@ -136,14 +136,6 @@ class _Loader:
             raise _at(self.places[index], error) from error
 
 
-@dataclass(frozen=True)
-class _Annotations:
-    values: tuple[Any, ...]
-
-    def __call__(self, index: int) -> Any:
-        return self.values[index]
-
-
 def _check_pictures(examples: Sequence[Example], max_pixels: int, decode: bool, bad: Callable) -> list[_Look | None]:
     """A look at each example's picture, None for a bad one (reported to `bad`, in order)."""
     every = -(-len(examples) // _SAMPLED)
@@ -201,13 +193,7 @@ def _task(source: str, name: str, about: str, examples: Sequence[Example], max_p
             lost = f" once {count} bad examples are skipped (the first: {refused.first[0]})" if count else ""
             raise UserError(f"{source}: task {shown(name)} has no {split} pictures{lost}; expected at least one")
         load = _Loader(tuple(e.picture for e in rows), tuple(e.where for e in rows), max_pixels)
-        known = tuple(e.annotation for e in rows)
-        splits[split] = Split(
-            keys=tuple(e.key for e in rows),
-            captions=tuple(e.captions for e in rows),
-            load=load,
-            annotate=_Annotations(known) if any(a is not None for a in known) else None,
-        )
+        splits[split] = Split(tuple(e.record() for e in rows), load)
     return Task(name=name, description=about, **splits)
 
 

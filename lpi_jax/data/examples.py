@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from lpi_jax.data.captioned import Captioned
 from lpi_jax.data.formats.written_lists import captions_in
 from lpi_jax.data.pictures import Picture
 from lpi_jax.data.transforms import clean_caption
@@ -59,6 +60,10 @@ class Example:
     @property
     def where(self) -> str:
         return f"{self.source}, {self.place}"
+
+    def record(self) -> Captioned:
+        """What a split keeps of it."""
+        return Captioned(self.key, self.captions, self.annotation)
 
 
 @dataclass

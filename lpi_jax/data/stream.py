@@ -1,52 +1,57 @@
-"""What the loop learns from: a stream of tasks, each with training and validation pictures and their captions.
+"""What the loop learns from: a stream of tasks, each with training and validation pictures and what is said of them.
 
-Every stream (scenes, jsonl, ...) builds these three records; loop, loader and evaluation know nothing else of it.
+Every stream (scenes, jsonl, ...) builds these three classes; loop and loader know nothing else of it. What is said of a
+picture is a record of a class of its own (captions: `lpi_jax.data.captioned`).
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 from PIL import Image
 
 
-@dataclass(frozen=True)
-class Split:
-    """Captioned pictures in a fixed order; pictures are made or read only when asked for.
-
-    Attributes:
-      keys: one unique name per picture (a path, or a generator's coordinates).
-      captions: per picture its one or more captions, as written by their author (not yet cleaned).
-      load: index -> picture, a decoded Pillow image in mode RGB, of any size. Pure: the same index always gives the
-        same picture. (`Image.fromarray` makes one of [H, W, 3] uint8.)
-      annotate: index -> what else is known of the picture (objects, boxes, relations); None where nothing is.
-    """
-
-    keys: tuple[str, ...]
-    captions: tuple[tuple[str, ...], ...]
-    load: Callable[[int], Image.Image]
-    annotate: Callable[[int], Any] | None = None
-
-    def __len__(self) -> int:
-        return len(self.keys)
+class Record(Protocol):
+    """What is said of one picture; `key` is a name of it, unique in its split."""
 
     @property
-    def pairs(self) -> np.ndarray:
-        """[N, 2] int32 rows (picture index, caption index within the picture): each caption is one training example."""
-        rows = [(i, j) for i, captions in enumerate(self.captions) for j in range(len(captions))]
-        return np.asarray(rows, np.int32).reshape(-1, 2)
+    def key(self) -> str: ...
+
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
-class Task:
+class Split(Generic[R]):
+    """Pictures and what is said of them, in a fixed order; pictures are made or read only when asked for.
+
+    Attributes:
+      records: what is said of each picture.
+      load: index -> picture, a decoded Pillow image in mode RGB, of any size. Pure: the same index always gives the
+        same picture. (`Image.fromarray` makes one of [H, W, 3] uint8.)
+    """
+
+    records: tuple[R, ...]
+    load: Callable[[int], Image.Image]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The pictures' names."""
+        return tuple(record.key for record in self.records)
+
+
+@dataclass(frozen=True)
+class Task(Generic[R]):
     """One task of a stream. `description` is what the semantic distance between tasks is computed from."""
 
     name: str
     description: str
-    train: Split
-    val: Split
+    train: Split[R]
+    val: Split[R]
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Stream:
+class Stream(Generic[R]):
     """Tasks in the order in which they arrive.
 
     Attributes:
@@ -76,7 +81,7 @@ class Stream:
     """
 
     name: str
-    tasks: tuple[Task, ...]
+    tasks: tuple[Task[R], ...]
     fingerprint: str
     refused: Refused = Refused()
     notes: Mapping[str, Any] = field(default_factory=dict)

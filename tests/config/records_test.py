@@ -14,6 +14,7 @@ from lpi_jax.config.table import FREE, OPTIONS, is_read
 from lpi_jax.data.sources import registry
 from lpi_jax.errors import UserError
 from lpi_jax.run import continual
+from tests.support.splits import captions_of
 
 OTHER = {
     bool: lambda v: not v,
@@ -98,7 +99,7 @@ def test_a_stream_that_was_moved_is_the_same_stream(tmp_path, toy_stream):
     lines = []
     for task in toy_stream(tasks=2, train=2, val=1).tasks:
         for split in ("train", "val"):
-            for i, captions in enumerate(getattr(task, split).captions):
+            for i, captions in enumerate(captions_of(getattr(task, split))):
                 name = f"{task.name} {split} {i}.png"
                 getattr(task, split).load(i).save(here / name)
                 lines.append({"image": name, "captions": list(captions), "task": task.name, "split": split})

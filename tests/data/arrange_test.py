@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from lpi_jax.data import captioned
 from lpi_jax.data.arrange import combined, ordered, shots, shuffled
 from lpi_jax.data.builder import TOLD
 from lpi_jax.data.stream import Refused, Split, Stream, Task
 from lpi_jax.errors import UserError
+from tests.support.splits import captions_of, split_of
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,10 @@ class Load:
         return Image.new("RGB", (1, 1), (self.task, self.first + int(index), 0))
 
 
-def told(index):
-    return {"number": int(index)}
-
-
 def split(task, first, count):
     keys = tuple(f"{task}/{first + i}" for i in range(count))
-    return Split(keys, tuple((f"caption {key}", "another") for key in keys), Load(task, first), told)
+    told = [{"number": i} for i in range(count)]
+    return split_of(keys, [(f"caption {key}", "another") for key in keys], Load(task, first), told)
 
 
 def stream(names=("cats", "dogs", "birds"), train=20, val=5, name="toys", **more):
@@ -52,15 +51,19 @@ def pixels(split):
 def matches(split):
     """Keys, captions, pictures and annotations of a split still belong together."""
     for i, (task, number) in enumerate(pixels(split)):
-        assert split.keys[i] == f"{task}/{number}" and split.captions[i][0] == f"caption {task}/{number}"
-        assert split.annotate(i) == {"number": number % 100}
+        assert split.keys[i] == f"{task}/{number}" and captions_of(split)[i][0] == f"caption {task}/{number}"
+        assert split.records[i].annotation == {"number": number % 100}
     return True
 
 
 def test_shots_take_so_many_training_pictures_in_their_order():
     few = shots(stream(), 4, seed=1)
     for task, whole in zip(few.tasks, stream().tasks, strict=True):
-        assert len(task.train) == 4 and matches(task.train) and list(task.train.pairs[:, 0]) == [0, 0, 1, 1, 2, 2, 3, 3]
+        assert (
+            len(task.train) == 4
+            and matches(task.train)
+            and list(captioned.pairs(task.train)[:, 0]) == [0, 0, 1, 1, 2, 2, 3, 3]
+        )
         assert pixels(task.train) == sorted(pixels(task.train)) and set(task.train.keys) < set(whole.train.keys)
         assert task.val == whole.val and (task.name, task.description) == (whole.name, whole.description)
     assert few.notes == {"pictures": 27, "arranged": [{"shots": 4, "seed": 1, "fewer": {}}]}
@@ -195,9 +198,17 @@ def test_a_stream_is_not_changed_by_what_is_made_of_it():
     assert whole == stream(notes={"path": "x", "arranged": []})
 
 
-def test_splits_without_annotations_stay_without():
-    plain = [dataclasses.replace(task, train=dataclasses.replace(task.train, annotate=None)) for task in stream().tasks]
-    assert shots(dataclasses.replace(stream(), tasks=tuple(plain)), 2, 0).tasks[0].train.annotate is None
+def test_shots_take_records_of_any_kind():
+    @dataclass(frozen=True)
+    class Answered:
+        key: str
+        answer: int
+
+    records = tuple(Answered(f"question {i}", i) for i in range(9))
+    task = Task("questions", "sums", Split(records, Load(0, 0)), Split(records[:1], Load(0, 0)))
+    (few,) = shots(Stream("sums", (task,), "f"), 3, 0).tasks
+    assert [few.train.load(i).getpixel((0, 0))[1] for i in range(3)] == [record.answer for record in few.train.records]
+    assert set(few.train.records) < set(records) and few.val == task.val
 
 
 @given(st.lists(st.text(), min_size=1, max_size=6, unique=True), st.integers(1, 8), st.integers(0, 2**40))

@@ -19,18 +19,21 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lpi_jax.experiment.assemble import BUNDLED, Captions
 from PIL import Image
 
 from lpi_jax.data.examples import BadExample
-from lpi_jax.data.loader import Transform, training_batches
+from lpi_jax.data.loader import Transform
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.transforms import clean_caption
 from lpi_jax.errors import UserError
 from lpi_jax.main import main
-from lpi_jax.models.tokenizer import Tokenizer, trim
+from lpi_jax.models.tokenizer import Tokenizer
+from lpi_jax.problems.retrieval.assemble import BUNDLED
+from lpi_jax.problems.retrieval.captions import Captions
+from tests.support.batches import batches_of
 from tests.support.pixels import pixels
 from tests.support.sources import jsonl
+from tests.support.splits import captions_of
 
 CONTEXT = 77
 FUZZ = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
@@ -89,7 +92,7 @@ def assert_paired(stream):
     by_image = {record["image"]: record for record in ROWS}
     numbers = []
     for task, name, split in splits(stream):
-        for index, (key, captions) in enumerate(zip(split.keys, split.captions, strict=True)):
+        for index, (key, captions) in enumerate(zip(split.keys, captions_of(split), strict=True)):
             record, number = by_image[key], int(Path(key).stem)
             assert (record["task"], record["split"], tuple(record["captions"])) == (task.name, name, captions)
             assert str(number) in captions[0]
@@ -149,7 +152,7 @@ def test_pictures_of_unusual_kinds_are_read_as_what_they_are(tmp_path, mode):
     stream = jsonl(write(tmp_path, ROWS, {n: make(n) for n, (make, _) in enumerate(UNUSUAL)}), on_bad_example=mode)
     assert stream.skipped == {} and stream.notes["pictures"] == 20
     for _, _, split in splits(stream):
-        for index, (key, captions) in enumerate(zip(split.keys, split.captions, strict=True)):
+        for index, (key, captions) in enumerate(zip(split.keys, captions_of(split), strict=True)):
             number = int(Path(key).stem)
             assert captions[0] == f"picture number {number}"
             expected = dict(enumerate(seen for _, seen in UNUSUAL)).get(number, colour)(number)
@@ -208,8 +211,7 @@ def test_a_picture_that_breaks_inside_a_loader_thread_is_named(tmp_path):
     assert "7.png" in split.keys
     ids = [np.ones((2, CONTEXT), np.int32)] * len(split)
     with pytest.raises(BadImage, match=r"stream\.jsonl, line 8: .*7\.png: .*truncated") as caught:
-        order = {"seed": 0, "task": 1, "first_step": 0, "last_step": 4}
-        list(training_batches(split, ids, trim, Transform(8, "random"), batch=4, **order))
+        list(batches_of(split, ids, Transform(8, "random"), range(4), batch=4, task=1))
     assert caught.value.kind == "unreadable picture"
 
 
@@ -263,10 +265,9 @@ def test_batches_after_skips_hold_pictures_with_their_own_captions(tmp_path, tok
     rows[4] = BAD_ROWS["not JSON"](rows[4])
     path = write(tmp_path, rows, {9: b"", 13: noise()[:1500]})
     split = jsonl(path, on_bad_example="skip").tasks[0].train
-    ids = [Captions(tokenizer, CONTEXT, 30)(captions, 0) for captions in split.captions]
-    order = {"seed": 3, "task": 0, "first_step": 0, "last_step": 16}
+    ids = [Captions(tokenizer, CONTEXT, 30)(captions, 0) for captions in captions_of(split)]
     seen = set()
-    for images, rows_of_ids in training_batches(split, ids, trim, Transform(8, "random"), batch=4, **order):
+    for images, rows_of_ids in batches_of(split, ids, Transform(8, "random"), range(16), batch=4, seed=3):
         for image, tokens in zip(images, rows_of_ids, strict=True):
             (number,) = (n for n in range(20) if image[4, 4].tolist() == list(colour(n)))
             own = Captions(tokenizer, CONTEXT, 30)(row(number)["captions"], 0)[:, : len(tokens)]
@@ -312,7 +313,7 @@ def test_a_damaged_manifest_never_mixes_up_lines(tmp_path, data):
 
     lines = [said_so for line in bytes(text).split(b"\n") if (said_so := told(line))]
     for task, name, split in splits(stream):
-        for index, (key, captions) in enumerate(zip(split.keys, split.captions, strict=True)):
+        for index, (key, captions) in enumerate(zip(split.keys, captions_of(split), strict=True)):
             own = [words for image, words, *place in lines if same(image, key) and place == [task.name, name]]
             assert list(captions) in own or set(captions) == set(chain(*own))  # one line, or all that name it
             number = int(Path(key).stem)  # a damaged name still leads to the file of that name, or to none
@@ -344,7 +345,7 @@ def test_damaged_files_are_named_or_skipped_and_the_others_stay_as_they_are(tmp_
     assert len(numbers) + sum(stream.skipped.values()) == 20
     assert set(range(20)) - set(numbers) <= {7}
     for _, _, split in splits(stream):
-        for index, (key, captions) in enumerate(zip(split.keys, split.captions, strict=True)):
+        for index, (key, captions) in enumerate(zip(split.keys, captions_of(split), strict=True)):
             number = int(Path(key).stem)
             assert captions[0] == f"picture number {number}"
             assert number == 7 or tuple(pixels(split.load(index))[12, 12]) == colour(number)
@@ -396,7 +397,7 @@ def test_captions_of_all_scripts_come_through_as_written(tmp_path, ascii_only):
         (tmp_path / f"{number}.png").write_bytes(encoded(1))
     task = jsonl(write(tmp_path, rows, ascii_only=ascii_only)).tasks[2]
     assert (task.name, task.description) == ("قطط 🐈", "חתולים")
-    assert task.val.captions == (tuple(captions),)
+    assert captions_of(task.val) == (tuple(captions),)
 
 
 @pytest.mark.parametrize("caption", WRITTEN.values(), ids=WRITTEN)

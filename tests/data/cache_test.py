@@ -21,6 +21,7 @@ from PIL import Image
 
 from lpi_jax.data import cache
 from lpi_jax.data.cache import cached, shrunk
+from lpi_jax.data.captioned import Captioned
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.stream import Split, Stream, Task
@@ -56,8 +57,8 @@ class Source:
 
 
 def split_of(pictures):
-    keys = tuple(f"picture {i}" for i in range(len(pictures)))
-    return Split(keys, tuple((f"caption {i}",) for i in range(len(pictures))), Source(pictures), str)
+    records = tuple(Captioned(f"picture {i}", (f"caption {i}",), str(i)) for i in range(len(pictures)))
+    return Split(records, Source(pictures))
 
 
 def stream_of(train=TRAIN, val=VAL, fingerprint="f00d", name="toys"):
@@ -132,7 +133,7 @@ def test_everything_but_the_pictures_stays(tmp_path):
     assert replace(kept, tasks=()) == replace(stream, tasks=())
     for ours, theirs in ((kept.tasks[0].train, stream.tasks[0].train), (kept.tasks[0].val, stream.tasks[0].val)):
         assert replace(ours, load=theirs.load) == theirs
-        assert ours.annotate(1) == "1"
+        assert ours.records[1].annotation == "1"
     assert (kept.tasks[0].name, kept.tasks[0].description) == ("toys", "things")
 
 

@@ -10,26 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpi_jax.data import loader
-from lpi_jax.data.loader import (
-    Batch,
-    Transform,
-    ahead,
-    dropped_per_epoch,
-    host_rows,
-    order,
-    steps_per_epoch,
-    training_batches,
-)
+from lpi_jax.data import captioned, loader
+from lpi_jax.data.batches import dropped_per_epoch, host_rows, order, steps_per_epoch
+from lpi_jax.data.loader import Transform, ahead
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.stream import Split
 from lpi_jax.models.tokenizer import trim
+from tests.support.batches import Batch, batches_of
 from tests.support.pixels import loading
 from tests.support.sources import jsonl
+from tests.support.splits import split_of
 
 CAPTIONS = (2, 1, 3, 2, 1, 4)  # per picture
 PICTURES = np.random.default_rng(0).integers(0, 256, (len(CAPTIONS), 12, 16, 3), np.uint8)
-SPLIT = Split(
+SPLIT = split_of(
     tuple(f"picture {i}" for i in range(len(CAPTIONS))),
     tuple(tuple(f"caption {i} {j}" for j in range(count)) for i, count in enumerate(CAPTIONS)),
     loading(PICTURES),
@@ -52,21 +46,8 @@ def token_ids(longest=12, more=0):
 
 
 def batches(first, last, *, batch=4, seed=0, task=0, transform=None, split=SPLIT, longest=12, more=0, host=0, hosts=1):
-    return list(
-        training_batches(
-            split,
-            token_ids(longest, more),
-            trim,
-            transform or Transform(8),
-            batch=batch,
-            seed=seed,
-            task=task,
-            first_step=first,
-            last_step=last,
-            host=host,
-            hosts=hosts,
-        )
-    )
+    ids, transform, steps = token_ids(longest, more), transform or Transform(8), range(first, last)
+    return list(batches_of(split, ids, transform, steps, batch=batch, seed=seed, task=task, host=host, hosts=hosts))
 
 
 def global_batches(first, last, hosts, **settings):
@@ -137,7 +118,7 @@ def test_a_pair_comes_at_most_once_an_epoch_and_brings_its_own_caption():
         shown = [pair for batch in found[epoch * per_epoch : (epoch + 1) * per_epoch] for pair in pairs_of(batch)]
         assert max(Counter(shown).values()) == 1
         assert len(shown) == per_epoch * 4
-        left_out |= {tuple(pair) for pair in SPLIT.pairs.tolist()} - set(shown)
+        left_out |= {tuple(pair) for pair in captioned.pairs(SPLIT).tolist()} - set(shown)
     assert len(left_out) > 1  # not always the same pair
     for batch in found:
         for image, (picture, _) in zip(batch.images, pairs_of(batch), strict=True):
@@ -215,7 +196,7 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_on_another_number_of_hosts(firs
 
 def test_a_host_loads_only_the_pictures_of_its_rows():
     loaded = []
-    split = Split(SPLIT.keys, SPLIT.captions, lambda index: (loaded.append(int(index)), SPLIT.load(index))[1])
+    split = Split(SPLIT.records, lambda index: (loaded.append(int(index)), SPLIT.load(index))[1])
     (batch,) = batches(0, 1, batch=8, host=1, hosts=4, split=split)
     assert len(loaded) == 2
     assert sorted(loaded) == sorted(picture for picture, _ in pairs_of(batch))
@@ -357,7 +338,7 @@ def test_a_damaged_picture_ends_the_epoch_at_its_batch():
             raise OSError("picture 5 is gone")
         return SPLIT.load(index)
 
-    split = Split(SPLIT.keys, SPLIT.captions, load)
+    split = Split(SPLIT.records, load)
     found = []
     with pytest.raises(OSError, match="picture 5 is gone"):
         for step in range(3):
@@ -377,8 +358,7 @@ def test_a_damaged_file_is_named_with_its_line_at_its_batch(tmp_path):
     damaged = int(order(0, 0, 0, 8)[5])  # the sixth to come: in the third batch of two
     (tmp_path / f"{damaged}.png").write_bytes(b"not a picture any more")
     ids = [np.full((1, 77), 1, np.int32)] * 8
-    settings = {"batch": 2, "seed": 0, "task": 0, "first_step": 0, "last_step": 4}
-    upcoming = training_batches(split, ids, trim, Transform(8), **settings)
+    upcoming = batches_of(split, ids, Transform(8), range(4), batch=2)
     assert [len(next(upcoming).images) for _ in range(2)] == [2, 2]
     with pytest.raises(BadImage, match=rf"toys\.jsonl, line {damaged + 1}: .*{damaged}\.png") as raised:
         next(upcoming)

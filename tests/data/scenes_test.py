@@ -15,6 +15,7 @@ from lpi_jax.data.scenes.shapes import GENERAL_SHAPES, SHAPES
 from lpi_jax.data.scenes.source import DEVELOPMENT_DOMAINS, DOMAINS, general, scenes
 from lpi_jax.errors import UserError
 from tests.support.pixels import pixels
+from tests.support.splits import captions_of
 
 EVERY = (*DOMAINS, *DEVELOPMENT_DOMAINS)
 GOLDEN_CAPTIONS = (  # of general(0, 3): the first picture's captions, and every picture's mean colour
@@ -47,7 +48,7 @@ def pairs_of(split):
     """Per picture its stated pairs, told from the left or upper end, as a set of strings."""
     told = []
     for i in range(len(split)):
-        scene, rows = split.annotate(i), set()
+        scene, rows = split.records[i].annotation, set()
         for a, relation, b in scene.relations:
             if relation in ("right of", "below"):
                 a, b = b, a
@@ -94,8 +95,8 @@ def test_the_same_arguments_give_the_same_pictures_captions_and_annotations(stre
     again = scenes(EVERY, seed=3, train=40, val=40)
     assert again.fingerprint == stream.fingerprint
     for a, b in zip(stream.tasks, again.tasks, strict=True):
-        assert (a.name, a.train.captions, a.val.keys) == (b.name, b.train.captions, b.val.keys)
-        assert a.val.annotate(7) == b.val.annotate(7)
+        assert (a.name, captions_of(a.train), a.val.keys) == (b.name, captions_of(b.train), b.val.keys)
+        assert a.val.records[7].annotation == b.val.records[7].annotation
         np.testing.assert_array_equal(pixels(a.train.load(5)), pixels(b.train.load(5)))
 
 
@@ -107,7 +108,7 @@ def test_pictures_do_not_depend_on_the_order_in_which_they_are_asked_for(plain):
 
 def test_general_scenes_are_the_same_on_every_machine():
     split = general(0, 3)
-    assert split.captions[0] == GOLDEN_CAPTIONS
+    assert captions_of(split)[0] == GOLDEN_CAPTIONS
     means = [pixels(split.load(i)).mean((0, 1)) for i in range(3)]
     np.testing.assert_allclose(means, GOLDEN_MEANS, atol=1.0)  # another Pillow may round an edge differently
 
@@ -115,15 +116,15 @@ def test_general_scenes_are_the_same_on_every_machine():
 def test_a_domain_does_not_depend_on_the_other_domains_and_a_longer_split_begins_with_the_shorter(stream):
     (alone,) = scenes(["museum"], seed=3, train=10, val=60).tasks
     task = next(t for t in stream.tasks if t.name == "museum")
-    assert task.train.captions[:10] == alone.train.captions
-    assert task.val.captions == alone.val.captions[:40]
+    assert captions_of(task.train)[:10] == captions_of(alone.train)
+    assert captions_of(task.val) == captions_of(alone.val)[:40]
     np.testing.assert_array_equal(pixels(task.val.load(9)), pixels(alone.val.load(9)))
 
 
 def test_another_seed_gives_other_scenes(stream):
     other = scenes(EVERY, seed=4, train=40, val=40)
     for a, b in zip(stream.tasks, other.tasks, strict=True):
-        assert len(set(a.val.captions) & set(b.val.captions)) <= 1
+        assert len(set(captions_of(a.val)) & set(captions_of(b.val))) <= 1
 
 
 def test_no_pair_of_a_val_scene_is_ever_stated_in_a_train_or_general_scene_of_any_domain_or_seed(stream):
@@ -141,7 +142,7 @@ def test_no_pair_of_a_val_scene_is_ever_stated_in_a_train_or_general_scene_of_an
 def test_no_content_occurs_twice_in_a_split_and_no_val_scenes_state_the_same_pairs(stream, plain):
     for name, _, split in splits(stream, plain):
         contents = [
-            (pairs, frozenset((o.shape, o.colour, o.texture, o.size) for o in split.annotate(i).objects))
+            (pairs, frozenset((o.shape, o.colour, o.texture, o.size) for o in split.records[i].annotation.objects))
             for i, pairs in enumerate(pairs_of(split))
         ]
         assert len(set(contents)) == len(split), name
@@ -152,9 +153,9 @@ def test_no_content_occurs_twice_in_a_split_and_no_val_scenes_state_the_same_pai
 def test_keys_are_unique_and_val_captions_are_unique_in_the_whole_stream(stream, plain):
     keys = [key for _, _, split in splits(stream, plain) for key in split.keys]
     assert len(set(keys)) == len(keys)
-    spoken = [c for task in stream.tasks for captions in task.val.captions for c in captions]
+    spoken = [c for task in stream.tasks for captions in captions_of(task.val) for c in captions]
     assert len(set(spoken)) == len(spoken) == 3 * 40 * len(EVERY)
-    trained = {c for task in stream.tasks for captions in task.train.captions for c in captions}
+    trained = {c for task in stream.tasks for captions in captions_of(task.train) for c in captions}
     assert not trained & set(spoken)
 
 
@@ -162,8 +163,8 @@ def test_every_caption_is_true_and_names_all_objects_and_relations(stream, plain
     three = 0
     for name, domain, split in splits(stream, plain):
         said = vocabulary(domain)
-        for i, captions in enumerate(split.captions):
-            scene = split.annotate(i)
+        for i, captions in enumerate(captions_of(split)):
+            scene = split.records[i].annotation
             known = {(o.colour, o.shape): o for o in scene.objects}
             assert len(known) == len(scene.objects)
             three += len(scene.objects) == 3
@@ -190,7 +191,7 @@ def test_every_caption_is_true_and_names_all_objects_and_relations(stream, plain
 
 def test_every_picture_has_three_different_captions_that_fit_a_clip_context(stream, plain):
     for name, _, split in splits(stream, plain):
-        for captions in split.captions:
+        for captions in captions_of(split):
             assert len(captions) == len(set(captions)) == 3, name
             assert all(len(c.split()) <= 45 and c == c.strip() and "  " not in c for c in captions), captions
 
@@ -198,7 +199,7 @@ def test_every_picture_has_three_different_captions_that_fit_a_clip_context(stre
 def test_stated_relations_agree_with_the_boxes_and_no_boxes_overlap(stream, plain):
     for name, _, split in splits(stream, plain):
         for i in range(len(split)):
-            scene = split.annotate(i)
+            scene = split.records[i].annotation
             for a, relation, b in scene.relations:
                 assert holds(relation, scene.objects[a], scene.objects[b]), f"{name} {i}"
             boxes = [o.box for o in scene.objects]
@@ -212,7 +213,7 @@ def test_big_objects_have_clearly_larger_boxes_than_small_ones(stream, plain):
     sides = {"big": [], "small": []}
     for _, _, split in splits(stream, plain):
         for i in range(len(split)):
-            for o in split.annotate(i).objects:
+            for o in split.records[i].annotation.objects:
                 sides[o.size].append(max(o.box[2] - o.box[0], o.box[3] - o.box[1]))
     assert np.mean(sides["big"]) > np.mean(sides["small"]) + 5
     assert np.quantile(sides["big"], 0.1) > np.quantile(sides["small"], 0.9)
@@ -224,7 +225,7 @@ def test_without_an_object_the_picture_changes_in_its_box(stream, plain, name):
     maker = split.load.__self__
     for i in range(8):
         picture = pixels(split.load(i)).astype(int)
-        for k, thing in enumerate(split.annotate(i).objects):
+        for k, thing in enumerate(split.records[i].annotation.objects):
             change = np.abs(picture - pixels(maker.picture(i, without=k))).sum(-1)
             x0, y0, x1, y1 = thing.box
             inside = change[y0:y1, x0:x1]
@@ -252,9 +253,9 @@ def test_pictures_are_rgb_and_all_different(stream, plain):
 def test_any_picture_size_shows_the_same_scene(size):
     small, other = (scenes(EVERY, seed=1, train=1, val=1, image_size=s) for s in (64, size))
     for a, b in zip(small.tasks, other.tasks, strict=True):
-        assert a.val.captions == b.val.captions
+        assert captions_of(a.val) == captions_of(b.val)
         assert pixels(b.val.load(0)).shape == (size, size, 3)
-        for p, q in zip(a.val.annotate(0).objects, b.val.annotate(0).objects, strict=True):
+        for p, q in zip(a.val.records[0].annotation.objects, b.val.records[0].annotation.objects, strict=True):
             np.testing.assert_allclose(np.asarray(p.box) / 64, np.asarray(q.box) / size, atol=1 / 64 + 1 / size)
 
 
@@ -294,8 +295,8 @@ def test_a_general_caption_names_no_ground_but_its_own_and_grounds_are_seen_in_t
     split = general(3, 400)
     grounds = {look.ground for look in GENERAL.looks}
     named = 0
-    for i, captions in enumerate(split.captions):
-        own = split.annotate(i).ground
+    for i, captions in enumerate(captions_of(split)):
+        own = split.records[i].annotation.ground
         assert own in grounds
         for caption in captions:
             said = [g for g in grounds if g in caption]
@@ -304,7 +305,7 @@ def test_a_general_caption_names_no_ground_but_its_own_and_grounds_are_seen_in_t
     assert 0.6 < named / 1200 < 0.9
     corner = {look.ground: [] for look in GENERAL.looks}
     for i in range(400):
-        corner[split.annotate(i).ground].append(pixels(split.load(i))[5:9, 5:9].mean((0, 1)))
+        corner[split.records[i].annotation.ground].append(pixels(split.load(i))[5:9, 5:9].mean((0, 1)))
     dark = np.mean([v for g, rows in corner.items() for v in rows if "black" in g])
     pale = np.mean([v for g, rows in corner.items() for v in rows if "white" in g])
     assert pale > dark + 80

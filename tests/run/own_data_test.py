@@ -12,6 +12,7 @@ from lpi_jax.main import main
 from tests.support.own_data import FORMS, GOOD, Row, encoded
 from tests.support.pixels import shades
 from tests.support.sources import table
+from tests.support.splits import captions_of
 
 
 @pytest.fixture(params=FORMS)
@@ -40,7 +41,7 @@ def test_a_nul_in_any_text_is_a_bad_example_of_its_own_kind(write, place):
     assert stream.skipped == {"NUL character": 1}
     assert [task.name for task in stream.tasks] == ["cats"]
     assert shades(stream.tasks[0].train) == [1, 4]
-    assert stream.tasks[0].train.captions == (("a cat",), ("the last",))
+    assert captions_of(stream.tasks[0].train) == (("a cat",), ("the last",))
 
 
 def test_two_rows_that_lost_text_between_them_give_no_image_its_neighbours_caption(tmp_path):
@@ -53,7 +54,7 @@ def test_two_rows_that_lost_text_between_them_give_no_image_its_neighbours_capti
     with pytest.raises(UserError, match="line 3: the row holds a NUL character"):
         table(tmp_path / "table.csv")
     (task,) = table(tmp_path / "table.csv", on_bad_example="skip").tasks
-    assert (task.train.keys, task.train.captions) == (("1.png",), (("one",),))
+    assert (task.train.keys, captions_of(task.train)) == (("1.png",), (("one",),))
 
 
 # ---- lists written as text -------------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def test_two_rows_that_lost_text_between_them_give_no_image_its_neighbours_capti
     ],
 )
 def test_a_list_written_as_text_is_its_captions_and_a_bracket_is_no_list(write, cell, captions):
-    assert write([*GOOD, Row(3, cell)])().tasks[0].train.captions == (("a cat",), captions)
+    assert captions_of(write([*GOOD, Row(3, cell)])().tasks[0].train) == (("a cat",), captions)
 
 
 @pytest.mark.parametrize("cell", ["['a cat' 'the cat']", "['a cat', None]", "['a cat', 'the c", '[["a cat"]]', "[]"])
@@ -80,7 +81,7 @@ def test_what_looks_like_a_list_and_cannot_be_read_is_never_a_caption(write, cel
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     stream = read(on_bad_example="skip")
     assert stream.skipped == {"no captions" if cell == "[]" else "unreadable list": 1}
-    assert stream.tasks[0].train.captions == (("a cat",),)
+    assert captions_of(stream.tasks[0].train) == (("a cat",),)
 
 
 # ---- images that come again ------------------------------------------------------------------------------------------
@@ -98,8 +99,8 @@ def test_one_line_per_caption_makes_one_image_with_all_of_them_in_their_order(wr
     for mode in ("error", "skip"):
         stream = write(rows)(on_bad_example=mode)
         (task,) = stream.tasks
-        assert task.train.captions == (("a cat", "a second", "A cat"), ("a dog",)) and shades(task.train) == [1, 3]
-        assert task.val.captions == (("another cat", "a fourth"),) and shades(task.val) == [2]
+        assert captions_of(task.train) == (("a cat", "a second", "A cat"), ("a dog",)) and shades(task.train) == [1, 3]
+        assert captions_of(task.val) == (("another cat", "a fourth"),) and shades(task.val) == [2]
         assert stream.skipped == {} and stream.notes["pictures"] == 3
 
 
@@ -111,12 +112,12 @@ def test_an_image_in_another_task_or_split_is_a_bad_example(write, again):
         read()
     stream = read(on_bad_example="skip")
     assert stream.skipped == {"repeated image": 1}
-    assert stream.tasks[0].train.captions == (("a cat", "a second"),)
+    assert captions_of(stream.tasks[0].train) == (("a cat", "a second"),)
 
 
 def test_a_later_lines_empty_caption_is_counted_and_its_image_kept(write):
     stream = write([*GOOD, Row(1, " ... "), Row(1, "a second")])(on_bad_example="skip")
-    assert stream.skipped == {"empty caption": 1} and stream.tasks[0].train.captions == (("a cat", "a second"),)
+    assert stream.skipped == {"empty caption": 1} and captions_of(stream.tasks[0].train) == (("a cat", "a second"),)
 
 
 # ---- descriptions ----------------------------------------------------------------------------------------------------

@@ -11,16 +11,17 @@ from PIL import Image
 from lpi_jax.data.loader import remembered
 from lpi_jax.data.stream import Split
 from tests.support.pixels import loading, pixels
+from tests.support.splits import captions_of, split_of
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (6, 12, 16, 3), np.uint8)
 NAMES = tuple(f"picture {i}" for i in range(len(PICTURES)))
-SPLIT = Split(NAMES, tuple((name,) for name in NAMES), loading(PICTURES))
+SPLIT = split_of(NAMES, [(name,) for name in NAMES], loading(PICTURES))
 
 
 def counted():
     """SPLIT with a record of what was loaded."""
     loaded = []
-    return Split(SPLIT.keys, SPLIT.captions, lambda index: (loaded.append(int(index)), SPLIT.load(index))[1]), loaded
+    return Split(SPLIT.records, lambda index: (loaded.append(int(index)), SPLIT.load(index))[1]), loaded
 
 
 def test_remembered_pictures_are_equal_and_made_once():
@@ -31,7 +32,7 @@ def test_remembered_pictures_are_equal_and_made_once():
             np.testing.assert_array_equal(pixels(kept.load(index)), PICTURES[index], strict=True)
     np.testing.assert_array_equal(pixels(kept.load(np.int32(2))), PICTURES[2])  # whatever kind of number asks
     assert loaded == list(range(len(SPLIT)))
-    assert (kept.keys, kept.captions) == (SPLIT.keys, SPLIT.captions)
+    assert (kept.keys, captions_of(kept)) == (SPLIT.keys, captions_of(SPLIT))
 
 
 @pytest.mark.parametrize("room", [0, 0.999, 1, 2.999, 3, 3.5])
@@ -54,7 +55,7 @@ def test_a_picture_loaded_by_two_threads_at_once_counts_once():
             barrier.wait(5)  # both threads are in here before either goes on
         return SPLIT.load(index)
 
-    kept = remembered(Split(SPLIT.keys, SPLIT.captions, load), 2 * PICTURES[0].nbytes)
+    kept = remembered(Split(SPLIT.records, load), 2 * PICTURES[0].nbytes)
     both = [threading.Thread(target=kept.load, args=(0,)) for _ in range(2)]
     for thread in both:
         thread.start()
@@ -85,7 +86,7 @@ def test_threads_that_load_at_once_remember_no_more_than_allowed():
         return image
 
     names = tuple(map(str, shapes))
-    kept = remembered(Split(names, tuple((name,) for name in names), load), budget)
+    kept = remembered(split_of(names, [(name,) for name in names], load), budget)
     workers = [threading.Thread(target=kept.load, args=(index,)) for index in range(len(arrays))]
     for worker in workers:
         worker.start()
@@ -120,7 +121,7 @@ def test_of_a_picture_nothing_is_remembered_but_its_pixels():
         made.append(weakref.ref(image))
         return image
 
-    kept = remembered(Split(SPLIT.keys, SPLIT.captions, load), PICTURES.nbytes)
+    kept = remembered(Split(SPLIT.records, load), PICTURES.nbytes)
     for index in range(len(SPLIT)):
         kept.load(index)
     gc.collect()
@@ -129,5 +130,6 @@ def test_of_a_picture_nothing_is_remembered_but_its_pixels():
 
 
 def test_annotations_are_passed_on():
-    split = Split(SPLIT.keys, SPLIT.captions, SPLIT.load, annotate=lambda index: f"box of {index}")
-    assert remembered(split, 0).annotate(3) == "box of 3"
+    boxes = [f"box of {index}" for index in range(len(NAMES))]
+    split = split_of(NAMES, captions_of(SPLIT), SPLIT.load, boxes)
+    assert remembered(split, 0).records[3].annotation == "box of 3"

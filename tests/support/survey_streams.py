@@ -10,6 +10,7 @@ from PIL import Image
 
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.stream import Split, Stream, Task
+from tests.support.splits import split_of
 
 
 def photo(seed: int, height: int = 40, width: int = 60) -> Image.Image:
@@ -26,7 +27,7 @@ def split(pictures: Sequence[Image.Image], captions: Sequence[Sequence[str]] | N
 
 def loaded(load: Callable[[int], Image.Image], captions: Sequence[Sequence[str]]) -> Split:
     """A split whose pictures come from a function."""
-    return Split(tuple(map(str, range(len(captions)))), tuple(map(tuple, captions)), load)
+    return split_of(tuple(map(str, range(len(captions)))), captions, load)
 
 
 def gone(index: int) -> Image.Image:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from PIL import Image
@@ -181,9 +181,11 @@ def _split(domain: Domain, split: str, seed: int, count: int, image_size: int) -
         )
         for i, (c, look) in enumerate(zip(contents, looks, strict=True))
     )
-    keys = tuple(f"scenes/{domain.name}/{split}/{seed}/{i}" for i in range(count))
     made = _Maker(domain, split, seed, contents, looks, image_size)
-    return Split(keys, spoken, made.picture, made.scene)
+    records = tuple(
+        DrawnScene(f"scenes/{domain.name}/{split}/{seed}/{i}", said, made, i) for i, said in enumerate(spoken)
+    )
+    return Split(records, made.picture)
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,20 @@ class _Maker:
             for t in self.placed(index)
         )
         return Scene(self.domain.name, self.looks[index].ground, objects, self.contents[index].relations)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnScene:
+    """`Captioned` of a scene; what is known of it is worked out when it is asked for."""
+
+    key: str
+    captions: tuple[str, ...]
+    maker: _Maker = field(repr=False)
+    index: int
+
+    @property
+    def annotation(self) -> Scene:
+        return self.maker.scene(self.index)
 
 
 def _rng(purpose: int, seed: int, domain: str, split: str, index: int = 0) -> np.random.Generator:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from lpi_jax.data import transforms
+from lpi_jax.data import captioned, transforms
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.errors import UserError
@@ -80,7 +80,7 @@ def check_tokenizer(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) 
 
 def examples(split: Split) -> int:
     """How many training examples a split has: each caption is one."""
-    return len(split.pairs)
+    return len(captioned.spoken(split))
 
 
 class Look(NamedTuple):

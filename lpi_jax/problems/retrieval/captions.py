@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from lpi_jax.data import transforms
-from lpi_jax.data.stream import Split
 from lpi_jax.models.tokenizer import Tokenizer
 
 
@@ -26,8 +25,3 @@ class Captions:
     def _encode(self, captions: Sequence[str], placeholders: int) -> tuple[np.ndarray, int]:
         cleaned = [transforms.clean_caption(caption, self._max_words) for caption in captions]
         return self._tokenizer.encode(cleaned, placeholders, self._context_length)
-
-
-def captions_of(split: Split) -> list[str]:
-    """The captions of a split, image by image."""
-    return [caption for captions in split.captions for caption in captions]

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from lpi_jax.data import captioned
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.methods.base import Method
 from lpi_jax.problems.base import Row
 from lpi_jax.problems.retrieval import recall
-from lpi_jax.problems.retrieval.captions import Captions, captions_of
+from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.gallery import Gallery
 from lpi_jax.problems.retrieval.options import Measured
@@ -66,7 +67,7 @@ class RetrievalEvaluator:
         """By side the features [N, E] of a training split's images and captions that routing looks at."""
         transform, seed = self._transform, self._seed
         images = self._encoder.images(lambda i: transform(split.load(i), (seed, number, i)), range(len(split)))
-        captions = self._encoder.texts(self._captions(captions_of(split), self._asking))
+        captions = self._encoder.texts(self._captions(captioned.spoken(split), self._asking))
         return {"image": images, "text": captions}
 
     def meaning(self, text: str) -> np.ndarray:

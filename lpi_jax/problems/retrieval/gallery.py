@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lpi_jax.data import captioned
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.errors import UserError, reason
@@ -17,7 +18,7 @@ from lpi_jax.files import RESUME, write_atomically, writing
 from lpi_jax.methods.base import PLAIN, Assigned, Method
 from lpi_jax.parallel import processes
 from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
-from lpi_jax.problems.retrieval.captions import Captions, captions_of
+from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.types import Tree
@@ -145,11 +146,11 @@ class Gallery:
         task, first = len(self._splits), len(self._place)
         self._splits.append(split)
         self._place += [(task, index) for index in range(len(split))]
-        words = captions_of(split)
+        words = captioned.spoken(split)
         self._token_ids = _joined(self._token_ids, self._tokenize(words, self.placeholders))
         if self._method.wants_queries:
             self._plain_ids = _joined(self._plain_ids, self._tokenize(words, 0))
-        return task, first + split.pairs[:, 0], words
+        return task, first + captioned.pairs(split)[:, 0], words
 
     def _load(self, image: int) -> np.ndarray:
         task, index = self._place[image]

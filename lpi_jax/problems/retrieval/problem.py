@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh
 
+from lpi_jax.data import captioned
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.losses import retrieval_loss
@@ -15,7 +16,7 @@ from lpi_jax.methods.base import Method, Site
 from lpi_jax.models.clip import CLIPConfig
 from lpi_jax.problems.base import Metric
 from lpi_jax.problems.retrieval import recall
-from lpi_jax.problems.retrieval.captions import Captions, captions_of
+from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.evaluator import RetrievalEvaluator
 from lpi_jax.problems.retrieval.options import Measured
@@ -111,15 +112,15 @@ class Retrieval:
 
     def examples(self, split: Split) -> int:
         """How many pairs a split has: each caption is one training example."""
-        return len(split.pairs)
+        return len(captioned.spoken(split))
 
     def items(self, split: Split) -> dict[str, int]:
         """How many images and captions a split has."""
-        return {"image": len(split), "text": len(split.pairs)}
+        return {"image": len(split), "text": len(captioned.spoken(split))}
 
     def cut(self, split: Split, method: Method) -> int:
         """How many of a split's captions lose their end behind the method's placeholders."""
-        return self.captions.count_cut(captions_of(split), method.reserve.get("text", 0))
+        return self.captions.count_cut(captioned.spoken(split), method.reserve.get("text", 0))
 
     def protocol(self, routed: str) -> str:
         """In words how items are measured."""

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lpi_jax.data import captioned
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.models.tokenizer import trim_to
-from lpi_jax.problems.retrieval.captions import Captions, captions_of
+from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.types import Tree
 
 
@@ -24,8 +25,8 @@ class Pairs:
 
     def __init__(self, split: Split, transform: Transform, captions: Captions, placeholders: int, asking: bool) -> None:
         self._split, self._transform = split, transform
-        self._pairs = split.pairs
-        words = captions_of(split)
+        self._pairs = captioned.pairs(split)
+        words = captioned.spoken(split)
         self._ids = {"token_ids": captions(words, placeholders)}
         if asking:
             self._ids["query_ids"] = captions(words, 0)

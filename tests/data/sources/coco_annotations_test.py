@@ -15,6 +15,7 @@ from lpi_jax.data.formats import json_file
 from lpi_jax.errors import UserError
 from tests.support.coco_trees import edit, write_coco
 from tests.support.sources import coco
+from tests.support.splits import captions_of
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_a_file_that_would_fill_memory_is_not_read(copy, monkeypatch):
 
 def described(stream) -> dict[str, list[list[tuple[str, ...]]]]:
     """task -> captions of its train and of its val images."""
-    return {task.name: [list(task.train.captions), list(task.val.captions)] for task in stream.tasks}
+    return {task.name: [list(captions_of(task.train)), list(captions_of(task.val))] for task in stream.tasks}
 
 
 def test_image_ids_and_file_names_may_begin_anew_in_the_second_half(tmp_path, copy):

@@ -32,6 +32,7 @@ from tests.support.coco_trees import (
 )
 from tests.support.pixels import pixels
 from tests.support.sources import coco
+from tests.support.splits import captions_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -125,12 +126,12 @@ def test_captions_pictures_descriptions_and_annotations(published):
     vehicle, animal, person = coco(published).tasks
     assert vehicle.description == "vehicle: bicycle, car, motorcycle, airplane, bus, train, truck, boat"
     assert person.description == "person" and animal.description.startswith("animal: bird, cat,")
-    assert animal.val.captions[0] == ("A cat sits.",)
-    assert animal.train.captions[0] == ("A thing.", "Something else here.")
+    assert captions_of(animal.val)[0] == ("A cat sits.",)
+    assert captions_of(animal.train)[0] == ("A thing.", "Something else here.")
     grey = pixels(animal.train.load(0))
     assert grey.shape == (10, 10, 3) and np.all(np.abs(grey.astype(int) - 14) < 3)
     assert pixels(vehicle.train.load(1)).shape == (10, 12, 3)  # CMYK
-    two, crowd = animal.train.annotate(1)[0], animal.train.annotate(1)[2]
+    two, crowd = animal.train.records[1].annotation[0], animal.train.records[1].annotation[2]
     assert two == CocoObject(3000, "person", "person", (0.5 / 11, 0.1, 6 / 11, 0.525), 50, False)
     assert crowd.crowd and crowd.category == "dog" and crowd.area == 400
 
@@ -138,8 +139,8 @@ def test_captions_pictures_descriptions_and_annotations(published):
 def test_loaders_cross_process_borders(published, built):
     for path in (published, built):
         split = coco(path).tasks[0].train
-        load, annotate = pickle.loads(pickle.dumps((split.load, split.annotate)))
-        assert np.array_equal(pixels(load(1)), pixels(split.load(1))) and annotate(1) == split.annotate(1)
+        again = pickle.loads(pickle.dumps(split))
+        assert np.array_equal(pixels(again.load(1)), pixels(split.load(1))) and again.records == split.records
 
 
 def test_task_order(published):
@@ -239,8 +240,8 @@ def test_an_empty_caption_is_one_sentence_or_is_left_out_and_counted(copy):
         coco(copy)
     stream = coco(copy, on_bad_example="skip")
     assert stream.skipped == {"empty caption": 1} and numbers(stream)["vehicle"][0] == [1, 4]
-    captions = [sum(map(len, task.train.captions)) for task in stream.tasks]
-    assert sum(captions) == sum(len(own) for task in whole for own in task.train.captions) - 1
+    captions = [sum(map(len, captions_of(task.train))) for task in stream.tasks]
+    assert sum(captions) == sum(len(own) for task in whole for own in captions_of(task.train)) - 1
 
 
 def test_objects_without_image_are_counted_and_images_left_out_may_lack_captions(copy):

@@ -12,6 +12,7 @@ from lpi_jax.data.sources import registry
 from lpi_jax.errors import UserError
 from tests.support.pixels import shades
 from tests.support.sources import folder
+from tests.support.splits import captions_of
 from tests.support.tables import encoded
 
 
@@ -36,7 +37,7 @@ def told(stream):
     """task -> split -> name -> captions."""
     return {
         task.name: {
-            name: dict(zip(split.keys, split.captions, strict=True))
+            name: dict(zip(split.keys, captions_of(split), strict=True))
             for name, split in (("train", task.train), ("val", task.val))
         }
         for task in stream.tasks
@@ -54,7 +55,7 @@ def test_tasks_and_splits_are_folders_and_captions_the_lines_of_the_text_beside(
     stream = folder(tmp_path)
     assert [task.name for task in stream.tasks] == ["a", "b"] and stream.skipped == {}
     assert [shades(split) for task in stream.tasks for split in (task.train, task.val)] == [[3], [4], [1], [2]]
-    assert stream.tasks[1].val.captions == (("about 2",),)
+    assert captions_of(stream.tasks[1].val) == (("about 2",),)
     assert stream.notes == {"path": str(tmp_path), "pictures": 4}
 
 
@@ -63,7 +64,7 @@ def test_each_line_of_a_text_that_is_not_blank_is_a_caption(tmp_path):
     write(tmp_path, *with_texts("train/a/1.png", "val/a/2.png"))
     (tmp_path / "train/a/1.txt").write_bytes(text.encode())
     (task,) = folder(tmp_path).tasks
-    assert task.train.captions == (("a kite, red", "\u05e2\u05e4\u05d9\u05e4\u05d5\u05df\u2028twice", "the last"),)
+    assert captions_of(task.train) == (("a kite, red", "\u05e2\u05e4\u05d9\u05e4\u05d5\u05df\u2028twice", "the last"),)
 
 
 @pytest.mark.parametrize("layout", ["{side}/{task}/{label}/{n}.png", "{task}/{side}/{label}/{n}.png"])
@@ -71,13 +72,18 @@ def test_without_texts_the_folder_of_the_class_is_the_caption(tmp_path, layout):
     for n, (side, label) in enumerate([("train", "grey_wolf"), ("train", "Great-Dane"), ("test", "grey_wolf")]):
         write(tmp_path, layout.format(side=side, task="big_dogs", label=label, n=n))
     (task,) = folder(tmp_path).tasks
-    assert set(task.train.captions) == {("grey wolf",), ("Great Dane",)} and task.val.captions == (("grey wolf",),)
+    assert set(captions_of(task.train)) == {("grey wolf",), ("Great Dane",)} and captions_of(task.val) == (
+        ("grey wolf",),
+    )
     assert (task.name, task.description) == ("big_dogs", "big dogs")
 
 
 def test_classes_that_are_the_tasks_themselves(tmp_path):
     write(tmp_path, *(f"{side}/{label}/{n}.png" for n, side in enumerate(("train", "val")) for label in ("cat", "dog")))
-    assert {task.name: task.val.captions for task in folder(tmp_path).tasks} == {"cat": (("cat",),), "dog": (("dog",),)}
+    assert {task.name: captions_of(task.val) for task in folder(tmp_path).tasks} == {
+        "cat": (("cat",),),
+        "dog": (("dog",),),
+    }
 
 
 def test_a_flat_folder_is_one_task_of_its_name(tmp_path, monkeypatch):
@@ -95,7 +101,7 @@ def test_a_flat_folder_is_one_task_of_its_name(tmp_path, monkeypatch):
 def test_a_class_called_train_beside_other_classes_is_a_class(tmp_path):
     write(tmp_path, *(f"vehicles/{label}/{n}.png" for label in ("bus", "train") for n in range(4)))
     (task,) = folder(tmp_path).tasks
-    assert {caption for split in (task.train, task.val) for caption in split.captions} == {("bus",), ("train",)}
+    assert {caption for split in (task.train, task.val) for caption in captions_of(split)} == {("bus",), ("train",)}
 
 
 def test_a_folder_train_without_val_is_told(tmp_path):
@@ -394,6 +400,6 @@ def test_a_whole_tree_of_odd_names_keeps_each_caption_with_its_image(tmp_path):
         (root / f"{os.path.splitext(name)[0]}.txt").write_text(f"shade of {name}", encoding="utf-8")
     (task,) = folder(root, val_share=0.4).tasks
     for split in (task.train, task.val):
-        for key, captions in zip(split.keys, split.captions, strict=True):
+        for key, captions in zip(split.keys, captions_of(split), strict=True):
             assert captions == (f"shade of {key}",)
     assert sorted([*task.train.keys, *task.val.keys]) == sorted(names)

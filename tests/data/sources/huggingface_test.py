@@ -19,6 +19,7 @@ from lpi_jax.data.sources import registry
 from lpi_jax.errors import UserError
 from tests.support.pixels import shades
 from tests.support.sources import huggingface
+from tests.support.splits import captions_of
 from tests.support.tables import damaged, encoded
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -71,7 +72,7 @@ def test_splits_are_folders_classes_become_their_names_and_pictures_stay_in_the_
     assert [task.name for task in stream.tasks] == ["big_dogs", "cats"]
     dogs, cats = stream.tasks
     assert shades(dogs.train) == [1, 3, 5, 7] and shades(dogs.val) == [9, 11] and shades(cats.val) == [10, 12]
-    assert cats.train.captions[0] == ("number 2",)
+    assert captions_of(cats.train)[0] == ("number 2",)
     assert cats.train.keys[0] == "train/data-00000-of-00001.arrow, row 2"
     assert shades(pickle.loads(pickle.dumps(dogs.train))) == [1, 3, 5, 7]
     assert stream.notes == {"path": str(tmp_path), "pictures": 12}
@@ -126,7 +127,9 @@ def test_rows_of_one_picture_are_its_captions(tmp_path):
     columns = columns_of([2, 4, 2, 6], caption=pa.array([["one"], ["two", "zwei"], ["uno"], ["six"]]))
     save_split(tmp_path, columns)
     (cats,) = huggingface(tmp_path, val_share=0.5).tasks
-    captions = dict(zip(shades(cats.train) + shades(cats.val), cats.train.captions + cats.val.captions, strict=True))
+    captions = dict(
+        zip(shades(cats.train) + shades(cats.val), captions_of(cats.train) + captions_of(cats.val), strict=True)
+    )
     assert captions == {2: ("one", "uno"), 4: ("two", "zwei"), 6: ("six",)}
 
 
@@ -152,7 +155,7 @@ def test_fields_name_the_columns_and_a_class_may_be_the_caption(tmp_path):
     save_split(tmp_path, named, features)
     stream = huggingface(tmp_path, image="img", caption="label", task="label", time="when")
     assert [task.name for task in stream.tasks] == ["big_dogs", "cats"]  # the last row is the earliest
-    assert {*stream.tasks[0].train.captions} == {("big_dogs",)}
+    assert {*captions_of(stream.tasks[0].train)} == {("big_dogs",)}
 
 
 # ---- what is wrong ---------------------------------------------------------------------------------------------------

@@ -12,12 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from lpi_jax.data import captioned
 from lpi_jax.data.examples import checked_captions, failing_at
 from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.sources.jsonl import MAX_LINE_BYTES
 from lpi_jax.errors import UserError
 from tests.support.pixels import pixels, shades
 from tests.support.sources import jsonl
+from tests.support.splits import captions_of
 
 
 def line(image, task="cats", split="train", captions=("a cat",), **more):
@@ -64,8 +66,8 @@ def test_tasks_splits_captions_and_pictures(folder):
     assert [task.description for task in stream.tasks] == ["cats", "dogs of all kinds"]
     cats = stream.tasks[0]
     assert cats.train.keys == ("img/a.png",) and cats.val.keys == ("img/b.png",)
-    assert cats.train.captions == (("a cat", "The cat, again."),)
-    assert cats.train.pairs.tolist() == [[0, 0], [0, 1]]
+    assert captions_of(cats.train) == (("a cat", "The cat, again."),)
+    assert captioned.pairs(cats.train).tolist() == [[0, 0], [0, 1]]
     picture = pixels(stream.tasks[1].val.load(0))
     assert picture.shape == (4, 6, 3) and picture[0, 0].tolist() == [3, 0, 0]
     assert stream.skipped == {} and stream.notes["pictures"] == 4
@@ -177,7 +179,7 @@ def test_an_empty_caption_among_others_is_an_error_or_is_left_out_alone(folder):
     with pytest.raises(UserError, match=r"line 5: caption ' ... ' is empty"):
         jsonl(path)
     stream = jsonl(path, on_bad_example="skip")
-    assert stream.tasks[0].train.captions[-1] == ("a cat", "the cat")
+    assert captions_of(stream.tasks[0].train)[-1] == ("a cat", "the cat")
     assert stream.refused.counts == {"cats": {"empty caption": 2}}
     assert [message.partition(": ")[2] for message in stream.refused.first] == [
         "caption ' ... ' is empty once it is cleaned of punctuation",
@@ -199,7 +201,7 @@ def test_links_to_one_picture_are_one_picture(folder):
         with pytest.raises(UserError, match="stands already in line 1"):
             jsonl(written(folder, [*GOOD, line(twice, task="dogs")]))
         train = jsonl(written(folder, [*GOOD, line(twice, captions=["a kitten"])])).tasks[0].train
-        assert (train.keys, train.captions) == (("img/a.png",), (("a cat", "The cat, again.", "a kitten"),))
+        assert (train.keys, captions_of(train)) == (("img/a.png",), (("a cat", "The cat, again.", "a kitten"),))
 
 
 def test_a_picture_damaged_inside_names_file_and_line_when_loaded(folder):

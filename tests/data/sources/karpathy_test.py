@@ -15,6 +15,7 @@ from lpi_jax.data.sources.karpathy import read
 from lpi_jax.errors import UserError
 from tests.support.pixels import pixels
 from tests.support.sources import flickr30k
+from tests.support.splits import captions_of
 
 SPLITS = ("train", "train", "val", "test", "test", "train")
 
@@ -62,8 +63,8 @@ def test_one_task_measured_on_karpathys_test_images(folder):
     (task,) = stream.tasks
     assert stream.name == task.name == task.description == "flickr30k"
     assert task.train.keys == ("1000.jpg", "1001.jpg", "1005.jpg") and task.val.keys == ("1003.jpg", "1004.jpg")
-    assert task.train.captions[0] == ("Two dogs run.", "Dogs.")
-    assert pixels(task.val.load(0)).shape == (4, 9, 3) and task.val.annotate is None
+    assert captions_of(task.train)[0] == ("Two dogs run.", "Dogs.")
+    assert pixels(task.val.load(0)).shape == (4, 9, 3) and task.val.records[0].annotation is None
     assert stream.notes["left_out"] == {"Karpathy's val, not evaluated": 1}
     assert stream.notes["split"] == "Karpathy's, measured on test" and stream.notes["path"] == str(folder)
     assert stream.notes["chosen"] == {"flickr30k": {"train": 3, "val": 2}}
@@ -230,7 +231,7 @@ def test_an_image_that_stands_twice_has_the_captions_of_both(tmp_path):
     again = entry(0, "restval", ["Dogs.", "A third."])
     stream = flickr30k(write(tmp_path / "twice", [*ENTRIES, again]))
     train = stream.tasks[0].train
-    assert train.captions[0] == ("Two dogs run.", "Dogs.", "A third.") and len(train) == 3
+    assert captions_of(train)[0] == ("Two dogs run.", "Dogs.", "A third.") and len(train) == 3
 
 
 @pytest.mark.parametrize(

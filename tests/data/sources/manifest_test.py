@@ -53,7 +53,7 @@ def test_a_manifest_may_name_other_tasks_which_come_after_the_twelve(published, 
     stream = coco(published, rule="manifest", manifest=manifest(tmp_path, *FOUR))
     assert numbers(stream) == {"animal": ([1], [12]), "toys": ([6], [11])}
     assert stream.tasks[1].description == "toys" and stream.tasks[0].description.startswith("animal: bird")
-    assert stream.tasks[1].train.annotate(0) == ()
+    assert stream.tasks[1].train.records[0].annotation == ()
 
 
 def test_columns_in_any_order_more_columns_blank_lines_and_a_byte_order_mark(published, tmp_path):

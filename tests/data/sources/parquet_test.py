@@ -15,6 +15,7 @@ from lpi_jax.errors import UserError
 from tests.support.pixels import shades
 from tests.support.sealed import nothing_is_paired_wrongly, sealed
 from tests.support.sources import table
+from tests.support.splits import captions_of
 from tests.support.tables import SPREAD, columns_of, damaged, encoded, outcome, parquet_of, write_folder
 
 
@@ -74,7 +75,7 @@ def test_times_that_are_missing_or_mixed_with_numbers_are_told(folder):
 def test_captions_may_be_lists_in_parquet(folder):
     captions = [["one", "uno"], ["two"], ["three"], ["four"]]
     cats, _ = table(parquet_of(folder, columns_of(caption=captions))).tasks
-    assert cats.train.captions == (("one", "uno"),) and cats.val.captions == (("two",),)
+    assert captions_of(cats.train) == (("one", "uno"),) and captions_of(cats.val) == (("two",),)
 
 
 TYPES = {
@@ -95,7 +96,7 @@ def test_text_and_lists_of_every_arrow_type(folder, inner, outer):
     stream = table(parquet_of(folder, columns))
     assert [task.name for task in stream.tasks] == ["cats", "dogs"]
     expected = ("number 0", "again") if outer else ("number 0",)
-    assert stream.tasks[0].train.captions == (expected,) and shades(stream.tasks[1].val) == [4]
+    assert captions_of(stream.tasks[0].train) == (expected,) and shades(stream.tasks[1].val) == [4]
 
 
 BYTES = {"large_binary": pa.large_binary(), "binary_view": pa.binary_view()}
@@ -182,7 +183,7 @@ def test_pictures_may_stand_in_a_parquet_table(folder, form, groups):
     path = parquet_of(folder, columns, row_group_size=groups)
     (task,) = table(path).tasks
     assert shades(task.train) == list(range(1, count)) and shades(task.val) == [0]
-    assert task.train.captions[0] == ("number 1",) and task.train.captions[1] == ("number 2", "two")
+    assert captions_of(task.train)[0] == ("number 1",) and captions_of(task.train)[1] == ("number 2", "two")
     assert task.train.keys[:2] == ("row 2", "row 3")
     assert shades(pickle.loads(pickle.dumps(task.train))) == list(range(1, count))
 

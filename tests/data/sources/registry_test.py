@@ -19,6 +19,7 @@ from lpi_jax.data.sources import registry
 from lpi_jax.errors import UserError
 from tests.data.sources.huggingface_test import save_split
 from tests.support.pixels import pixels
+from tests.support.splits import captions_of
 
 
 def settings(**changes):
@@ -84,7 +85,7 @@ def test_one_data_set_is_the_same_stream_from_every_source(folder):
         stream = made(**given)
         assert [task.name for task in stream.tasks] == ["b", "a"], given["name"]
         for task in stream.tasks:
-            assert task.val.captions == ((f"a {task.name} thing",),)
+            assert captions_of(task.val) == ((f"a {task.name} thing",),)
             np.testing.assert_array_equal(
                 pixels(task.val.load(0)), pixels(Image.open(folder / f"{task.name}val.png")), strict=True
             )

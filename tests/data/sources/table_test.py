@@ -14,6 +14,7 @@ from lpi_jax.errors import UserError
 from tests.support.pixels import pixels, shades
 from tests.support.sealed import sealed
 from tests.support.sources import table
+from tests.support.splits import captions_of
 from tests.support.tables import (
     GOOD,
     HEADER,
@@ -40,7 +41,7 @@ def test_tasks_splits_captions_and_pictures(folder, write):
     stream = table(path)
     assert [task.name for task in stream.tasks] == ["cats", "dogs"] and stream.name == path.name
     cats, dogs = stream.tasks
-    assert cats.train.keys == ("img/1.png",) and cats.train.captions == (("a cat",),)
+    assert cats.train.keys == ("img/1.png",) and captions_of(cats.train) == (("a cat",),)
     assert shades(cats.train) + shades(cats.val) + shades(dogs.train) + shades(dogs.val) == [1, 2, 3, 4]
     assert stream.skipped == {} and stream.notes == {"path": str(path), "pictures": 4}
     assert pixels(cats.train.load(0)).shape == (4, 6, 3)
@@ -49,7 +50,7 @@ def test_tasks_splits_captions_and_pictures(folder, write):
 def test_both_kinds_of_table_give_equal_streams(folder):
     columns = columns_of(caption=["a cat", "another cat", "a dog", "another dog"])
     one, other = table(csv_of(folder, GOOD)), table(parquet_of(folder, columns))
-    assert one.fingerprint == other.fingerprint and one.tasks[0].train.captions == other.tasks[0].train.captions
+    assert one.fingerprint == other.fingerprint and captions_of(one.tasks[0].train) == captions_of(other.tasks[0].train)
 
 
 def test_rows_of_one_picture_are_its_captions_wherever_they_stand(folder):
@@ -61,8 +62,8 @@ def test_rows_of_one_picture_are_its_captions_wherever_they_stand(folder):
     ]
     stream = table(csv_of(folder, lines))
     assert stream.tasks[0].train.keys == ("img/1.png",)
-    assert stream.tasks[0].train.captions == (("a cat", "a second", "a third"),)
-    assert stream.tasks[1].train.captions == (("a dog", "one"),) and stream.notes["pictures"] == 4
+    assert captions_of(stream.tasks[0].train) == (("a cat", "a second", "a third"),)
+    assert captions_of(stream.tasks[1].train) == (("a dog", "one"),) and stream.notes["pictures"] == 4
 
 
 def test_the_same_picture_in_another_task_or_split_is_a_bad_example(folder):
@@ -74,7 +75,7 @@ def test_the_same_picture_in_another_task_or_split_is_a_bad_example(folder):
         with pytest.raises(UserError, match=where):
             table(path)
         stream = table(path, on_bad_example="skip")
-        assert stream.skipped == {"repeated image": 1} and stream.tasks[0].train.captions == (("a cat",),)
+        assert stream.skipped == {"repeated image": 1} and captions_of(stream.tasks[0].train) == (("a cat",),)
 
 
 def test_csv_as_spreadsheets_write_it(folder):
@@ -88,7 +89,7 @@ def test_csv_as_spreadsheets_write_it(folder):
     path = csv_of(folder, lines, ending="\r\n")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     cats = table(path).tasks[0]
-    assert cats.train.captions == (('a "red" kite,\r\nseen twice',), ("עפיפון 🪁",))
+    assert captions_of(cats.train) == (('a "red" kite,\r\nseen twice',), ("עפיפון 🪁",))
     with pytest.raises(UserError, match="line 4: task is empty"):  # the caption above took two lines, one was blank
         table(csv_of(folder, [lines[0], "img/5.png,x,,train"]))
 
@@ -98,7 +99,7 @@ def test_columns_in_any_order_and_of_any_name(folder):
     path = csv_of(folder, lines, header="domain,part,unused,file,said,about")
     named = {"image": "file", "caption": "said", "task": "domain", "split": "part", "description": "about"}
     (cats,) = table(path, **named).tasks
-    assert (cats.name, cats.description, cats.train.captions) == ("cats", "all about cats", (("one",),))
+    assert (cats.name, cats.description, captions_of(cats.train)) == ("cats", "all about cats", (("one",),))
 
 
 @pytest.mark.parametrize("write", [csv_of, parquet_of])
@@ -283,7 +284,7 @@ def test_a_stray_quote_is_found_wherever_the_split_stands(folder):
 def test_captions_of_several_lines_may_say_train(folder):
     captions = ["a bus, train, and\ncars", "train\nand val", "by train, val, and\rothers"]
     lines = [f'img/{n}.png,"{caption}",cats,train' for n, caption in enumerate(captions, start=5)]
-    assert table(csv_of(folder, [*GOOD, *lines])).tasks[0].train.captions[1:] == tuple((one,) for one in captions)
+    assert captions_of(table(csv_of(folder, [*GOOD, *lines])).tasks[0].train)[1:] == tuple((one,) for one in captions)
 
 
 @pytest.mark.parametrize("sign, called, spelt", [(";", "';'", "';'"), ("\t", "a tab", "tab")])
@@ -303,7 +304,7 @@ def test_a_header_with_another_separator_names_the_remedy(folder, sign, called, 
 def test_a_table_called_tsv_is_separated_by_tabs(folder, name):
     lines = ["img/1.png\ta cat; black, small\tcats\ttrain", *(line.replace(",", "\t") for line in GOOD[1:])]
     path = csv_of(folder, lines, header=HEADER.replace(",", "\t"), name=name)
-    assert table(path).tasks[0].train.captions == (("a cat; black, small",),)
+    assert captions_of(table(path).tasks[0].train) == (("a cat; black, small",),)
     assert (
         table(path, separator="\\t").fingerprint == table(path, separator="\t").fingerprint == table(path).fingerprint
     )
@@ -331,7 +332,7 @@ def test_a_separator_reaches_the_table_from_the_command_line(folder):
 
 def test_other_separators_beside_commas_are_text(folder):
     path = csv_of(folder, [f"{line},x;y" for line in GOOD], header=f"{HEADER},a;b\tc")
-    assert table(path).tasks[0].train.captions == (("a cat",),)
+    assert captions_of(table(path).tasks[0].train) == (("a cat",),)
 
 
 @pytest.mark.parametrize(

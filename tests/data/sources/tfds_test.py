@@ -21,6 +21,7 @@ from lpi_jax.errors import UserError
 from tests.support.coco_trees import edit_records
 from tests.support.pixels import pixels, shades
 from tests.support.sources import tfds
+from tests.support.splits import captions_of
 
 ANIMALS = ["cat", "dog"]
 
@@ -98,7 +99,7 @@ def copied(sound, tmp_path):
 
 
 def numbers(split):
-    return [int(captions[0].split()[1].strip(",")) for captions in split.captions]
+    return [int(captions[0].split()[1].strip(",")) for captions in captions_of(split)]
 
 
 def read(folder, builder="tiny_pairs", caption="captions/text", **more):
@@ -112,7 +113,7 @@ def test_pictures_and_their_captions(sound):
     assert sorted(shades(task.train)) == [0, 1, 2, 3, 4, 5] and sorted(shades(task.val)) == [6, 7, 8]
     assert numbers(task.train) == shades(task.train) and numbers(task.val) == shades(task.val)
     first = numbers(task.train)[0]
-    assert task.train.captions[0] == (f"number {first}", f"number {first}, again")
+    assert captions_of(task.train)[0] == (f"number {first}", f"number {first}, again")
     assert task.train.keys[:2] == ("train[0]", "train[1]") and task.val.keys[0] == "validation[0]"
     assert pixels(task.train.load(0)).shape == (4, 6, 3)
     path = str(sound / "tiny_pairs" / "1.0.0")
@@ -123,7 +124,7 @@ def test_pictures_and_their_captions(sound):
 @pytest.mark.parametrize("caption", ["one", "several", "label", "objects/label"])
 def test_captions_of_every_kind(sound, caption):
     train = read(sound, caption=caption).tasks[0].train
-    for shade, captions in zip(shades(train), train.captions, strict=True):
+    for shade, captions in zip(shades(train), captions_of(train), strict=True):
         animals = (ANIMALS[shade % 2],)
         told = {"one": (f"number {shade}",), "several": ("first", f"number {shade}"), "label": animals}
         assert captions == told.get(caption, animals * (1 + shade % 3))
@@ -144,7 +145,7 @@ def test_captions_in_sequences_of_sequences(copied):
     for path in folder.glob("*.array_record-*"):
         edit_records(path, add)
     train = read(copied, caption="deep/said").tasks[0].train
-    assert train.captions == tuple(("a", "b", f"number {shade}") for shade in shades(train))
+    assert captions_of(train) == tuple(("a", "b", f"number {shade}") for shade in shades(train))
 
 
 @pytest.mark.parametrize("task", ["label", "objects/label"])
@@ -172,8 +173,8 @@ def test_records_with_the_same_picture_are_one_image_with_the_captions_of_all(tm
     twice = [record(0), record(1, image=encoded(0)), record(2)]
     prepare(tmp_path, train=twice, validation=[record(7)])
     train = read(tmp_path, caption="one").tasks[0].train
-    assert sorted(shades(train)) == [0, 2] and train.captions[shades(train).index(2)] == ("number 2",)
-    assert sorted(train.captions[shades(train).index(0)]) == ["number 0", "number 1"]
+    assert sorted(shades(train)) == [0, 2] and captions_of(train)[shades(train).index(2)] == ("number 2",)
+    assert sorted(captions_of(train)[shades(train).index(0)]) == ["number 0", "number 1"]
     with pytest.raises(UserError, match="stands already in"):
         read(tmp_path, caption="one", val="validation+train[:1]")
 
@@ -335,7 +336,7 @@ def test_captions_in_any_script_stay_as_they_are(tmp_path):
         for n, split in enumerate(("train", "validation"))
     }
     prepare(tmp_path, **records)
-    assert read(tmp_path).tasks[0].train.captions == (tuple(spoken),)
+    assert captions_of(read(tmp_path).tasks[0].train) == (tuple(spoken),)
 
 
 def test_a_task_with_one_example_is_an_error(tmp_path):

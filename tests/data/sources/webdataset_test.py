@@ -19,6 +19,7 @@ from lpi_jax.errors import UserError
 from tests.support.pixels import pixels, shades
 from tests.support.sealed import nothing_is_paired_wrongly, sealed
 from tests.support.sources import webdataset
+from tests.support.splits import captions_of
 
 
 def picture(shade, kind="png", side=4):
@@ -77,7 +78,7 @@ def test_folders_are_tasks_and_names_of_shards_are_splits(folder):
     stream = webdataset(folder)
     assert [task.name for task in stream.tasks] == ["birds", "toys"] and stream.name == "data"
     birds, toys = stream.tasks
-    assert birds.train.captions == (("number 7",),) and shades(birds.val) == [8]
+    assert captions_of(birds.train) == (("number 7",),) and shades(birds.val) == [8]
     assert toys.train.keys == ("toys/train-000.tar/0001", "toys/train-000.tar/0002", "toys/train-001.tar/0001")
     assert shades(toys.train) == [1, 2, 4] and pixels(toys.val.load(0)).shape == (4, 4, 3)
     assert stream.skipped == {} and stream.notes == {"path": str(folder), "pictures": 6}
@@ -99,8 +100,8 @@ def test_json_names_task_split_captions_and_description(tmp_path):
     stream = webdataset(path)
     toys, birds = stream.tasks
     assert (toys.name, toys.description, birds.description) == ("toys", "things to play with", "birds")
-    assert toys.train.captions == (("one", "uno"),) and toys.val.captions == (("two",),)
-    assert birds.train.captions == (("three", "tre"),) and birds.val.captions == (("four",),)
+    assert captions_of(toys.train) == (("one", "uno"),) and captions_of(toys.val) == (("two",),)
+    assert captions_of(birds.train) == (("three", "tre"),) and captions_of(birds.val) == (("four",),)
     assert toys.train.keys == ("all.tar/0",)
 
 
@@ -129,7 +130,7 @@ def test_members_of_an_example_need_not_stand_together(folder):
     members = pair(1) + pair(2) + pair(4)
     shard(folder, "toys/train-000.tar", members[1::2] + members[::2])
     train = webdataset(folder).tasks[0].train
-    assert shades(train) == [1, 2, 4] and train.captions == (("number 1",), ("number 2",), ("number 4",))
+    assert shades(train) == [1, 2, 4] and captions_of(train) == (("number 1",), ("number 2",), ("number 4",))
 
 
 def test_links_to_members_are_those_members_under_another_name(folder):
@@ -148,7 +149,7 @@ def test_links_to_members_are_those_members_under_another_name(folder):
     train = webdataset(folder).tasks[0].train
     place = train.keys.index("toys/train-001.tar/early")  # the same image five times: one with all captions
     spoken = ("before its target", "the target", "by symbolic links", "by a hard link", "by a link to a link")
-    assert train.captions[place] == spoken
+    assert captions_of(train)[place] == spoken
     np.testing.assert_array_equal(pixels(train.load(place)), pixels(Image.open(io.BytesIO(picture(7)))))
 
 
@@ -169,14 +170,14 @@ def test_shards_that_lie_too_deep_are_named_in_every_mode(folder, skip):
 
 def test_white_space_in_a_text_is_single_spaces_and_all_of_it_one_caption(folder):
     shard(folder, "toys/train-000.tar", [("a.png", picture(1)), ("a.txt", b"\xef\xbb\xbf a red\r\n\n kite\t.\n")])
-    assert webdataset(folder).tasks[0].train.captions == (("a red kite .",),)
+    assert captions_of(webdataset(folder).tasks[0].train) == (("a red kite .",),)
 
 
 def test_captions_in_any_script_stay_as_they_are(folder):
     spoken = ("עפיפון אדום", "طائرة ورقية حمراء", "🪁 kite", "紅い凧", "e\u0301")
     members = [m for i, text in enumerate(spoken, 10) for m in pair(i, text)]
     shard(folder, "toys/train-000.tar", members)
-    assert webdataset(folder).tasks[0].train.captions == tuple((text,) for text in spoken)
+    assert captions_of(webdataset(folder).tasks[0].train) == tuple((text,) for text in spoken)
 
 
 def test_other_members_are_ignored(folder):
@@ -350,7 +351,7 @@ def test_a_shard_that_shrinks_later_is_a_bad_image(folder):
 def test_linked_shards_are_one_shard(folder):
     os.symlink(folder / "toys/train-000.tar", folder / "toys/train-001.tar")
     train = webdataset(folder).tasks[0].train
-    assert train.captions == (("number 1",), ("number 2",))
+    assert captions_of(train) == (("number 1",), ("number 2",))
     os.symlink(folder / "toys", folder / "birds")
     with pytest.raises(
         UserError, match=r"toys/train-000.tar, '0001': image .* stands already in .*birds/train-000.tar"
@@ -490,7 +491,7 @@ def test_a_damaged_archive_is_told_with_its_place_and_keeps_what_stands_before(f
     )
     stream = webdataset(folder, on_bad_example="skip")
     assert stream.skipped == counted and shades(stream.tasks[0].train) == [6, 7, *kept]
-    assert stream.tasks[0].train.captions[2:] == tuple((f"number {number}",) for number in kept)
+    assert captions_of(stream.tasks[0].train)[2:] == tuple((f"number {number}",) for number in kept)
 
 
 def test_endless_chains_of_extended_headers_end_in_an_error(folder):

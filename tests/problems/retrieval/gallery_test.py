@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from lpi_jax.data import captioned
 from lpi_jax.data.transforms import normalise
 from lpi_jax.errors import UserError
 from lpi_jax.experiment import assemble
@@ -14,6 +15,7 @@ from lpi_jax.methods import routing
 from lpi_jax.methods.base import Finished
 from lpi_jax.problems.retrieval.gallery import NOT_ROUTED, Gallery
 from lpi_jax.run import continual
+from tests.support.splits import captions_of
 
 TASKS = 4
 
@@ -59,7 +61,7 @@ def memory(system, stream, asks):
     made = memories.empty(3, system.encoder.embed_dim)
     for number, task in enumerate(stream.tasks):
         trained = system.method.init(jax.random.key(100 + number), Finished(None, np.ones((1, 1), np.float32)))
-        words = [caption for captions in task.train.captions for caption in captions]
+        words = [caption for captions in captions_of(task.train) for caption in captions]
         pictures = system.encoder.images(task.train.load, range(len(task.train)))
         captions = system.encoder.texts(system.captions(words, system.method.placeholders if asks else 0))
         centres = [routing.kmeans(features, 3, 0) for features in (pictures, captions)]
@@ -107,11 +109,11 @@ def afresh(system):
 def naive(system, afresh, splits, memory, oracle, asks):
     """(task, routed, features) of all pictures and of all captions, every one encoded afresh."""
     pictures = [system.eval_transform(split.load(i), (0, 0, i)) for split in splits for i in range(len(split))]
-    words = [caption for split in splits for captions in split.captions for caption in captions]
+    words = [caption for split in splits for captions in captions_of(split) for caption in captions]
     plain, hidden = (system.captions(words, placeholders) for placeholders in (0, system.method.placeholders))
     items = {"visual": [np.stack(pictures)] * 3, "textual": [plain, hidden if asks else plain, hidden]}
     centres = {"visual": memory.image_centres, "textual": memory.text_centres}
-    counts = {"visual": [len(split) for split in splits], "textual": [len(split.pairs) for split in splits]}
+    counts = {"visual": [len(split) for split in splits], "textual": [len(captioned.pairs(split)) for split in splits]}
     prompts = [system.method.prompts(memory.trained_of(task)) for task in range(memory.count)]
     found = []
     for kind, (bare, asking, prompted) in items.items():
@@ -265,7 +267,7 @@ def test_a_runs_results_are_those_of_a_naive_evaluation(
         images, captions = naive(system, afresh, vals, first(memory, stage + 1), bool(way), asks=False)
         owners = (
             np.arange(len(images[0])),
-            np.repeat(np.arange(len(images[0])), [len(spoken) for val in vals for spoken in val.captions]),
+            np.repeat(np.arange(len(images[0])), [len(spoken) for val in vals for spoken in captions_of(val)]),
         )
         for kind, side in (("image", images), ("text", captions)):
             accuracy = [100 * np.mean(side[1][side[0] == t] == t) for t in range(stage + 1)]

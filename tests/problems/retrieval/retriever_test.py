@@ -16,6 +16,7 @@ from lpi_jax.models import weights
 from lpi_jax.models.clip import init_params
 from lpi_jax.problems.retrieval import retriever
 from tests.support.pixels import pixels
+from tests.support.splits import captions_of
 
 EXACT = {"rtol": 0, "atol": 1e-6}
 
@@ -63,7 +64,7 @@ def test_pictures_get_the_features_of_the_runs_gallery(model, own, pictures):
 
 
 def test_captions_get_the_features_of_the_runs_gallery(model, own, stream):
-    words = [caption for task in stream.tasks for captions in task.val.captions for caption in captions]
+    words = [caption for task in stream.tasks for captions in captions_of(task.val) for caption in captions]
     found = model.encode_text(words)
     assert_features(found, len(words))
     np.testing.assert_allclose(found, own["captions.features"], **EXACT)
