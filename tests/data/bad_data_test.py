@@ -476,7 +476,7 @@ def test_a_task_of_one_example_is_a_stream_but_fills_no_batch(tmp_path, run, mod
     assert [len(split) for _, _, split in splits(stream)] == [1, 1]
     status, err = run(path, **{"data.on_bad_example": mode})
     assert status == 2
-    assert err.splitlines()[-1].startswith("error: task 'toys' has 1 training captions, too few for a batch")
+    assert err.splitlines()[-1].startswith("error: task 'toys' has 1 training examples, too few for a batch")
 
 
 def test_nothing_is_left_once_bad_data_has_ended(tmp_path):
