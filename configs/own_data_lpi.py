@@ -1,4 +1,4 @@
-"""LPI on your own captioned pictures, with a CLIP ViT-B/16.
+"""LPI on your own captioned images, with a CLIP ViT-B/16.
 
 Command:  python -m lpi_jax.main --config=configs/own_data_lpi.py --workdir=DIR \
               --config.data.path=stream.jsonl --config.backbone=openai/clip-vit-base-patch16

@@ -32,7 +32,7 @@ from clipart_words import MAX_XML_BYTES, Corpus, UnsafeXML, captions_of, family,
 from PIL import Image
 from tqdm import tqdm
 
-from lpi_jax.data.pictures import BadImage, read_image
+from lpi_jax.data.images import BadImage, read_image
 from lpi_jax.data.transforms import clean_caption
 from lpi_jax.errors import UserError
 

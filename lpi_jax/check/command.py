@@ -1,7 +1,7 @@
 """A look at a whole stream before a run: python -m lpi_jax.data.check --config=FILE [--out=DIR]
 
-Reads every picture once and says what a run would meet: pictures that cannot be decoded, captions that are too long,
-training pictures and captions that come again in validation. A contact sheet per task shows whether they fit together.
+Reads every image once and says what a run would meet: images that cannot be decoded, captions that are too long,
+training images and captions that come again in validation. A contact sheet per task shows whether they fit together.
 """
 
 import contextlib
@@ -43,19 +43,19 @@ count for the exit status. Exit status: 0; 2 for a mistake in the command line o
 them counts); 130 after Ctrl-C.
 """
 HEADER = (
-    *("task", "pictures", "captions", "words", "over {max_words}", "cut", "smallest", "median", "largest"),
+    *("task", "images", "captions", "words", "over {max_words}", "cut", "smallest", "median", "largest"),
     *("again in train", "train in val", "captions in val", "bad"),
 )
 LEGEND = """\
-pictures, captions: train / val. words: of a cleaned caption, median / longest; over: how many lose
+images, captions: train / val. words: of a cleaned caption, median / longest; over: how many lose
 words to data.max_words. cut: captions whose tokens do not fit the text tower behind the prompts.
-smallest, median, largest: pictures by area. again in train: train pictures that repeat an earlier
-one; train in val: val pictures that repeat a train picture, each as the same pixels + only alike to
+smallest, median, largest: images by area. again in train: train images that repeat an earlier
+one; train in val: val images that repeat a train image, each as the same pixels + only alike to
 the eye. captions in val: val captions that are train captions too. bad: examples that cannot be
 used. A task is compared with itself, "all" with all of them.
 """
 OUT = "runs/check"
-DRAWN = 224  # pixels; side of drawn pictures where the backbone, which decides it, is not at hand
+DRAWN = 224  # pixels; side of drawn images where the backbone, which decides it, is not at hand
 
 
 # ---- telling ---------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ def _cells(row: Row) -> list[str]:
     sizes, repeats = row.sizes, row.repeats
     return [
         terminal.one_line(row.name)[:40],
-        *(" / ".join(str(counts[split]) for split in SPLITS) for counts in (row.pictures, row.captions)),
+        *(" / ".join(str(counts[split]) for split in SPLITS) for counts in (row.images, row.captions)),
         f"{row.words.median:g} / {row.words.longest}",
         str(row.words.too_long),
         "?" if row.cut is None else str(row.cut),
@@ -119,7 +119,7 @@ def write(findings: Findings, out: str | Path) -> None:
         for number, (row, record) in enumerate(zip(findings.tasks, numbers["tasks"], strict=True)):
             record["sheet"] = file_name(number, row.name)
             sections = [
-                Section(f"{split}: {row.pictures[split]} pictures, {row.captions[split]} captions", tiles)
+                Section(f"{split}: {row.images[split]} images, {row.captions[split]} captions", tiles)
                 for split, tiles in findings.tiles[number].items()
             ]
             sheet = contact_sheet(row.name, sections)
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str]) -> int:
     out = Path(out)
     look = problems.module(config.problem.name).look(config)
     stream, count_cut = _stream(config, look)
-    with _writing(out):  # before the pictures are read, which may take an hour
+    with _writing(out):  # before the images are read, which may take an hour
         out.mkdir(parents=True, exist_ok=True)
     findings = survey(stream, config.data.max_words, count_cut)
     write(findings, out)
@@ -188,7 +188,7 @@ def _stream(config: "ConfigDict", look: Any) -> tuple[Stream, Callable[[Sequence
             count_cut = look.count_cut(config, method_of(config, look.sites).reserve)
     if look.unknown:
         reason = look.unknown
-        print(f"cut captions are not counted, drawn pictures are {image_size} pixels wide: {reason}", file=sys.stderr)
+        print(f"cut captions are not counted, drawn images are {image_size} pixels wide: {reason}", file=sys.stderr)
     usual = config.data.to_dict()
     told = {"on_bad_example": "skip"}
     parts = tuple({**part, **told} if isinstance(part, Mapping) else part for part in usual["streams"])

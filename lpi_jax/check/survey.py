@@ -1,6 +1,6 @@
 """What is found out about a stream by reading all of it once: what is in it, what is bad, what comes again.
 
-A run would meet the same pictures and captions; `lpi_jax.data.check` tells a person what was found.
+A run would meet the same images and captions; `lpi_jax.data.check` tells a person what was found.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ from tqdm import tqdm
 from lpi_jax.data.captioned import spoken
 from lpi_jax.data.contact_sheet import Tile, thumbnail
 from lpi_jax.data.examples import SPLITS
+from lpi_jax.data.images import BadImage
 from lpi_jax.data.loader import ahead
-from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.stream import Split, Stream
 from lpi_jax.data.transforms import clean_caption
 from lpi_jax.terminal.display import counting
 
-LISTED = 20  # bad pictures that are told one by one
-TILES = 12  # pictures of each split on a contact sheet
+LISTED = 20  # bad images that are told one by one
+TILES = 12  # images of each split on a contact sheet
 
-_BITS, _COLOUR = 2, 8  # what two pictures that look alike may differ in: signs out of 64, and colour out of 255
+_BITS, _COLOUR = 2, 8  # what two images that look alike may differ in: signs out of 64, and colour out of 255
 _CROWD = 256
-_PROGRESS_FROM = 500  # pictures: fewer are read in a moment
+_PROGRESS_FROM = 500  # images: fewer are read in a moment
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Sizes:
-    """(width, height) in pixels of the smallest, the median and the largest picture by area."""
+    """(width, height) in pixels of the smallest, the median and the largest image by area."""
 
     smallest: tuple[int, int]
     median: tuple[int, int]
@@ -53,11 +53,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Repeats:
-    """How many pictures and captions come more than once.
+    """How many images and captions come more than once.
 
     Attributes:
-      train_same: train pictures with the pixels of an earlier one. train_alike: others that look like an earlier one.
-      val_same: val pictures with the pixels of a train picture. val_alike: others that look like a train picture.
+      train_same: train images with the pixels of an earlier one. train_alike: others that look like an earlier one.
+      val_same: val images with the pixels of a train image. val_alike: others that look like a train image.
       captions: val captions that are, as they are read, train captions too.
     """
 
@@ -74,16 +74,16 @@ class Row:
 
     Attributes:
       name: the task's.
-      pictures, captions: how many, by split.
+      images, captions: how many, by split.
       words: of both splits' captions.
       cut: captions that the text tower cannot take whole; None: not counted.
-      sizes: of both splits' pictures; None: not one could be decoded.
+      sizes: of both splits' images; None: not one could be decoded.
       repeats: within the task, or across all tasks.
-      bad: examples that were left out when the stream was read and pictures that could not be decoded, by kind.
+      bad: examples that were left out when the stream was read and images that could not be decoded, by kind.
     """
 
     name: str
-    pictures: Mapping[str, int]
+    images: Mapping[str, int]
     captions: Mapping[str, int]
     words: Words
     cut: int | None
@@ -103,7 +103,7 @@ class Findings:
       unplaced: bad examples of which no task is known, by kind; `total` counts them, too.
       bad: what is wrong with the first LISTED bad ones.
       remarks: as in `Stream`, the first LISTED.
-      tiles: per task and split, at most TILES pictures for its contact sheet.
+      tiles: per task and split, at most TILES images for its contact sheet.
     """
 
     stream: str
@@ -121,7 +121,7 @@ class Findings:
 
 
 class _Look(NamedTuple):
-    """What is kept of a picture: width and height, sha256 of its pixels, and what `_first_alike` compares."""
+    """What is kept of an image: width and height, sha256 of its pixels, and what `_first_alike` compares."""
 
     size: tuple[int, int]
     digest: bytes
@@ -130,7 +130,7 @@ class _Look(NamedTuple):
 
 
 class _Bad(NamedTuple):
-    """What is kept of a `BadImage`, which itself holds on to the picture that was being decoded."""
+    """What is kept of a `BadImage`, which itself holds on to the image that was being decoded."""
 
     kind: str
     message: str
@@ -147,10 +147,10 @@ class _Part(NamedTuple):
 
 
 def survey(stream: Stream, max_words: int, count_cut: Callable[[Sequence[str]], int] | None = None) -> Findings:
-    """Reads every picture of a stream once, in threads, and keeps a few hashes of each and some thumbnails.
+    """Reads every image of a stream once, in threads, and keeps a few hashes of each and some thumbnails.
 
     Args:
-      stream: any. A picture that raises `BadImage` when it is loaded is counted, and the survey goes on.
+      stream: any. An image that raises `BadImage` when it is loaded is counted, and the survey goes on.
       max_words: how many words of a caption are read.
       count_cut: captions as written -> how many of them the text tower cannot take whole.
     """
@@ -158,7 +158,7 @@ def survey(stream: Stream, max_words: int, count_cut: Callable[[Sequence[str]], 
     if count_cut:
         cuts = [sum(count_cut(spoken(getattr(task, split))) for split in SPLITS) for task in stream.tasks]
     count = sum(len(getattr(task, split)) for task in stream.tasks for split in SPLITS)
-    with counting(count, "checking pictures", "picture", quiet=count <= _PROGRESS_FROM) as bar:
+    with counting(count, "checking images", "image", quiet=count <= _PROGRESS_FROM) as bar:
         read = [{split: _read(getattr(task, split), max_words, bar) for split in SPLITS} for task in stream.tasks]
     together = {split: _joined([own[split] for own in read]) for split in SPLITS}
     refused = stream.refused
@@ -185,10 +185,10 @@ def _read(split: Split, max_words: int, bar: tqdm) -> _Part:
 
     def look(index: int) -> tuple[_Look | _Bad, Image.Image | None]:
         try:
-            picture = split.load(index)
+            image = split.load(index)
         except BadImage as error:
             return _Bad(error.kind, " ".join(str(error).split())), None
-        return _look(picture), thumbnail(picture) if index in chosen else None
+        return _look(image), thumbnail(image) if index in chosen else None
 
     part = _Part([], [], [], [], [])
     for index, (found, small) in enumerate(ahead(look, range(len(split)))):
@@ -203,13 +203,13 @@ def _read(split: Split, max_words: int, bar: tqdm) -> _Part:
     return part
 
 
-def _look(picture: Image.Image) -> _Look:
-    digest = hashlib.sha256("{} {} ".format(*picture.size).encode())
-    digest.update(picture.tobytes())
-    grey = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX))
+def _look(image: Image.Image) -> _Look:
+    digest = hashlib.sha256("{} {} ".format(*image.size).encode())
+    digest.update(image.tobytes())
+    grey = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BOX))
     signs = np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()
-    colours = picture.resize((4, 4), Image.Resampling.BOX).tobytes()
-    return _Look(picture.size, digest.digest(), int.from_bytes(signs), colours)
+    colours = image.resize((4, 4), Image.Resampling.BOX).tobytes()
+    return _Look(image.size, digest.digest(), int.from_bytes(signs), colours)
 
 
 def _joined(parts: Sequence[_Part]) -> _Part:
@@ -224,7 +224,7 @@ def _row(name: str, parts: Mapping[str, _Part], max_words: int, cut: int | None,
     sizes = sorted((look.size for look in both.looks), key=lambda size: (size[0] * size[1], size))
     return Row(
         name=name,
-        pictures={split: len(part.looks) + len(part.bad) for split, part in parts.items()},
+        images={split: len(part.looks) + len(part.bad) for split, part in parts.items()},
         captions={split: len(part.said) for split, part in parts.items()},
         words=Words(statistics.median(both.words), max(both.words), sum(count > max_words for count in both.words)),
         cut=cut,
@@ -249,12 +249,12 @@ def _repeats(train: _Part, val: _Part) -> Repeats:
 
 
 def _first_alike(looks: Sequence[_Look]) -> np.ndarray:
-    """[N] int: for each picture the number of the first that looks like it, which may be its own.
+    """[N] int: for each image the number of the first that looks like it, which may be its own.
 
-    Pictures look alike if of the 64 signs of their horizontal gradient (8 rows of 9 grey values, the difference hash)
+    Images look alike if of the 64 signs of their horizontal gradient (8 rows of 9 grey values, the difference hash)
     at most _BITS differ, and no colour of their 4 x 4 reduction differs by more than _COLOUR: signs alone take every
     two drawings on a plain ground for one. Signs that differ in two bits are equal in at least two of four quarters,
-    so only pictures with two equal quarters are compared, each with the _CROWD next to it in brightness: among
+    so only images with two equal quarters are compared, each with the _CROWD next to it in brightness: among
     thousands of blank pages a pair may be missed, but time does not grow with the square of their number.
     """
     signs = np.array([look.signs for look in looks], np.uint64)

@@ -24,7 +24,7 @@ from lpi_jax.errors import UserError
 from lpi_jax.options import Option
 
 USAGE = """\
-Learns a stream of captioned pictures task by task and writes what it finds to --workdir.
+Learns a stream of captioned images task by task and writes what it finds to --workdir.
 
   python -m lpi_jax.main --config=configs/scenes_lpi.py --workdir=DIR
   python -m lpi_jax.main --config=configs/scenes_lpi.py:released --workdir=DIR

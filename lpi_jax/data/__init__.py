@@ -1,1 +1,1 @@
-"""Streams of captioned pictures and what turns them into batches."""
+"""Streams of captioned images and what turns them into batches."""

@@ -1,6 +1,6 @@
-"""What can be done to any stream: a few pictures per task, another order of tasks, several streams as one.
+"""What can be done to any stream: a few images per task, another order of tasks, several streams as one.
 
-Each function returns a new stream with a fingerprint of its own; what was done stands in its notes. Pictures are not
+Each function returns a new stream with a fingerprint of its own; what was done stands in its notes. Images are not
 touched, and splits can be pickled if they could before.
 """
 
@@ -26,19 +26,19 @@ class Options:
     """`seed` is also what sources read that choose images."""
 
     order_seed: int = option(-1, "shuffles the tasks; -1: does not", least=-1)
-    shots: int = option(0, "training pictures kept of each task, chosen by data.seed; 0: all", least=0)
-    seed: int = option(0, "decides which pictures", least=0, reader=with_any("data.shots"))
+    shots: int = option(0, "training images kept of each task, chosen by data.seed; 0: all", least=0)
+    seed: int = option(0, "decides which images", least=0, reader=with_any("data.shots"))
 
 
 def arranged(stream: Stream, options: Options) -> Stream:
-    """The stream, its tasks shuffled and its training pictures thinned out if the options say so."""
+    """The stream, its tasks shuffled and its training images thinned out if the options say so."""
     if options.order_seed >= 0:
         stream = shuffled(stream, options.order_seed)
     return shots(stream, options.shots, options.seed) if options.shots else stream
 
 
 def shots(stream: Stream, count: int, seed: int) -> Stream:
-    """Few-shot: `count` training pictures per task, in their order; validation stays whole.
+    """Few-shot: `count` training images per task, in their order; validation stays whole.
 
     Which ones is decided by `seed` and the task's name, not by the other tasks; those of a smaller count are among
     those of a larger one. A task with fewer keeps all; the notes name it.
@@ -47,7 +47,7 @@ def shots(stream: Stream, count: int, seed: int) -> Stream:
       UserError: count is less than 1, or seed is negative.
     """
     if count < 1:
-        raise UserError(f"count is {count}; expected at least 1 training picture per task")
+        raise UserError(f"count is {count}; expected at least 1 training image per task")
     _check_seed(seed)
     tasks = tuple(replace(task, train=_few(task.train, count, seed, task.name)) for task in stream.tasks)
     fewer = {task.name: len(task.train) for task in tasks if len(task.train) < count}
@@ -123,7 +123,7 @@ def _together(parts: Sequence[tuple[Callable[[str], str], Refused]]) -> Refused:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The pictures of a split, numbered as they are in a choice of them."""
+    """The images of a split, numbered as they are in a choice of them."""
 
     load: Callable[[int], Image.Image]
     indices: tuple[int, ...]
@@ -143,8 +143,8 @@ def _few(split: Split, count: int, seed: int, name: str) -> Split:
 
 def _arranged(stream: Stream, tasks: tuple[Task, ...], done: Mapping[str, Any]) -> Stream:
     """The stream with other tasks, and a note of what was done to it after what had been done before."""
-    pictures = sum(len(task.train) + len(task.val) for task in tasks)
-    notes = {**stream.notes, "pictures": pictures, "arranged": [*stream.notes.get("arranged", ()), dict(done)]}
+    images = sum(len(task.train) + len(task.val) for task in tasks)
+    notes = {**stream.notes, "images": images, "arranged": [*stream.notes.get("arranged", ()), dict(done)]}
     return replace(stream, tasks=tasks, notes=notes, fingerprint=_hash([stream.fingerprint, done]))
 
 

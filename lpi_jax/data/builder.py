@@ -1,4 +1,4 @@
-"""From good and bad examples to a stream: refuses or counts the bad ones, checks every picture, forms the tasks."""
+"""From good and bad examples to a stream: refuses or counts the bad ones, checks every image, forms the tasks."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ from PIL import Image
 from lpi_jax.data.descriptions import Descriptions, alike
 from lpi_jax.data.examples import SPLITS, BadExample, Example, listed, shown
 from lpi_jax.data.file_options import FileOptions
+from lpi_jax.data.images import BadImage, StoredImage
 from lpi_jax.data.merging import Merged
-from lpi_jax.data.pictures import BadImage, Picture
 from lpi_jax.data.stream import Refused, Split, Stream, Task
 from lpi_jax.errors import UserError
 from lpi_jax.terminal.display import counting
 
 TOLD = 20  # bad examples whose message is kept, beside the counts of all
-_PROGRESS_FROM = 500  # pictures: fewer are checked in a moment
-_SAMPLED = 2048  # pictures at most that are looked into for the fingerprint, spread evenly: 24 MB are read
-_BLOCK = 1024  # pictures handed to the threads at a time: an error ends the check soon, and memory stays small
+_PROGRESS_FROM = 500  # images: fewer are checked in a moment
+_SAMPLED = 2048  # images at most that are looked into for the fingerprint, spread evenly: 24 MB are read
+_BLOCK = 1024  # images handed to the threads at a time: an error ends the check soon, and memory stays small
 
 
 class Digest(Protocol):
@@ -46,7 +46,7 @@ def assemble(
     Examples of one image in one task and split are one, with the captions of all; of a task's descriptions the first
     counts, and others are remarked upon.
 
-    Every picture is checked before training begins: with 'error' its header and size (a picture damaged further inside
+    Every image is checked before training begins: with 'error' its header and size (an image damaged further inside
     raises `BadImage`, naming its place, when it is loaded), with 'skip' by decoding it once, so that a run never meets
     a bad one later.
 
@@ -55,13 +55,13 @@ def assemble(
       found: examples and bad ones; it may update `digest` while it is read.
       options: `task_order`: names of all tasks in the order wanted; empty: by first appearance. `on_bad_example`:
         'error' raises the first bad one; 'skip' counts them in `Stream.refused`, where a caption that is left out of an
-        example counts as one. `max_pixels`: height x width a picture may have. Its path is not read.
-      digest: becomes the fingerprint, with the order of the tasks, and the sizes and samples of the pictures used: a
-        hash of all bytes where `Example.identity` is one, else three pieces of at most _SAMPLED pictures.
-      notes: `Stream.notes`; the number of pictures is added.
+        example counts as one. `max_pixels`: height x width an image may have. Its path is not read.
+      digest: becomes the fingerprint, with the order of the tasks, and the sizes and samples of the images used: a
+        hash of all bytes where `Example.identity` is one, else three pieces of at most _SAMPLED images.
+      notes: `Stream.notes`; the number of images is added.
 
     Raises:
-      UserError: a bad example (unless skipped), a task without train or val pictures or without words that say what it
+      UserError: a bad example (unless skipped), a task without train or val images or without words that say what it
         is about, or a wrong argument.
     """
     task_order, on_bad_example, max_pixels = options.task_order, options.on_bad_example, options.max_pixels
@@ -94,7 +94,7 @@ def assemble(
     by_task: dict[str, list[Example]] = {name: [] for name in _ordered_tasks(source, list(named), task_order)}
     about = {name: descriptions.of(source, name) for name in by_task}
     examples = merged.examples()
-    seen = _check_pictures(examples, max_pixels, on_bad_example == "skip", bad)
+    seen = _check_images(examples, max_pixels, on_bad_example == "skip", bad)
     for example, look in zip(examples, seen, strict=True):
         if look is not None:
             by_task[example.task].append(example)
@@ -109,13 +109,13 @@ def assemble(
         tasks=tasks,
         fingerprint=digest.hexdigest(),
         refused=refused,
-        notes={**notes, "pictures": len(looks)},
+        notes={**notes, "images": len(looks)},
         remarks=(*descriptions.remarks(), *alike(list(by_task))),
     )
 
 
 class _Look(NamedTuple):
-    """What is kept of a checked picture: its encoded size in bytes, and a hash of content ("": not looked into)."""
+    """What is kept of a checked image: its encoded size in bytes, and a hash of content ("": not looked into)."""
 
     size: int
     content: bytes
@@ -123,32 +123,32 @@ class _Look(NamedTuple):
 
 @dataclass(frozen=True)
 class _Loader:
-    """index -> picture. A plain record, so that it crosses process borders; keeps no picture."""
+    """index -> image. A plain record, so that it crosses process borders; keeps no image."""
 
-    pictures: tuple[Picture, ...]
+    images: tuple[StoredImage, ...]
     places: tuple[str, ...]
     max_pixels: int
 
     def __call__(self, index: int) -> Image.Image:
         try:
-            return self.pictures[index].read(self.max_pixels)
+            return self.images[index].read(self.max_pixels)
         except BadImage as error:
             raise _at(self.places[index], error) from error
 
 
-def _check_pictures(examples: Sequence[Example], max_pixels: int, decode: bool, bad: Callable) -> list[_Look | None]:
-    """A look at each example's picture, None for a bad one (reported to `bad`, in order)."""
+def _check_images(examples: Sequence[Example], max_pixels: int, decode: bool, bad: Callable) -> list[_Look | None]:
+    """A look at each example's image, None for a bad one (reported to `bad`, in order)."""
     every = -(-len(examples) // _SAMPLED)
 
     def check(number: int) -> _Look | BadImage:
         example = examples[number]
         try:
             if decode:
-                example.picture.read(max_pixels)
-            size = example.picture.check(max_pixels)
+                example.image.read(max_pixels)
+            size = example.image.check(max_pixels)
             if isinstance(example.identity, bytes):
                 return _Look(size, example.identity)
-            sample = hashlib.sha256(example.picture.sample()).digest() if number % every == 0 else b""
+            sample = hashlib.sha256(example.image.sample()).digest() if number % every == 0 else b""
             return _Look(size, sample)
         except BadImage as error:
             return _at(example.where, error)
@@ -157,7 +157,7 @@ def _check_pictures(examples: Sequence[Example], max_pixels: int, decode: bool, 
     quiet = len(examples) <= _PROGRESS_FROM
     with (
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        counting(len(examples), "checking pictures", "picture", quiet) as bar,
+        counting(len(examples), "checking images", "image", quiet) as bar,
     ):
         for start in range(0, len(examples), _BLOCK):
             block = range(start, min(start + _BLOCK, len(examples)))
@@ -191,8 +191,8 @@ def _task(source: str, name: str, about: str, examples: Sequence[Example], max_p
         if not rows:
             count = sum(sum(kinds.values()) for kinds in refused.counts.values())
             lost = f" once {count} bad examples are skipped (the first: {refused.first[0]})" if count else ""
-            raise UserError(f"{source}: task {shown(name)} has no {split} pictures{lost}; expected at least one")
-        load = _Loader(tuple(e.picture for e in rows), tuple(e.where for e in rows), max_pixels)
+            raise UserError(f"{source}: task {shown(name)} has no {split} images{lost}; expected at least one")
+        load = _Loader(tuple(e.image for e in rows), tuple(e.where for e in rows), max_pixels)
         splits[split] = Split(tuple(e.record() for e in rows), load)
     return Task(name=name, description=about, **splits)
 

@@ -1,7 +1,7 @@
-"""A stream's pictures resized once and kept on disk, so that a JPEG is decoded once and not in every epoch.
+"""A stream's images resized once and kept on disk, so that a JPEG is decoded once and not in every epoch.
 
-A split has a folder of its own, named after what its pictures were made from, with ArrayRecord files (shards) of a few
-hundred pictures each. A record is one picture: checksum, number, height and width, then the pixels as they are. Nothing
+A split has a folder of its own, named after what its images were made from, with ArrayRecord files (shards) of a few
+hundred images each. A record is one image: checksum, number, height and width, then the pixels as they are. Nothing
 found there is believed: a shard that is short, damaged or another one's is made again from the source.
 """
 
@@ -34,44 +34,44 @@ from lpi_jax.parallel.lock import flock
 from lpi_jax.terminal.display import counting
 
 VERSION = 1  # raise it with any change of what a record holds
-SHARD = 256  # pictures: 67 MB of 341 x 256 pixels, made again in seconds
-_OPEN = 64  # shards kept open in a process; opening one again costs no more than reading a picture
-_PROGRESS_FROM = 500  # pictures: fewer are resized in a moment
-_HEAD = struct.Struct("<IIII")  # CRC-32 of what follows it, number of the picture in its split, height, width
+SHARD = 256  # images: 67 MB of 341 x 256 pixels, made again in seconds
+_OPEN = 64  # shards kept open in a process; opening one again costs no more than reading an image
+_PROGRESS_FROM = 500  # images: fewer are resized in a moment
+_HEAD = struct.Struct("<IIII")  # CRC-32 of what follows it, number of the image in its split, height, width
 _CHECKED_FROM = 4  # byte
 _WRITE_OPTIONS = "group_size:1,uncompressed"
-_READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # for pictures here and there, not one after the other
+_READ_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"  # for images here and there, not one after the other
 _READ_BUFFER = 1 << 15  # bytes
 
 
 @dataclass(frozen=True)
 class Options:
-    cache_mb: int = option(1024, "decoded pictures kept in memory", kind="speed", least=0)
-    cache_dir: str = option("", "folder of pictures resized once, so that each is decoded once; '': none", kind="place")
+    cache_mb: int = option(1024, "decoded images kept in memory", kind="speed", least=0)
+    cache_dir: str = option("", "folder of images resized once, so that each is decoded once; '': none", kind="place")
     cache_side: int = option(256, "of their shorter side, pixels", least=1, reader=with_any("data.cache_dir"))
 
 
 def cached(stream: Stream, folder: str | Path, side: int) -> Stream:
-    """The same stream, its pictures shrunk (see `shrunk`) and read from files in `folder`.
+    """The same stream, its images shrunk (see `shrunk`) and read from files in `folder`.
 
     What is missing there is made first, with a progress bar if it is much; where an earlier start was interrupted, it
     goes on behind the last whole shard. Several processes may share the folder: one writes, the others wait.
 
     Args:
-      stream: where the pictures come from, now and whenever a shard turns out to be damaged. Its fingerprint, with
+      stream: where the images come from, now and whenever a shard turns out to be damaged. Its fingerprint, with
         task, split, keys and side, tells its files from those of other streams.
       folder: of all caches; made if there is none.
-      side: of the pictures, pixels. A centre view of this size is the same with and without the cache (unless one side
-        of a picture is over 32 times the other); random crops are cut from the smaller picture.
+      side: of the images, pixels. A centre view of this size is the same with and without the cache (unless one side
+        of an image is over 32 times the other); random crops are cut from the smaller image.
 
     Returns:
       A stream whose splits load in any thread; they can be pickled if the source's can.
 
     Raises:
-      UserError: `folder` cannot be written to. What the source raises for a picture comes through unchanged.
+      UserError: `folder` cannot be written to. What the source raises for an image comes through unchanged.
     """
     if side < 1:
-        raise UserError(f"the side of cached pictures is {side}, expected at least 1 pixel")
+        raise UserError(f"the side of cached images is {side}, expected at least 1 pixel")
     tasks, missing = [], []
     for task in stream.tasks:
         splits = {"train": task.train, "val": task.val}
@@ -84,14 +84,14 @@ def cached(stream: Stream, folder: str | Path, side: int) -> Stream:
             splits[name] = replace(split, load=kept)
         tasks.append(replace(task, **splits))
     total = sum(len(kept.numbers(shard)) for kept, shard in missing)
-    with counting(total, "resizing pictures", "picture", quiet=total <= _PROGRESS_FROM) as bar:
+    with counting(total, "resizing images", "image", quiet=total <= _PROGRESS_FROM) as bar:
         for kept, shard in missing:
             kept.make(shard, bar.update)
     return replace(stream, tasks=tuple(tasks))
 
 
 def shrunk(image: Image.Image, side: int) -> Image.Image:
-    """A picture resized (bicubic, antialiased) until its shorter side is `side`; never enlarged.
+    """An image resized (bicubic, antialiased) until its shorter side is `side`; never enlarged.
 
     The longer side becomes int(side * long / short), as in `preprocess.resize_and_crop`.
     """
@@ -105,10 +105,10 @@ def shrunk(image: Image.Image, side: int) -> Image.Image:
 
 
 class _Kept:
-    """index -> picture, from the shards of one split.
+    """index -> image, from the shards of one split.
 
     Args:
-      load: index -> picture, the source. folder: of this split alone. count: pictures. side: see `cached`.
+      load: index -> image, the source. folder: of this split alone. count: images. side: see `cached`.
     """
 
     def __init__(self, load: Callable[[int], Image.Image], folder: Path, count: int, side: int) -> None:
@@ -123,20 +123,20 @@ class _Kept:
     def __call__(self, index: int) -> Image.Image:
         index = int(index)
         if not 0 <= index < self._count:
-            raise IndexError(f"picture {index} of {self._count}")
+            raise IndexError(f"image {index} of {self._count}")
         image = self._read(index)
         return self._mended(index) if image is None else image
 
     def numbers(self, shard: int) -> range:
-        """The pictures in a shard."""
+        """The images in a shard."""
         return range(shard * SHARD, min((shard + 1) * SHARD, self._count))
 
     def whole(self, shard: int) -> bool:
-        """Whether a shard is there with as many pictures as it should have, the last one being sound."""
+        """Whether a shard is there with as many images as it should have, the last one being sound."""
         return self._read(self.numbers(shard)[-1]) is not None
 
     def make(self, shard: int, advance: Callable[[int], Any]) -> None:
-        """Writes a shard, unless another process has done so meanwhile; `advance` is called with pictures done."""
+        """Writes a shard, unless another process has done so meanwhile; `advance` is called with images done."""
         with _locked(self._folder):
             if self.whole(shard):
                 advance(len(self.numbers(shard)))
@@ -144,18 +144,18 @@ class _Kept:
                 self._write(shard, advance)
 
     def _mended(self, index: int) -> Image.Image:
-        """A picture that could not be read, after its shard was made again."""
+        """An image that could not be read, after its shard was made again."""
         with self._mending, _locked(self._folder):
             image = self._read(index)  # another thread or process may have mended it
             if image is None:
-                self._write(index // SHARD, lambda pictures: None)
+                self._write(index // SHARD, lambda images: None)
                 image = self._read(index)
         if image is None:
             raise UserError(f"{self._path(index // SHARD)} cannot be read back although it was just written")
         return image
 
     def _read(self, index: int) -> Image.Image | None:
-        """A picture, or None where its record, its shard or the file is missing or damaged."""
+        """An image, or None where its record, its shard or the file is missing or damaged."""
         shard, place = divmod(index, SHARD)
         path = self._path(shard)
         try:
@@ -171,7 +171,7 @@ class _Kept:
         """Makes a shard from the source: the whole file, or none."""
         path = Path(self._path(shard))
         if path.is_file():
-            tqdm.write(f"{path} is damaged; its pictures are read from their source again", file=sys.stderr)
+            tqdm.write(f"{path} is damaged; its images are read from their source again", file=sys.stderr)
 
         of_the_source: list[OSError] = []
 
@@ -193,7 +193,7 @@ class _Kept:
         except OSError as error:
             if error in of_the_source:
                 raise
-            raise UserError(f"{path}: the cache of pictures cannot be written ({reason(error)})") from error
+            raise UserError(f"{path}: the cache of images cannot be written ({reason(error)})") from error
 
     def _record(self, index: int) -> bytes:
         return _packed(shrunk(self._load(index), self._side), index, self._seed)
@@ -216,13 +216,13 @@ def _reader(path: str, inode: int, changed: int) -> Any:
 
 
 def _packed(image: Image.Image, index: int, seed: int) -> bytes:
-    """A picture as a record."""
+    """An image as a record."""
     body = _HEAD.pack(0, index, image.height, image.width)[_CHECKED_FROM:] + image.tobytes()
     return zlib.crc32(body, seed).to_bytes(_CHECKED_FROM, "little") + body
 
 
 def _unpacked(record: bytes, index: int, seed: int) -> Image.Image | None:
-    """The picture in a record; None if it is not picture number `index`, whole and sound."""
+    """The image in a record; None if it is not image number `index`, whole and sound."""
     if len(record) < _HEAD.size:
         return None
     checksum, number, height, width = _HEAD.unpack_from(record)
@@ -246,7 +246,7 @@ def _writer(path: str) -> Iterator[Callable[[bytes], None]]:
         try:
             write(*record)
         except RuntimeError as error:
-            raise UserError(f"the cache of pictures cannot be written ({error})") from error
+            raise UserError(f"the cache of images cannot be written ({error})") from error
 
     writer = ArrayRecordWriter(path, _WRITE_OPTIONS)
     try:
@@ -270,5 +270,5 @@ def _locked(folder: Path) -> IO[bytes]:
             tqdm.write(f"{folder}: waiting for another process, which fills this part of the cache", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
-        raise UserError(f"{folder}: the cache of pictures cannot be written ({error.strerror})") from error
+        raise UserError(f"{folder}: the cache of images cannot be written ({error.strerror})") from error
     return file

@@ -1,4 +1,4 @@
-"""Contact sheets: a picture of pictures with their captions, by which a person sees whether they belong together."""
+"""Contact sheets: an image of images with their captions, by which a person sees whether they belong together."""
 
 import contextlib
 import functools
@@ -14,16 +14,16 @@ from PIL import Image, ImageDraw, ImageFont
 COLUMNS = 6
 SIDE = 150  # pixels; the longer side of a thumbnail
 SHEET = re.compile(r"\d{2,}(-[a-z0-9-]+)?\.png")  # what `file_name` makes
-_GAP, _LINE, _LINES, _LETTERS = 8, 14, 3, 25  # pixels, pixels, lines under a picture, letters in a line
+_GAP, _LINE, _LINES, _LETTERS = 8, 14, 3, 25  # pixels, pixels, lines under an image, letters in a line
 _HEADING = 24
 _LONGEST = 500  # letters looked at: a caption may have a million
 _BLACK, _GREY, _RED = "#111111", "#dddddd", "#b00000"
 
 
 class Tile(NamedTuple):
-    """picture: a thumbnail, at most SIDE x SIDE, or None where it could not be read."""
+    """image: a thumbnail, at most SIDE x SIDE, or None where it could not be read."""
 
-    picture: Image.Image | None
+    image: Image.Image | None
     caption: str
 
 
@@ -34,12 +34,12 @@ class Section(NamedTuple):
     tiles: Sequence[Tile]
 
 
-def thumbnail(picture: Image.Image) -> Image.Image:
-    """The picture enlarged or shrunk until its longer side is SIDE."""
-    width, height = picture.size
+def thumbnail(image: Image.Image) -> Image.Image:
+    """The image enlarged or shrunk until its longer side is SIDE."""
+    width, height = image.size
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def contact_sheet(title: str, sections: Sequence[Section]) -> bytes:
@@ -73,12 +73,12 @@ def file_name(number: int, title: str) -> str:
 
 def _drawn(tile: Tile) -> Image.Image:
     image = Image.new("RGB", (SIDE, SIDE + _LINES * _LINE), "white")
-    if tile.picture is None:
+    if tile.image is None:
         image.paste(_GREY, (0, 0, SIDE, SIDE))
         _write(image, (10, SIDE // 2 - 10), "cannot be read", 13, _RED)
     else:
-        width, height = tile.picture.size
-        image.paste(tile.picture, ((SIDE - width) // 2, (SIDE - height) // 2))
+        width, height = tile.image.size
+        image.paste(tile.image, ((SIDE - width) // 2, (SIDE - height) // 2))
     lines = textwrap.wrap(tile.caption[:_LONGEST], _LETTERS, max_lines=_LINES, placeholder="…")
     for number, line in enumerate(lines):
         _write(image, (0, SIDE + number * _LINE), line, 11)

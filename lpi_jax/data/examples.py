@@ -1,6 +1,6 @@
 """What every source of examples (lines, archive members, table rows) has in common: what an example is, and is not.
 
-A source yields one `Example` per picture, or a `BadExample` for what cannot be one; `assembly` makes a stream of them.
+A source yields one `Example` per image, or a `BadExample` for what cannot be one; `assembly` makes a stream of them.
 """
 
 import difflib
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from lpi_jax.data.captioned import Captioned
 from lpi_jax.data.formats.written_lists import captions_in
-from lpi_jax.data.pictures import Picture
+from lpi_jax.data.images import StoredImage
 from lpi_jax.data.transforms import clean_caption
 from lpi_jax.errors import UserError
 
@@ -29,26 +29,26 @@ class BadExample(UserError):  # noqa: N818, like BadImage
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One captioned picture of one task.
+    """One captioned image of one task.
 
     Attributes:
       source: the file that names it, for messages.
       place: where in that file ("line 3").
-      key: what the user calls the picture; unique within a split.
-      picture: where it lies.
+      key: what the user calls the image; unique within a split.
+      image: where it lies.
       captions: at least one, each with something left after cleaning (see `checked_captions`).
       task, split: the task's name; train or val.
       description: what the task is about; None: its name says it.
-      identity: equal for equal pictures, by which a picture that is named twice is found; bytes are a hash of all that
-        the picture holds (`StoredPicture.content_hash`).
-      annotation: what else is known of the picture.
+      identity: equal for equal images, by which an image that is named twice is found; bytes are a hash of all that
+        the image holds (`EmbeddedImage.content_hash`).
+      annotation: what else is known of the image.
       faults: what is wrong with captions of it that are left out.
     """
 
     source: str
     place: str
     key: str
-    picture: Picture
+    image: StoredImage
     captions: tuple[str, ...]
     task: str
     split: str
@@ -68,7 +68,7 @@ class Example:
 
 @dataclass
 class Identity:
-    """One name per picture file, whatever the paths that lead to it."""
+    """One name per image file, whatever the paths that lead to it."""
 
     # Folders repeat, so that only they are resolved in full, once each.
     _real_folder: Callable[[str], str] = field(default_factory=lambda: functools.cache(os.path.realpath))
@@ -77,7 +77,7 @@ class Identity:
         try:
             folder, name = os.path.split(path)
             return os.path.realpath(path) if os.path.islink(path) else os.path.join(self._real_folder(folder), name)
-        except (OSError, ValueError):  # no such path: found again, and reported, when the picture is checked
+        except (OSError, ValueError):  # no such path: found again, and reported, when the image is checked
             return path
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lpi_jax.data.pictures import MAX_PIXELS
+from lpi_jax.data.images import MAX_PIXELS
 from lpi_jax.options import option
 
 
@@ -15,4 +15,4 @@ class FileOptions:
     )
     task_order: tuple[str, ...] = option((), "names of the tasks; (): the stream's own order")
     on_bad_example: str = option("error", "error: ends the run; skip: counts and leaves out", choices=("error", "skip"))
-    max_pixels: int = option(MAX_PIXELS, "larger pictures are bad examples", least=1)
+    max_pixels: int = option(MAX_PIXELS, "larger images are bad examples", least=1)

@@ -1,4 +1,4 @@
-"""Grey pictures of more than 8 bits: which of their numbers is white, and what is refused because nobody says."""
+"""Grey images of more than 8 bits: which of their numbers is white, and what is refused because nobody says."""
 
 import numpy as np
 from PIL import Image
@@ -10,12 +10,12 @@ _UNIT, _BYTE = (1.0, 1e-3), (255.0, 0.5)  # the two ranges of floats, and how fa
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether the picture is grey with more than 8 bits: Pillow's modes I, I;16 and their like, and F."""
+    """Whether the image is grey with more than 8 bits: Pillow's modes I, I;16 and their like, and F."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
 def to_8_bits(image: Image.Image) -> np.ndarray:
-    """A deep grey picture on the scale 0 (black) to 255 (white), rounded.
+    """A deep grey image on the scale 0 (black) to 255 (white), rounded.
 
     16-bit integers reach from 0 to 65535, TIFF's 12-bit ones from 0 to 4095; floats from 0 to 1 or, if any is larger,
     from 0 to 255. A TIFF that stores white as 0 is inverted. A fully transparent value becomes white.
@@ -28,7 +28,7 @@ def to_8_bits(image: Image.Image) -> np.ndarray:
         where they are white is not told.
     """
     values = np.asarray(image)
-    # What a file said of itself; turned and hand-made pictures have no tags.
+    # What a file said of itself; turned and hand-made images have no tags.
     tags = getattr(image, "tag_v2", None) or {}
     white = _white_of_floats(values) if image.mode == "F" else _white_of_integers(image, values, tags)
     if image.mode == "F":

@@ -1,9 +1,9 @@
-"""Pictures read ahead: as the towers take them, in threads, and kept in memory where there is room.
+"""Images read ahead: as the towers take them, in threads, and kept in memory where there is room.
 
 Grain reads ahead in threads, not in worker processes. Decoding, cropping and resizing let go of Python's lock, so that
-threads use all cores; and they start at once, share the pictures that are kept in memory, hand batches over without a
+threads use all cores; and they start at once, share the images that are kept in memory, hand batches over without a
 copy and let an exception through as it is. A process has to be started for every task and to import everything anew.
-On two cores threads make 1,685 pictures a second from the cache and processes 1,421; from JPEG 694 and 651
+On two cores threads make 1,685 images a second from the cache and processes 1,421; from JPEG 694 and 651
 (`benchmarks/loader.py`).
 """
 
@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Transform:
-    """How a picture becomes the tower's square input.
+    """How an image becomes the tower's square input.
 
     Attributes:
       size: side of the square, pixels.
@@ -84,10 +84,10 @@ def ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
 
 
 def remembered(split: Split, max_bytes: int) -> Split:
-    """The same split, keeping decoded pictures in memory until `max_bytes` are used."""
+    """The same split, keeping decoded images in memory until `max_bytes` are used."""
     kept: dict[int, np.ndarray] = {}
     used = 0
-    lock = threading.Lock()  # two threads may load the same picture at once: it counts once
+    lock = threading.Lock()  # two threads may load the same image at once: it counts once
 
     def load(index: int) -> Image.Image:
         nonlocal used

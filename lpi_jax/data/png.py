@@ -1,6 +1,6 @@
-"""PNG files whose pixels are sound but whose metadata Pillow refuses: the same picture without them.
+"""PNG files whose pixels are sound but whose metadata Pillow refuses: the same image without them.
 
-Pillow reads no text, XMP or colour profile that unpacks to more than a megabyte, and takes the whole picture for
+Pillow reads no text, XMP or colour profile that unpacks to more than a megabyte, and takes the whole image for
 damaged then. None of them is needed here.
 """
 
@@ -12,7 +12,7 @@ _LENGTH_AND_KIND, _CHECKSUM = 8, 4  # bytes around the data of a chunk
 
 
 def without_metadata(file: bytes) -> bytes | None:
-    """The same picture without text, colour profile and the like; None if `file` is no PNG or has none of them.
+    """The same image without text, colour profile and the like; None if `file` is no PNG or has none of them.
 
     Args:
       file: a whole file, which may be damaged: from where its chunks make no sense, all of it stays.

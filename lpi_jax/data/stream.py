@@ -1,7 +1,7 @@
-"""What the loop learns from: a stream of tasks, each with training and validation pictures and what is said of them.
+"""What the loop learns from: a stream of tasks, each with training and validation images and what is said of them.
 
-Every stream (scenes, jsonl, ...) builds these three classes; loop and loader know nothing else of it. What is said of a
-picture is a record of a class of its own (captions: `lpi_jax.data.captioned`).
+Every stream (scenes, jsonl, ...) builds these three classes; loop and loader know nothing else of it. What is said of
+an image is a record of a class of its own (captions: `lpi_jax.data.captioned`).
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from PIL import Image
 
 
 class Record(Protocol):
-    """What is said of one picture; `key` is a name of it, unique in its split."""
+    """What is said of one image; `key` is a name of it, unique in its split."""
 
     @property
     def key(self) -> str: ...
@@ -24,12 +24,12 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class Split(Generic[R]):
-    """Pictures and what is said of them, in a fixed order; pictures are made or read only when asked for.
+    """Images and what is said of them, in a fixed order; images are made or read only when asked for.
 
     Attributes:
-      records: what is said of each picture.
-      load: index -> picture, a decoded Pillow image in mode RGB, of any size. Pure: the same index always gives the
-        same picture. (`Image.fromarray` makes one of [H, W, 3] uint8.)
+      records: what is said of each image.
+      load: index -> image, a decoded Pillow image in mode RGB, of any size. Pure: the same index always gives the
+        same image. (`Image.fromarray` makes one of [H, W, 3] uint8.)
     """
 
     records: tuple[R, ...]
@@ -40,7 +40,7 @@ class Split(Generic[R]):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The pictures' names."""
+        """The images' names."""
         return tuple(record.key for record in self.records)
 
 

@@ -1,6 +1,6 @@
-"""Pictures and captions as the towers want them: resize, crop, flip and normalise; clean a caption.
+"""Images and captions as the towers want them: resize, crop, flip and normalise; clean a caption.
 
-Resizing follows the original CLIP and torchvision on Pillow pictures, rounding included; captions follow spec
+Resizing follows the original CLIP and torchvision on Pillow images, rounding included; captions follow spec
 section 4.
 """
 
@@ -47,7 +47,7 @@ _DROPPED = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~") | dict.fromkeys("-/", "
 def resize_and_crop(image: Image.Image, size: int) -> np.ndarray:
     """CLIP's evaluation view: the shorter side is resized to `size` (bicubic, antialiased), then the centre is cut out.
 
-    Equal to torchvision's Resize + CenterCrop on Pillow pictures, which the original CLIP uses: the longer side
+    Equal to torchvision's Resize + CenterCrop on Pillow images, which the original CLIP uses: the longer side
     becomes int(size * long / short), the crop starts at round((side - size) / 2) with halves to even. (Processors
     that start at the floor of it differ by one pixel for some odd differences.)
 
@@ -58,7 +58,7 @@ def resize_and_crop(image: Image.Image, size: int) -> np.ndarray:
     Returns:
       [size, size, 3] uint8.
     """
-    _check_picture(image)
+    _check_image(image)
     image = _cut_extreme(image)
     width, height = image.size
     short, long = min(height, width), max(height, width)
@@ -78,9 +78,9 @@ def random_crop_and_flip(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: bool = True,
 ) -> np.ndarray:
-    """The training view: torchvision's RandomResizedCrop (bicubic), then a horizontal flip of every second picture.
+    """The training view: torchvision's RandomResizedCrop (bicubic), then a horizontal flip of every second image.
 
-    Ten times an area (a share of the picture's, uniform in `scale`) and an aspect ratio (log-uniform in `ratio`) are
+    Ten times an area (a share of the image's, uniform in `scale`) and an aspect ratio (log-uniform in `ratio`) are
     drawn; the first crop that fits is used, else the largest centred crop whose ratio is allowed.
 
     Args:
@@ -94,7 +94,7 @@ def random_crop_and_flip(
     Returns:
       [size, size, 3] uint8.
     """
-    _check_picture(image)
+    _check_image(image)
     top, left, height, width = random_box(image.height, image.width, rng, scale, ratio)
     crop = image.crop((left, top, left + width, top + height))
     crop = crop.resize((size, size), Image.Resampling.BICUBIC)
@@ -117,7 +117,7 @@ def normalise(images: "jax.Array | np.ndarray", mean: Sequence[float], std: Sequ
     import jax.numpy as jnp  # here, because the options above are read where nothing is computed
 
     if images.dtype != np.uint8 or images.ndim < 1 or images.shape[-1] != 3:
-        raise ValueError(f"pictures must be [..., 3] uint8, not {tuple(images.shape)} {images.dtype}")
+        raise ValueError(f"images must be [..., 3] uint8, not {tuple(images.shape)} {images.dtype}")
     mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     return (jnp.asarray(images).astype(jnp.float32) / 255.0 - mean) / std
 
@@ -137,11 +137,11 @@ def clean_caption(text: str, max_words: int = 30) -> str:
     return " ".join(words) + "."
 
 
-def _check_picture(image: Image.Image) -> None:
+def _check_image(image: Image.Image) -> None:
     if not isinstance(image, Image.Image):
-        raise TypeError(f"a picture must be a Pillow image, not a {type(image).__name__}; Image.fromarray makes one")
+        raise TypeError(f"an image must be a Pillow image, not a {type(image).__name__}; Image.fromarray makes one")
     if image.mode != "RGB" or 0 in image.size:
-        raise ValueError(f"a picture must be in mode RGB and have pixels, not {image.mode} {image.size}")
+        raise ValueError(f"an image must be in mode RGB and have pixels, not {image.mode} {image.size}")
 
 
 def _cut_extreme(image: Image.Image) -> Image.Image:

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lpi_jax import paths, terminal
-from lpi_jax.data import pictures
+from lpi_jax.data import images
 from lpi_jax.data.contact_sheet import Section, Tile, contact_sheet, thumbnail
 from lpi_jax.data.loader import ahead
 from lpi_jax.errors import UserError
@@ -80,22 +80,22 @@ def encode(model: "Retriever", files: Sequence[str]) -> Found:
       UserError: not one of them can be read.
     """
 
-    def read(file: str) -> np.ndarray | pictures.BadImage:
+    def read(file: str) -> np.ndarray | images.BadImage:
         try:
-            return model.prepare(pictures.read_image(file))
-        except pictures.BadImage as error:
+            return model.prepare(images.read_image(file))
+        except images.BadImage as error:
             return error
 
     good: list[str] = []
     features: list[np.ndarray] = []
-    bad: list[pictures.BadImage] = []
+    bad: list[images.BadImage] = []
     # On a terminal only: in a file there is nobody to wait.
     with tqdm(total=len(files), desc="encoding", unit="image", disable=None) as bar:
         for start in range(0, len(files), _TOGETHER):
             waiting = []
             some = files[start : start + _TOGETHER]
             for file, image in zip(some, ahead(read, some), strict=True):
-                if isinstance(image, pictures.BadImage):
+                if isinstance(image, images.BadImage):
                     bad.append(image)
                 else:
                     good.append(file)
@@ -125,8 +125,8 @@ def sheet(title: str, heading: str, best: Sequence[tuple[float, str]], folder: P
     tiles = []
     for score, file in best:
         try:
-            image = thumbnail(pictures.read_image(file))
-        except pictures.BadImage:  # gone since it was encoded
+            image = thumbnail(images.read_image(file))
+        except images.BadImage:  # gone since it was encoded
             image = None
         tiles.append(Tile(image, f"{score:.3f} {os.path.relpath(file, folder)}"))
     return contact_sheet(title, [Section(heading, tiles)])

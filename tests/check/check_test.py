@@ -44,13 +44,13 @@ def test_a_task_name_cannot_steer_the_terminal():
     assert line.startswith("red?[31m?xxx") and len(line) < 200
 
 
-def test_bad_pictures_are_listed_below_the_table():
+def test_bad_images_are_listed_below_the_table():
     told = table(survey(half_gone(), 30))
-    assert "\n\nbad by kind\n  pets: 10 missing file, 25 unreadable picture\n\nthe bad ones\n  stream, line 1: " in told
+    assert "\n\nbad by kind\n  pets: 10 missing file, 25 unreadable image\n\nthe bad ones\n  stream, line 1: " in told
     assert told.endswith("  stream, line 39: not there\n  and 15 more")
 
 
-def test_few_bad_pictures_are_listed_whole():
+def test_few_bad_images_are_listed_whole():
     train = loaded(lambda index: gone(index) if index == 4 else photo(index), [["a cat"]] * 5)
     told = table(survey(stream(("pets", train, split([photo(9)]))), 30))
     assert told.endswith("\n\nbad by kind\n  pets: 1 missing file\n\nthe bad ones\n  stream, line 4: not there")
@@ -60,12 +60,12 @@ def test_what_the_stream_left_out_is_told(tmp_path):
     rows = [(photo(0), ["a"], "toys", "train"), (photo(1), ["b"], "toys", "val"), (b"", ["c"], "toys", "train")]
     found = survey(jsonl(manifest(tmp_path, rows), on_bad_example="skip"), 30)
     told = table(found)
-    assert "\n\nbad by kind\n  toys: 1 unreadable picture\n\nthe bad ones\n" in told
+    assert "\n\nbad by kind\n  toys: 1 unreadable image\n\nthe bad ones\n" in told
     assert "stream.jsonl, line 3: " in told.splitlines()[-1]
     assert told.splitlines()[1].split()[-1] == "1"
 
 
-def test_a_task_without_one_good_picture_has_a_line_and_a_sheet(tmp_path):
+def test_a_task_without_one_good_image_has_a_line_and_a_sheet(tmp_path):
     nothing = loaded(gone, [["a cat"]])
     found = survey(stream(("pets", nothing, nothing)), 30)
     assert len({len(line) for line in table(found).splitlines()[:3]}) == 1
@@ -83,8 +83,8 @@ def test_a_thumbnail_fits_whatever_the_shape(height, width):
     assert (pixels(small) == 7).all()
 
 
-def test_a_sheet_shows_its_pictures_in_rows():
-    tiles = [Tile(Image.new("RGB", (SIDE, SIDE), (i, 200, 50)), f"picture {i}") for i in range(8)]
+def test_a_sheet_shows_its_images_in_rows():
+    tiles = [Tile(Image.new("RGB", (SIDE, SIDE), (i, 200, 50)), f"image {i}") for i in range(8)]
     sheet = Image.open(io.BytesIO(contact_sheet("pets", [Section("train", tiles), Section("val", tiles[:1])])))
     shown = Counter(tuple(pixel) for row in np.asarray(sheet) for pixel in row.tolist())
     assert [shown[i, 200, 50] for i in range(8)] == [2 * SIDE * SIDE] + [SIDE * SIDE] * 7
@@ -101,7 +101,7 @@ def test_any_text_can_be_drawn(text):
     assert sheet.size == plain.size
 
 
-def test_a_caption_is_wrapped_and_cut_under_its_own_picture():
+def test_a_caption_is_wrapped_and_cut_under_its_own_image():
     sheet = contact_sheet("pets", [Section("train", [Tile(Image.new("RGB", (SIDE, SIDE)), "kite " * 90)])])
     dark = np.asarray(Image.open(io.BytesIO(sheet)).convert("L")) < 128
     below = dark[-60:]
@@ -129,7 +129,7 @@ def test_the_json_holds_the_numbers_and_names_the_sheets(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"check.json", "00-pets-cats.png"}
     row = {
         "name": "pets/cats",
-        "pictures": {"train": 2, "val": 1},
+        "images": {"train": 2, "val": 1},
         "captions": {"train": 2, "val": 1},
         "words": {"median": 2, "longest": 2, "too_long": 0},
         "cut": 3,
@@ -228,7 +228,7 @@ def test_the_backbones_tensors_are_not_needed(tiny_clip, tmp_path, capfd):
     assert json.loads((tmp_path / "out" / "check.json").read_text())["total"]["cut"] == 0
 
 
-def test_drawn_pictures_have_the_backbones_size(tiny_clip, tmp_path):
+def test_drawn_images_have_the_backbones_size(tiny_clip, tmp_path):
     few = ["--config.data.domains=fax", "--config.data.train=3", "--config.data.val=2"]
     config, out = preset(tmp_path), tmp_path / "out"
     assert main(["check", f"--config={config}", f"--config.backbone={tiny_clip}", "--out", str(out), *few]) == 0
@@ -236,18 +236,18 @@ def test_drawn_pictures_have_the_backbones_size(tiny_clip, tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "status"), [("error", 2), ("skip", 0)])
-def test_bad_pictures_decide_the_exit_status(tiny_clip, tmp_path, capfd, mode, status):
+def test_bad_images_decide_the_exit_status(tiny_clip, tmp_path, capfd, mode, status):
     path = manifest(tmp_path, [*ROWS, (damaged(), ["a hole"], "pets", "train")])
     more = f"--config.data.on_bad_example={mode}"
     assert main(command(preset(tmp_path), path, tiny_clip, tmp_path / "out", more)) == status
     out, err = capfd.readouterr()
-    assert "1 unreadable picture" in out and err == ""
+    assert "1 unreadable image" in out and err == ""
     assert f"{path}, line 3: " in out
     assert (tmp_path / "out" / "check.json").exists()
 
 
 @pytest.mark.parametrize(("mode", "status"), [("error", 2), ("skip", 0)])
-def test_pictures_that_break_after_the_stream_was_read_are_told_too(
+def test_images_that_break_after_the_stream_was_read_are_told_too(
     tiny_clip, tmp_path, monkeypatch, capfd, mode, status
 ):
     read = checks._stream
@@ -358,7 +358,7 @@ def test_a_backbone_that_is_not_here_is_not_fetched(tmp_path, monkeypatch, capfd
     assert main(command(preset(tmp_path), manifest(tmp_path, ROWS), backbone, tmp_path / "out")) == 0
     assert all(asked)
     out, err = capfd.readouterr()
-    assert err.startswith("cut captions are not counted, drawn pictures are 224 pixels wide: ")
+    assert err.startswith("cut captions are not counted, drawn images are 224 pixels wide: ")
     assert err.endswith(f"{backbone} is not on this machine; a run would have to fetch it\n")
     assert out.splitlines()[1].split()[11] == "?"
     assert json.loads((tmp_path / "out" / "check.json").read_text())["total"]["cut"] is None

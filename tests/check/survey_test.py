@@ -1,4 +1,4 @@
-"""The survey of a stream: its numbers are right, repeats are found, and it goes on past bad pictures."""
+"""The survey of a stream: its numbers are right, repeats are found, and it goes on past bad images."""
 
 import io
 from collections import Counter
@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 
 from lpi_jax.check.survey import LISTED, TILES, Repeats, Sizes, Words, _first_alike, _Look, survey
 from lpi_jax.data.contact_sheet import SIDE, Tile
-from lpi_jax.data.pictures import read_image
+from lpi_jax.data.images import read_image
 from tests.support.pixels import pixels
 from tests.support.sources import jsonl
 from tests.support.survey_streams import damaged, gone, half_gone, loaded, manifest, photo, split, stream
@@ -24,26 +24,26 @@ def alike(train, val=None):
     return (found.train_same, found.train_alike), (found.val_same, found.val_alike)
 
 
-def recompressed(picture):
+def recompressed(image):
     data = io.BytesIO()
-    picture.save(data, "JPEG", quality=85)
+    image.save(data, "JPEG", quality=85)
     return read_image(data.getvalue())
 
 
-def scaled(picture):
-    return picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.BICUBIC)
+def scaled(image):
+    return image.resize((image.width * 2, image.height * 2), Image.Resampling.BICUBIC)
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_counts_pictures_captions_words_and_sizes():
-    pictures = [photo(0, 10, 10), photo(1, 50, 20), photo(2, 30, 40), photo(3, 20, 30)]
+def test_a_row_counts_images_captions_words_and_sizes():
+    images = [photo(0, 10, 10), photo(1, 50, 20), photo(2, 30, 40), photo(3, 20, 30)]
     captions = [["A cat!"], ["a big-eyed red cat", "one two three four five six"], ["a dog"]]
-    found = survey(stream(("pets", split(pictures[:3], captions), split(pictures[3:], [["a cat, asleep", "x"]]))), 4)
+    found = survey(stream(("pets", split(images[:3], captions), split(images[3:], [["a cat, asleep", "x"]]))), 4)
     row = found.tasks[0]
     assert row.name == "pets"
-    assert row.pictures == {"train": 3, "val": 1}
+    assert row.images == {"train": 3, "val": 1}
     assert row.captions == {"train": 4, "val": 2}
     assert row.words == Words(median=2.5, longest=6, too_long=2)  # 2, 5, 6, 2, 3, 1 words
     assert row.sizes == Sizes(smallest=(10, 10), median=(30, 20), largest=(40, 30))
@@ -58,14 +58,14 @@ def test_the_total_adds_the_tasks_up_and_takes_medians_of_all():
     two = ("two", split([photo(2, 9, 9), photo(3, 8, 10)], [["a b"], ["a b c d"]]), split([photo(4, 5, 5)], [["x"]]))
     found = survey(stream(one, two), 2, count_cut=len)
     assert found.total.name == "all"
-    assert found.total.pictures == {"train": 3, "val": 2}
+    assert found.total.images == {"train": 3, "val": 2}
     assert found.total.captions == {"train": 3, "val": 2}
     assert found.total.words == Words(median=2, longest=4, too_long=2)
     assert found.total.sizes == Sizes((5, 5), (9, 8), (9, 9))
     assert [row.cut for row in (*found.tasks, found.total)] == [2, 3, 5]
 
 
-def test_every_picture_is_read_once():
+def test_every_image_is_read_once():
     loads, lock = Counter(), Lock()
 
     def load(index):
@@ -82,7 +82,7 @@ def test_every_picture_is_read_once():
 
 def test_equal_pixels_are_found_whatever_the_file(tmp_path):
     parts = ["train", "train", "val"]
-    path = manifest(tmp_path, [(photo(i), [f"picture {i}"], "toys", part) for i, part in enumerate(parts)])
+    path = manifest(tmp_path, [(photo(i), [f"image {i}"], "toys", part) for i, part in enumerate(parts)])
     photo(0).save(tmp_path / "1.png", compress_level=1)
     photo(0).save(tmp_path / "2.png", "BMP")
     repeats = survey(jsonl(path), 30).tasks[0].repeats
@@ -91,27 +91,27 @@ def test_equal_pixels_are_found_whatever_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("change", [recompressed, scaled])
-def test_a_recompressed_or_scaled_picture_looks_alike(change):
-    pictures = [photo(i) for i in range(10)]
-    assert alike([*pictures, change(pictures[3])]) == ((0, 1), (0, 0))
-    assert alike(pictures, [change(pictures[3]), photo(50), pictures[4]]) == ((0, 0), (1, 1))
+def test_a_recompressed_or_scaled_image_looks_alike(change):
+    images = [photo(i) for i in range(10)]
+    assert alike([*images, change(images[3])]) == ((0, 1), (0, 0))
+    assert alike(images, [change(images[3]), photo(50), images[4]]) == ((0, 0), (1, 1))
 
 
-def test_pictures_of_the_same_shape_in_other_colours_do_not_look_alike():
+def test_images_of_the_same_shape_in_other_colours_do_not_look_alike():
     colours = ((200, 0, 0), (0, 0, 200), (20, 20, 20), (235, 235, 235))
     assert alike([Image.new("RGB", (20, 20), colour) for colour in colours]) == ((0, 0), (0, 0))
-    pictures = [photo(i) for i in range(60)]
+    images = [photo(i) for i in range(60)]
     wide, tall = (Image.new("RGB", size, (90, 90, 90)) for size in ((40, 10), (10, 40)))
     assert alike([wide, tall]) == ((0, 1), (0, 0))  # the same bytes in another shape
-    mirrored = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
-    blurred = [picture.rotate(90, expand=True).filter(ImageFilter.BLUR) for picture in pictures]
-    assert alike(pictures, [*mirrored, *blurred]) == ((0, 0), (0, 0))
+    mirrored = [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images]
+    blurred = [image.rotate(90, expand=True).filter(ImageFilter.BLUR) for image in images]
+    assert alike(images, [*mirrored, *blurred]) == ((0, 0), (0, 0))
 
 
 def test_repeats_across_tasks_count_in_the_total_only():
     one = ("one", split([photo(0), photo(1)], [["a cat"], ["a dog"]]), split([photo(2)], [["a bird"]]))
-    pictures = [photo(0), recompressed(photo(1)), photo(5)]
-    two = ("two", split(pictures, [["x"], ["y"], ["A bird."]]), split([photo(1)], [["z"]]))
+    images = [photo(0), recompressed(photo(1)), photo(5)]
+    two = ("two", split(images, [["x"], ["y"], ["A bird."]]), split([photo(1)], [["z"]]))
     found = survey(stream(one, two), 30)
     assert [row.repeats for row in found.tasks] == [Repeats(0, 0, 0, 0, 0), Repeats(0, 0, 0, 1, 0)]
     assert found.total.repeats == Repeats(train_same=1, train_alike=1, val_same=1, val_alike=0, captions=1)
@@ -146,30 +146,30 @@ def test_look_alikes_are_those_that_a_comparison_of_all_pairs_finds(seed, count)
     assert _first_alike(looks).tolist() == expected
 
 
-# ---- bad pictures ----------------------------------------------------------------------------------------------------
+# ---- bad images ----------------------------------------------------------------------------------------------------
 
 
-def test_a_bad_picture_is_counted_and_named_and_the_survey_goes_on(tmp_path):
-    rows = [(photo(i), [f"picture {i}"], "toys", "train") for i in range(4)]
-    rows += [(damaged(), ["no picture"], "toys", "train"), (photo(9), ["picture 9"], "toys", "val")]
+def test_a_bad_image_is_counted_and_named_and_the_survey_goes_on(tmp_path):
+    rows = [(photo(i), [f"image {i}"], "toys", "train") for i in range(4)]
+    rows += [(damaged(), ["no image"], "toys", "train"), (photo(9), ["image 9"], "toys", "val")]
     path = manifest(tmp_path, rows)
     found = survey(jsonl(path), 30)
     row = found.tasks[0]
-    assert row.bad == found.total.bad == {"unreadable picture": 1}
-    assert row.pictures == {"train": 5, "val": 1} and row.captions == {"train": 5, "val": 1}
+    assert row.bad == found.total.bad == {"unreadable image": 1}
+    assert row.images == {"train": 5, "val": 1} and row.captions == {"train": 5, "val": 1}
     (message,) = found.bad
     assert message.startswith(f"{path}, line 5: ") and "4.png" in message
-    assert found.tiles[0]["train"][4] == Tile(None, "no picture")
+    assert found.tiles[0]["train"][4] == Tile(None, "no image")
     assert row.sizes.largest == (60, 40)
 
 
-def test_all_bad_pictures_are_counted_and_the_first_are_named():
+def test_all_bad_images_are_counted_and_the_first_are_named():
     found = survey(half_gone(), 30)
-    assert found.total.bad == {"missing file": 10, "unreadable picture": 25}
+    assert found.total.bad == {"missing file": 10, "unreadable image": 25}
     assert found.bad == tuple(f"stream, line {index}: not there" for index in range(1, 2 * LISTED, 2))
 
 
-def test_a_task_without_one_good_picture_has_a_row_too():
+def test_a_task_without_one_good_image_has_a_row_too():
     nothing = loaded(gone, [["a cat"]])
     found = survey(stream(("pets", nothing, nothing)), 30)
     assert found.tasks[0].sizes is None and found.total.repeats == Repeats(0, 0, 0, 0, 1)
@@ -178,7 +178,7 @@ def test_a_task_without_one_good_picture_has_a_row_too():
 def test_what_the_stream_left_out_is_found_too(tmp_path):
     rows = [(photo(0), ["a"], "toys", "train"), (photo(1), ["b"], "toys", "val"), (b"", ["c"], "toys", "train")]
     found = survey(jsonl(manifest(tmp_path, rows), on_bad_example="skip"), 30)
-    assert found.tasks[0].bad == found.total.bad == {"unreadable picture": 1} and found.unplaced == {}
+    assert found.tasks[0].bad == found.total.bad == {"unreadable image": 1} and found.unplaced == {}
     assert len(found.bad) == 1 and "stream.jsonl, line 3: " in found.bad[0]
 
 
@@ -192,19 +192,19 @@ def test_bad_examples_of_no_known_task_are_found_too(tmp_path):
 # ---- while it reads --------------------------------------------------------------------------------------------------
 
 
-def test_a_progress_bar_for_many_pictures_only(capfd):
+def test_a_progress_bar_for_many_images_only(capfd):
     survey(stream(("pets", split([photo(0)]), split([photo(1)]))), 30)
     assert capfd.readouterr().err == ""
     survey(stream(("pets", split([photo(0, 4, 4)] * 501), split([photo(1)]))), 30)
-    assert "checking pictures" in capfd.readouterr().err
+    assert "checking images" in capfd.readouterr().err
 
 
-def test_pictures_for_the_sheet_are_chosen_evenly_and_kept_small():
-    pictures = [Image.new("RGB", (200, 300), (i, i, i)) for i in range(121)]
-    found = survey(stream(("pets", split(pictures), split(pictures[:3]))), 30)
+def test_images_for_the_sheet_are_chosen_evenly_and_kept_small():
+    images = [Image.new("RGB", (200, 300), (i, i, i)) for i in range(121)]
+    found = survey(stream(("pets", split(images), split(images[:3]))), 30)
     tiles = found.tiles[0]
     assert len(tiles["train"]) == TILES and len(tiles["val"]) == 3
-    chosen = [int(pixels(tile.picture)[0, 0, 0]) for tile in tiles["train"]]
+    chosen = [int(pixels(tile.image)[0, 0, 0]) for tile in tiles["train"]]
     assert chosen[0] == 0 and set(np.diff(chosen)) <= {10, 11}
-    assert [tile.caption for tile in tiles["train"]] == [f"picture {i}" for i in chosen]
-    assert all(pixels(tile.picture).shape == (SIDE, SIDE * 2 // 3, 3) for tile in tiles["train"])
+    assert [tile.caption for tile in tiles["train"]] == [f"image {i}" for i in chosen]
+    assert all(pixels(tile.image).shape == (SIDE, SIDE * 2 // 3, 3) for tile in tiles["train"])

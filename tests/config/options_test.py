@@ -53,7 +53,7 @@ def test_help_tells_what_a_key_means_what_it_may_be_who_reads_it_and_what_it_cha
     assert (
         "data.split = 'published' whose splits; 'published' | 'karpathy'; read with config.data.name=coco; num" in text
     )
-    assert "data.cache_mb = 1024 decoded pictures kept in memory; at least 0; speed" in text
+    assert "data.cache_mb = 1024 decoded images kept in memory; at least 0; speed" in text
     for known in OPTIONS.values():
         assert f"{known.meaning}; " in text
 

@@ -21,7 +21,7 @@ from tests.support.splits import captions_of, split_of
 
 @dataclass(frozen=True)
 class Load:
-    """The picture's number, and which split it belongs to, are its only pixel."""
+    """The image's number, and which split it belongs to, are its only pixel."""
 
     task: int
     first: int
@@ -49,14 +49,14 @@ def pixels(split):
 
 
 def matches(split):
-    """Keys, captions, pictures and annotations of a split still belong together."""
+    """Keys, captions, images and annotations of a split still belong together."""
     for i, (task, number) in enumerate(pixels(split)):
         assert split.keys[i] == f"{task}/{number}" and captions_of(split)[i][0] == f"caption {task}/{number}"
         assert split.records[i].annotation == {"number": number % 100}
     return True
 
 
-def test_shots_take_so_many_training_pictures_in_their_order():
+def test_shots_take_so_many_training_images_in_their_order():
     few = shots(stream(), 4, seed=1)
     for task, whole in zip(few.tasks, stream().tasks, strict=True):
         assert (
@@ -66,7 +66,7 @@ def test_shots_take_so_many_training_pictures_in_their_order():
         )
         assert pixels(task.train) == sorted(pixels(task.train)) and set(task.train.keys) < set(whole.train.keys)
         assert task.val == whole.val and (task.name, task.description) == (whole.name, whole.description)
-    assert few.notes == {"pictures": 27, "arranged": [{"shots": 4, "seed": 1, "fewer": {}}]}
+    assert few.notes == {"images": 27, "arranged": [{"shots": 4, "seed": 1, "fewer": {}}]}
 
 
 def test_shots_depend_on_seed_and_name_alone():

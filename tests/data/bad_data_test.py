@@ -1,6 +1,6 @@
 """Bad data, from the file to the batch: a sentence that names file and line, or a counted skip; never a wrong pairing.
 
-Every picture here has a number, which its colour, its captions and its file's name all tell, so that whatever comes out
+Every image here has a number, which its colour, its captions and its file's name all tell, so that whatever comes out
 at the end can be held against what went in.
 """
 
@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lpi_jax.data.examples import BadExample
+from lpi_jax.data.images import BadImage
 from lpi_jax.data.loader import Transform
-from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.transforms import clean_caption
 from lpi_jax.errors import UserError
 from lpi_jax.main import main
@@ -66,14 +66,14 @@ def png(width, height, *chunks):
 
 
 def row(number, task="toys", split="train", **more):
-    captions = [f"picture number {number}", f"another word for {number}"]
+    captions = [f"image number {number}", f"another word for {number}"]
     return {"image": f"{number}.png", "captions": captions, "task": task, "split": split, **more}
 
 
-def write(folder, rows, pictures=None, ascii_only=True):
-    """The manifest of some rows (records, or bytes as they are), and a sound picture for each number below twenty."""
+def write(folder, rows, images=None, ascii_only=True):
+    """The manifest of some rows (records, or bytes as they are), and a sound image for each number below twenty."""
     for number in range(20):
-        (folder / f"{number}.png").write_bytes((pictures or {}).get(number, encoded(number)))
+        (folder / f"{number}.png").write_bytes((images or {}).get(number, encoded(number)))
     lines = (x if isinstance(x, bytes) else json.dumps(x, ensure_ascii=ascii_only).encode() for x in rows)
     path = folder / "stream.jsonl"
     path.write_bytes(b"\n".join(lines))
@@ -88,7 +88,7 @@ def splits(stream):
 
 
 def assert_paired(stream):
-    """Whatever is in the stream is what one of ROWS says of one file. Returns the sorted numbers of the pictures."""
+    """Whatever is in the stream is what one of ROWS says of one file. Returns the sorted numbers of the images."""
     by_image = {record["image"]: record for record in ROWS}
     numbers = []
     for task, name, split in splits(stream):
@@ -98,11 +98,11 @@ def assert_paired(stream):
             assert str(number) in captions[0]
             assert tuple(pixels(split.load(index))[12, 12]) == colour(number)
             numbers.append(number)
-    assert len(set(numbers)) == len(numbers) == stream.notes["pictures"]
+    assert len(set(numbers)) == len(numbers) == stream.notes["images"]
     return sorted(numbers)
 
 
-# ---- pictures of unusual kinds ---------------------------------------------------------------------------------------
+# ---- images of unusual kinds ---------------------------------------------------------------------------------------
 
 
 def animation(number, form, **options):
@@ -148,13 +148,13 @@ UNUSUAL = [  # content, and the colour that should be seen
 
 
 @pytest.mark.parametrize("mode", ["error", "skip"])
-def test_pictures_of_unusual_kinds_are_read_as_what_they_are(tmp_path, mode):
+def test_images_of_unusual_kinds_are_read_as_what_they_are(tmp_path, mode):
     stream = jsonl(write(tmp_path, ROWS, {n: make(n) for n, (make, _) in enumerate(UNUSUAL)}), on_bad_example=mode)
-    assert stream.skipped == {} and stream.notes["pictures"] == 20
+    assert stream.skipped == {} and stream.notes["images"] == 20
     for _, _, split in splits(stream):
         for index, (key, captions) in enumerate(zip(split.keys, captions_of(split), strict=True)):
             number = int(Path(key).stem)
-            assert captions[0] == f"picture number {number}"
+            assert captions[0] == f"image number {number}"
             expected = dict(enumerate(seen for _, seen in UNUSUAL)).get(number, colour)(number)
             np.testing.assert_allclose(Transform(8)(split.load(index), ())[4, 4], expected, atol=4)
 
@@ -164,36 +164,36 @@ def test_a_transparent_corner_is_white(tmp_path):
     assert pixels(split.load(split.keys.index("2.png")))[0, 0].tolist() == [255, 255, 255]
 
 
-# ---- bad pictures ----------------------------------------------------------------------------------------------------
+# ---- bad images ----------------------------------------------------------------------------------------------------
 
 TEXT_BOMB = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(1 << 26)))
-BAD_PICTURES = {
-    "zero bytes": (b"", "unreadable picture"),
-    "a web page": (b"<!doctype html><title>404 Not Found</title>", "unreadable picture"),
-    "a vector drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "unreadable picture"),
-    "a document": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", "unreadable picture"),
-    "truncated header": (noise()[:12], "unreadable picture"),
-    "truncated JPEG": (noise()[:1500], "unreadable picture"),
-    "truncated PNG": (noise("PNG")[:1500], "unreadable picture"),
-    "truncated WebP": (noise("WEBP")[:300], "unreadable picture"),
-    "truncated animation": (animation(3, "GIF")[:60], "unreadable picture"),
-    "damaged PNG": (noise("PNG")[:2000] + b"\0\1\2\3" + noise("PNG")[2004:], "unreadable picture"),
-    "PNG without pixels": (png(24, 24), "unreadable picture"),
-    "PNG with too few pixels": (png(24, 24, chunk(b"IDAT", zlib.compress(bytes(100)))), "unreadable picture"),
-    "PNG 0 pixels wide": (png(0, 24, chunk(b"IDAT", zlib.compress(b""))), "unreadable picture"),
-    "PNG with 64 MB of text": (png(24, 24, TEXT_BOMB), "unreadable picture"),
-    "huge PNG": (png(60_000, 60_000, chunk(b"IDAT", zlib.compress(bytes(100)))), "picture too large"),
-    "large PNG": (png(8_000, 8_000, chunk(b"IDAT", zlib.compress(bytes(100)))), "picture too large"),
-    "huge GIF": (encoded(7, "GIF")[:6] + b"\xff\xff\xff\xff" + encoded(7, "GIF")[10:], "picture too large"),
+BAD_IMAGES = {
+    "zero bytes": (b"", "unreadable image"),
+    "a web page": (b"<!doctype html><title>404 Not Found</title>", "unreadable image"),
+    "a vector drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "unreadable image"),
+    "a document": (b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n", "unreadable image"),
+    "truncated header": (noise()[:12], "unreadable image"),
+    "truncated JPEG": (noise()[:1500], "unreadable image"),
+    "truncated PNG": (noise("PNG")[:1500], "unreadable image"),
+    "truncated WebP": (noise("WEBP")[:300], "unreadable image"),
+    "truncated animation": (animation(3, "GIF")[:60], "unreadable image"),
+    "damaged PNG": (noise("PNG")[:2000] + b"\0\1\2\3" + noise("PNG")[2004:], "unreadable image"),
+    "PNG without pixels": (png(24, 24), "unreadable image"),
+    "PNG with too few pixels": (png(24, 24, chunk(b"IDAT", zlib.compress(bytes(100)))), "unreadable image"),
+    "PNG 0 pixels wide": (png(0, 24, chunk(b"IDAT", zlib.compress(b""))), "unreadable image"),
+    "PNG with 64 MB of text": (png(24, 24, TEXT_BOMB), "unreadable image"),
+    "huge PNG": (png(60_000, 60_000, chunk(b"IDAT", zlib.compress(bytes(100)))), "image too large"),
+    "large PNG": (png(8_000, 8_000, chunk(b"IDAT", zlib.compress(bytes(100)))), "image too large"),
+    "huge GIF": (encoded(7, "GIF")[:6] + b"\xff\xff\xff\xff" + encoded(7, "GIF")[10:], "image too large"),
 }
 
 
-@pytest.mark.parametrize("name", BAD_PICTURES)
-def test_a_bad_picture_is_named_with_its_line_or_is_a_counted_skip(tmp_path, name):
-    content, kind = BAD_PICTURES[name]
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_a_bad_image_is_named_with_its_line_or_is_a_counted_skip(tmp_path, name):
+    content, kind = BAD_IMAGES[name]
     path = write(tmp_path, ROWS, {7: content})
     with pytest.raises(BadImage) as caught:
-        for _, _, split in splits(jsonl(path)):  # at the latest when the picture is loaded
+        for _, _, split in splits(jsonl(path)):  # at the latest when the image is loaded
             for index in range(len(split)):
                 split.load(index)
     message = str(caught.value)
@@ -205,26 +205,26 @@ def test_a_bad_picture_is_named_with_its_line_or_is_a_counted_skip(tmp_path, nam
     assert assert_paired(stream) == [n for n in range(20) if n != 7]
 
 
-def test_a_picture_that_breaks_inside_a_loader_thread_is_named(tmp_path):
+def test_an_image_that_breaks_inside_a_loader_thread_is_named(tmp_path):
     path = write(tmp_path, ROWS, {7: noise()[:1500]})
     split = jsonl(path).tasks[1].train  # the header is sound: so far nothing is wrong
     assert "7.png" in split.keys
     ids = [np.ones((2, CONTEXT), np.int32)] * len(split)
     with pytest.raises(BadImage, match=r"stream\.jsonl, line 8: .*7\.png: .*truncated") as caught:
         list(batches_of(split, ids, Transform(8, "random"), range(4), batch=4, task=1))
-    assert caught.value.kind == "unreadable picture"
+    assert caught.value.kind == "unreadable image"
 
 
 # ---- pairing ---------------------------------------------------------------------------------------------------------
 
 DAMAGE = {
     "missing file": lambda n, folder: (folder / f"{n}.png").unlink(),
-    "unreadable picture": lambda n, folder: (folder / f"{n}.png").write_bytes(noise()[: 100 * n]),
-    "picture too large": lambda n, folder: (folder / f"{n}.png").write_bytes(BAD_PICTURES["huge PNG"][0]),
+    "unreadable image": lambda n, folder: (folder / f"{n}.png").write_bytes(noise()[: 100 * n]),
+    "image too large": lambda n, folder: (folder / f"{n}.png").write_bytes(BAD_IMAGES["huge PNG"][0]),
 }
 BAD_ROWS = {
     "not JSON": lambda record: json.dumps(record)[:-1].encode(),
-    "not UTF-8": lambda record: json.dumps(record).encode().replace(b"picture", b"pict\xffre"),
+    "not UTF-8": lambda record: json.dumps(record).encode().replace(b"image", b"pict\xffre"),
     "no captions": lambda record: {**record, "captions": []},
     "empty caption": lambda record: {**record, "captions": ["?!", " ... "]},
     "unknown split": lambda record: {**record, "split": "test"},
@@ -242,7 +242,7 @@ def said(number):
     st.permutations(range(20)),
     st.dictionaries(st.integers(0, 19), st.sampled_from([*DAMAGE, *BAD_ROWS]), max_size=12),
 )
-def test_after_any_skips_every_key_caption_and_picture_still_belong_together(tmp_path, order, bad):
+def test_after_any_skips_every_key_caption_and_image_still_belong_together(tmp_path, order, bad):
     rows = [BAD_ROWS[bad[n]](ROWS[n]) if bad.get(n) in BAD_ROWS else ROWS[n] for n in order]
     path = write(tmp_path, rows)
     for number, kind in bad.items():
@@ -250,7 +250,7 @@ def test_after_any_skips_every_key_caption_and_picture_still_belong_together(tmp
             DAMAGE[kind](number, tmp_path)
     left = {number for number in range(20) if number not in bad}
     if {said(n) for n in left} < {said(n) for n in range(20)}:
-        with pytest.raises(UserError, match=r"has no (train|val) pictures once"):
+        with pytest.raises(UserError, match=r"has no (train|val) images once"):
             jsonl(path, on_bad_example="skip")
         return
     stream = jsonl(path, on_bad_example="skip")
@@ -260,7 +260,7 @@ def test_after_any_skips_every_key_caption_and_picture_still_belong_together(tmp
     assert in_order == [int(Path(key).stem) for _, _, split in splits(stream) for key in split.keys]
 
 
-def test_batches_after_skips_hold_pictures_with_their_own_captions(tmp_path, tokenizer):
+def test_batches_after_skips_hold_images_with_their_own_captions(tmp_path, tokenizer):
     rows = [row(n, split="val" if n == 0 else "train") for n in range(20)]
     rows[4] = BAD_ROWS["not JSON"](rows[4])
     path = write(tmp_path, rows, {9: b"", 13: noise()[:1500]})
@@ -276,8 +276,8 @@ def test_batches_after_skips_hold_pictures_with_their_own_captions(tmp_path, tok
     assert seen == {(n, caption) for n in range(1, 20) if n not in (4, 9, 13) for caption in (0, 1)}
 
 
-def test_a_picture_in_another_task_or_split_keeps_the_captions_of_its_first_line(tmp_path):
-    for again in (row(3, "toys"), row(3, "pets", "val"), {**row(3, "toys"), "captions": ["picture number 3000"]}):
+def test_an_image_in_another_task_or_split_keeps_the_captions_of_its_first_line(tmp_path):
+    for again in (row(3, "toys"), row(3, "pets", "val"), {**row(3, "toys"), "captions": ["image number 3000"]}):
         path = write(tmp_path, [*ROWS, again])
         with pytest.raises(BadExample, match=r"line 21: image '3\.png' stands already in line 4") as caught:
             jsonl(path)
@@ -287,9 +287,9 @@ def test_a_picture_in_another_task_or_split_keeps_the_captions_of_its_first_line
         assert assert_paired(stream) == list(range(20))
 
 
-def test_equal_pictures_in_two_files_are_two_pictures(tmp_path):
+def test_equal_images_in_two_files_are_two_images(tmp_path):
     stream = jsonl(write(tmp_path, ROWS, {4: encoded(6)}))
-    assert stream.notes["pictures"] == 20 and stream.skipped == {}
+    assert stream.notes["images"] == 20 and stream.skipped == {}
 
 
 @settings(max_examples=50, **FUZZ)
@@ -347,7 +347,7 @@ def test_damaged_files_are_named_or_skipped_and_the_others_stay_as_they_are(tmp_
     for _, _, split in splits(stream):
         for index, (key, captions) in enumerate(zip(split.keys, captions_of(split), strict=True)):
             number = int(Path(key).stem)
-            assert captions[0] == f"picture number {number}"
+            assert captions[0] == f"image number {number}"
             assert number == 7 or tuple(pixels(split.load(index))[12, 12]) == colour(number)
     try:
         for _, _, split in splits(jsonl(path, max_pixels=1_000_000)):
@@ -457,21 +457,19 @@ def run(tmp_path, small_settings, capfd):
     return start
 
 
-def test_a_run_that_meets_a_damaged_picture_ends_with_its_name(tmp_path, run):
+def test_a_run_that_meets_a_damaged_image_ends_with_its_name(tmp_path, run):
     rows = [row(n, split="val" if n == 0 else "train") for n in range(5)]  # all eight captions are in the first batch
     path = write(tmp_path, rows, {3: noise()[:1500]})
     status, err = run(path)
     assert status == 2
-    assert err.splitlines()[-1].startswith(
-        f"error: {path}, line 4: {tmp_path / '3.png'}: the picture cannot be decoded"
-    )
+    assert err.splitlines()[-1].startswith(f"error: {path}, line 4: {tmp_path / '3.png'}: the image cannot be decoded")
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("mode", ["error", "skip"])
 def test_a_task_of_one_example_is_a_stream_but_fills_no_batch(tmp_path, run, mode):
-    one = [row(1), {**row(2), "split": "val", "captions": ["picture number 2"]}]
-    path = write(tmp_path, [{**one[0], "captions": ["picture number 1"]}, one[1]])
+    one = [row(1), {**row(2), "split": "val", "captions": ["image number 2"]}]
+    path = write(tmp_path, [{**one[0], "captions": ["image number 1"]}, one[1]])
     stream = jsonl(path, on_bad_example=mode)
     assert [len(split) for _, _, split in splits(stream)] == [1, 1]
     status, err = run(path, **{"data.on_bad_example": mode})
@@ -482,7 +480,7 @@ def test_a_task_of_one_example_is_a_stream_but_fills_no_batch(tmp_path, run, mod
 def test_nothing_is_left_once_bad_data_has_ended(tmp_path):
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("open files cannot be counted here")
-    path = write(tmp_path, ROWS, {n: content for n, (content, _) in enumerate(BAD_PICTURES.values())})
+    path = write(tmp_path, ROWS, {n: content for n, (content, _) in enumerate(BAD_IMAGES.values())})
     before = len(os.listdir("/proc/self/fd"))
     for mode in ("error", "skip"):
         with pytest.raises(UserError):

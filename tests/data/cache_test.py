@@ -1,4 +1,4 @@
-"""The cache of pictures: resized once, the same pictures ever after, and nothing in it believed."""
+"""The cache of images: resized once, the same images ever after, and nothing in it believed."""
 
 import errno
 import fcntl
@@ -22,8 +22,8 @@ from PIL import Image
 from lpi_jax.data import cache
 from lpi_jax.data.cache import cached, shrunk
 from lpi_jax.data.captioned import Captioned
+from lpi_jax.data.images import BadImage
 from lpi_jax.data.loader import Transform
-from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.stream import Split, Stream, Task
 from lpi_jax.data.transforms import resize_and_crop
 from lpi_jax.errors import UserError
@@ -44,21 +44,21 @@ VAL = [noise(30, 20, 1, i) for i in range(3)]
 
 
 class Source:
-    """index -> picture, keeping a record of what was asked for."""
+    """index -> image, keeping a record of what was asked for."""
 
-    def __init__(self, pictures):
-        self.pictures, self.asked = pictures, []
+    def __init__(self, images):
+        self.images, self.asked = images, []
 
     def __call__(self, index):
         self.asked.append(int(index))
-        if isinstance(self.pictures[index], Exception):
-            raise self.pictures[index]
-        return self.pictures[index]
+        if isinstance(self.images[index], Exception):
+            raise self.images[index]
+        return self.images[index]
 
 
-def split_of(pictures):
-    records = tuple(Captioned(f"picture {i}", (f"caption {i}",), str(i)) for i in range(len(pictures)))
-    return Split(records, Source(pictures))
+def split_of(images):
+    records = tuple(Captioned(f"image {i}", (f"caption {i}",), str(i)) for i in range(len(images)))
+    return Split(records, Source(images))
 
 
 def stream_of(train=TRAIN, val=VAL, fingerprint="f00d", name="toys"):
@@ -80,18 +80,18 @@ def read(stream):
 
 
 def assert_right(found):
-    for ours, picture in zip(found, TRAIN, strict=True):
-        np.testing.assert_array_equal(pixels(ours), pixels(shrunk(picture, SIDE)), strict=True)
+    for ours, image in zip(found, TRAIN, strict=True):
+        np.testing.assert_array_equal(pixels(ours), pixels(shrunk(image, SIDE)), strict=True)
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    """Four pictures in a shard: three shards of training pictures."""
+    """Four images in a shard: three shards of training images."""
     monkeypatch.setattr(cache, "SHARD", 4)
     cache._reader.cache_clear()
 
 
-# ---- the pictures ----------------------------------------------------------------------------------------------------
+# ---- the images ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_centre_view_is_the_same_with_and_without_the_cache(height, width):
     np.testing.assert_array_equal(resize_and_crop(shrunk(image, 16), 16), resize_and_crop(image, 16))
 
 
-def test_cached_pictures_are_the_shrunk_ones_and_are_decoded_once(tmp_path):
+def test_cached_images_are_the_shrunk_ones_and_are_decoded_once(tmp_path):
     stream = stream_of()
     kept = cached(stream, tmp_path, SIDE)
     for _ in range(3):
@@ -127,7 +127,7 @@ def test_cached_pictures_are_the_shrunk_ones_and_are_decoded_once(tmp_path):
     assert asked(again) == [[], []]
 
 
-def test_everything_but_the_pictures_stays(tmp_path):
+def test_everything_but_the_images_stays(tmp_path):
     stream = stream_of()
     kept = cached(stream, tmp_path, SIDE)
     assert replace(kept, tasks=()) == replace(stream, tasks=())
@@ -137,7 +137,7 @@ def test_everything_but_the_pictures_stays(tmp_path):
     assert (kept.tasks[0].name, kept.tasks[0].description) == ("toys", "things")
 
 
-def test_pictures_from_files_are_kept_pixel_by_pixel_and_their_files_needed_no_more(tmp_path):
+def test_images_from_files_are_kept_pixel_by_pixel_and_their_files_needed_no_more(tmp_path):
     lines = [
         {"image": f"{i}.png", "captions": ["a toy"], "task": "toys", "split": "train" if i < len(TRAIN) else "val"}
         for i in range(len(TRAIN) + 1)
@@ -151,7 +151,7 @@ def test_pictures_from_files_are_kept_pixel_by_pixel_and_their_files_needed_no_m
     assert_right(read(kept))
 
 
-def test_a_cached_picture_goes_through_both_views_and_a_changed_one_spoils_no_other(tmp_path):
+def test_a_cached_image_goes_through_both_views_and_a_changed_one_spoils_no_other(tmp_path):
     load = cached(stream_of(), tmp_path, SIDE).tasks[0].train.load
     for kind in ("centre", "random"):
         view = Transform(8, kind)(load(np.int64(0)), (1, 2))
@@ -163,15 +163,15 @@ def test_a_cached_picture_goes_through_both_views_and_a_changed_one_spoils_no_ot
 
 
 @pytest.mark.parametrize("index", [-1, len(TRAIN)])
-def test_a_picture_that_is_not_in_the_split_is_an_index_error(tmp_path, index):
-    with pytest.raises(IndexError, match=f"picture {index} of {len(TRAIN)}"):
+def test_an_image_that_is_not_in_the_split_is_an_index_error(tmp_path, index):
+    with pytest.raises(IndexError, match=f"image {index} of {len(TRAIN)}"):
         cached(stream_of(), tmp_path, SIDE).tasks[0].train.load(index)
 
 
 # ---- whose they are --------------------------------------------------------------------------------------------------
 
 
-def test_other_pictures_and_sizes_have_files_of_their_own(tmp_path):
+def test_other_images_and_sizes_have_files_of_their_own(tmp_path):
     streams = [
         stream_of(),
         stream_of(fingerprint="beef"),
@@ -230,7 +230,7 @@ def test_what_a_killed_build_left_half_written_is_no_shard(tmp_path):
     assert not list(tmp_path.glob("*/.*"))
 
 
-def test_a_picture_that_cannot_be_read_comes_up_as_it_is(tmp_path):
+def test_an_image_that_cannot_be_read_comes_up_as_it_is(tmp_path):
     lines = [
         {"image": f"{i}.png", "captions": ["a toy"], "task": "toys", "split": "val" if i == 9 else "train"}
         for i in range(10)
@@ -239,23 +239,23 @@ def test_a_picture_that_cannot_be_read_comes_up_as_it_is(tmp_path):
         TRAIN[i].save(tmp_path / f"{i}.png")
     (tmp_path / "toys.jsonl").write_text("\n".join(map(json.dumps, lines)))
     stream = jsonl(tmp_path / "toys.jsonl")
-    (tmp_path / "5.png").write_bytes(b"no picture")
+    (tmp_path / "5.png").write_bytes(b"no image")
     with pytest.raises(BadImage, match=r"toys\.jsonl, line 6: .*5\.png") as raised:
         cached(stream, tmp_path / "cache", SIDE)
-    assert raised.value.kind == "unreadable picture"
+    assert raised.value.kind == "unreadable image"
 
 
-def test_a_progress_bar_with_time_left_for_many_pictures_only(tmp_path, capsys, monkeypatch):
+def test_a_progress_bar_with_time_left_for_many_images_only(tmp_path, capsys, monkeypatch):
     cached(stream_of(), tmp_path, SIDE)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(cache, "_PROGRESS_FROM", 10)
     with terminal(monkeypatch, 80) as sent:
         cached(stream_of(fingerprint="beef"), tmp_path, SIDE)
     shown = b"".join(sent).decode()
-    assert "resizing pictures: 100%" in shown
+    assert "resizing images: 100%" in shown
     assert "13/13 [" in shown  # of both splits; behind it the time gone and the time left
     cached(stream_of(fingerprint="feed"), tmp_path, SIDE)
-    assert capsys.readouterr().err == "resizing pictures: 13\n"  # without a terminal
+    assert capsys.readouterr().err == "resizing images: 13\n"  # without a terminal
     cached(stream_of(fingerprint="feed"), tmp_path, SIDE)
     assert capsys.readouterr().err == ""
 
@@ -294,7 +294,7 @@ def test_a_file_system_without_locks_takes_a_cache_and_that_is_told_once(tmp_pat
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_folder_that_cannot_be_is_one_sentence(tmp_path, place):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(UserError, match=r"file.*: the cache of pictures cannot be written \(.+\)"):
+    with pytest.raises(UserError, match=r"file.*: the cache of images cannot be written \(.+\)"):
         cached(stream_of(), tmp_path / place, SIDE)
 
 
@@ -304,7 +304,7 @@ def test_a_folder_in_place_of_a_shard_is_one_sentence(tmp_path, name, capsys):
     path = shards(tmp_path)[0]
     path.unlink()
     path.with_name(name.format(path.name)).mkdir()
-    with pytest.raises(UserError, match=rf"{path}: the cache of pictures cannot be written \(.+\)$"):
+    with pytest.raises(UserError, match=rf"{path}: the cache of images cannot be written \(.+\)$"):
         cached(stream_of(), tmp_path, SIDE)
     assert capsys.readouterr().err == ""
 
@@ -331,7 +331,7 @@ def test_an_error_of_the_source_without_a_file_name_comes_through(tmp_path):
 
 def test_a_full_disk_is_one_sentence():
     with (
-        pytest.raises(UserError, match=r"the cache of pictures cannot be written .*No space left on device"),
+        pytest.raises(UserError, match=r"the cache of images cannot be written .*No space left on device"),
         cache._writer("/dev/full") as put,
     ):
         for _ in range(20):
@@ -340,7 +340,7 @@ def test_a_full_disk_is_one_sentence():
 
 @pytest.mark.parametrize("side", [0, -1])
 def test_a_side_of_nothing_is_refused(tmp_path, side):
-    with pytest.raises(UserError, match=f"the side of cached pictures is {side}, expected at least 1"):
+    with pytest.raises(UserError, match=f"the side of cached images is {side}, expected at least 1"):
         cached(stream_of(), tmp_path / "cache", side)
     assert not (tmp_path / "cache").exists()
 
@@ -394,7 +394,7 @@ def test_a_damaged_shard_is_found_at_the_start_and_made_again_with_one_line_abou
     kept = cached(stream, tmp_path, SIDE)
     assert sorted(asked(stream)[0]) == [4, 5, 6, 7]
     said = capsys.readouterr().err
-    assert said.strip() == f"{damaged} is damaged; its pictures are read from their source again"
+    assert said.strip() == f"{damaged} is damaged; its images are read from their source again"
     assert_right(read(kept))
     assert sorted(asked(stream)[0]) == [4, 5, 6, 7]
 
@@ -415,7 +415,7 @@ def test_a_shard_damaged_later_is_found_on_reading_and_made_again(tmp_path, dama
     assert capsys.readouterr().err == ""
 
 
-def test_one_wrong_bit_in_a_picture_is_found_on_reading(tmp_path, capsys):
+def test_one_wrong_bit_in_an_image_is_found_on_reading(tmp_path, capsys):
     kept = cached(stream_of(), tmp_path, SIDE)
     path = shards(tmp_path)[0]
     content = bytearray(path.read_bytes())
@@ -453,7 +453,7 @@ def test_sizes_in_a_record_are_not_believed(tmp_path, body, capsys):
     assert capsys.readouterr().err.count("is damaged") == 1
 
 
-def test_a_wrong_picture_under_the_right_checksum_would_be_shown(tmp_path):
+def test_a_wrong_image_under_the_right_checksum_would_be_shown(tmp_path):
     """The forgeries above are refused for their sizes, not because a forged checksum is wrong anyway."""
     kept = cached(stream_of(), tmp_path, SIDE)
     path = shards(tmp_path)[0]
@@ -463,7 +463,7 @@ def test_a_wrong_picture_under_the_right_checksum_would_be_shown(tmp_path):
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_whatever_is_in_the_files_the_right_pictures_come_out(tmp_path, capsys, data):
+def test_whatever_is_in_the_files_the_right_images_come_out(tmp_path, capsys, data):
     kept = cached(stream_of(), tmp_path, SIDE)
     path = data.draw(st.sampled_from(shards(tmp_path)))
     content = bytearray(path.read_bytes())
@@ -509,6 +509,6 @@ def test_a_cached_split_can_be_pickled_and_mends_itself_where_it_arrives(tmp_pat
 
 def test_no_more_shards_are_open_than_allowed(tmp_path):
     reds = [i % 256 for i in range(4 * (cache._OPEN + 5))]
-    pictures = [Image.new("RGB", (2, 2), (red, 0, 0)) for red in reds]
-    assert shades(cached(stream_of(pictures), tmp_path, SIDE).tasks[0].train) == reds
+    images = [Image.new("RGB", (2, 2), (red, 0, 0)) for red in reds]
+    assert shades(cached(stream_of(images), tmp_path, SIDE).tasks[0].train) == reds
     assert cache._reader.cache_info().currsize == cache._OPEN

@@ -1,4 +1,4 @@
-"""Grey pictures of more than 8 bits are as dark as they were meant, or bad examples; not white or black by mistake."""
+"""Grey images of more than 8 bits are as dark as they were meant, or bad examples; not white or black by mistake."""
 
 import io
 import struct
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lpi_jax.data.pictures import BadImage, as_seen, read_image
+from lpi_jax.data.images import BadImage, as_seen, read_image
 from tests.support.pixels import pixels
 
 
@@ -90,7 +90,7 @@ def test_numbers_with_a_sign_are_a_bad_example(values):
         read_image(tiff(values, 16, signed=True))
 
 
-def test_pictures_made_in_memory_are_held_to_the_same_ranges():
+def test_images_made_in_memory_are_held_to_the_same_ranges():
     assert pixels(as_seen(Image.fromarray(np.array([[0, 32896, 65535]], np.int32))))[0, :, 0].tolist() == [0, 128, 255]
     with pytest.raises(ValueError, match="its grey reaches from 0 to 65536"):
         as_seen(Image.fromarray(np.array([[0, 65536]], np.int32)))

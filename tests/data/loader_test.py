@@ -12,8 +12,8 @@ from PIL import Image
 
 from lpi_jax.data import captioned, loader
 from lpi_jax.data.batches import dropped_per_epoch, host_rows, order, steps_per_epoch
+from lpi_jax.data.images import BadImage
 from lpi_jax.data.loader import Transform, ahead
-from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.stream import Split
 from lpi_jax.models.tokenizer import trim
 from tests.support.batches import Batch, batches_of
@@ -21,26 +21,26 @@ from tests.support.pixels import loading
 from tests.support.sources import jsonl
 from tests.support.splits import split_of
 
-CAPTIONS = (2, 1, 3, 2, 1, 4)  # per picture
-PICTURES = np.random.default_rng(0).integers(0, 256, (len(CAPTIONS), 12, 16, 3), np.uint8)
+CAPTIONS = (2, 1, 3, 2, 1, 4)  # per image
+IMAGES = np.random.default_rng(0).integers(0, 256, (len(CAPTIONS), 12, 16, 3), np.uint8)
 SPLIT = split_of(
-    tuple(f"picture {i}" for i in range(len(CAPTIONS))),
+    tuple(f"image {i}" for i in range(len(CAPTIONS))),
     tuple(tuple(f"caption {i} {j}" for j in range(count)) for i, count in enumerate(CAPTIONS)),
-    loading(PICTURES),
+    loading(IMAGES),
 )
 PAIRS = sum(CAPTIONS)
 EOT = 999
 
 
 def token_ids(longest=12, more=0):
-    """Per picture [captions, 77] ids; the second tells the picture, the third the caption, each `more` tokens longer.
+    """Per image [captions, 77] ids; the second tells the image, the third the caption, each `more` tokens longer.
 
-    `more` makes the captions of a picture differ in length.
+    `more` makes the captions of an image differ in length.
     """
     ids = [np.zeros((count, 77), np.int32) for count in CAPTIONS]
-    for picture, own in enumerate(ids):
+    for image, own in enumerate(ids):
         for caption, row in enumerate(own):
-            row[:4] = 1, picture + 2, caption + 2, 5
+            row[:4] = 1, image + 2, caption + 2, 5
             row[longest - 1 + more * caption] = EOT
     return ids
 
@@ -121,8 +121,8 @@ def test_a_pair_comes_at_most_once_an_epoch_and_brings_its_own_caption():
         left_out |= {tuple(pair) for pair in captioned.pairs(SPLIT).tolist()} - set(shown)
     assert len(left_out) > 1  # not always the same pair
     for batch in found:
-        for image, (picture, _) in zip(batch.images, pairs_of(batch), strict=True):
-            np.testing.assert_array_equal(image, Transform(8)(SPLIT.load(picture), ()))
+        for image, (number, _) in zip(batch.images, pairs_of(batch), strict=True):
+            np.testing.assert_array_equal(image, Transform(8)(SPLIT.load(number), ()))
 
 
 def test_batches_have_the_promised_shapes():
@@ -194,12 +194,12 @@ def test_a_run_goes_on_in_the_middle_of_an_epoch_on_another_number_of_hosts(firs
         assert_equal(parts, batches(0, 6, **settings))
 
 
-def test_a_host_loads_only_the_pictures_of_its_rows():
+def test_a_host_loads_only_the_images_of_its_rows():
     loaded = []
     split = Split(SPLIT.records, lambda index: (loaded.append(int(index)), SPLIT.load(index))[1])
     (batch,) = batches(0, 1, batch=8, host=1, hosts=4, split=split)
     assert len(loaded) == 2
-    assert sorted(loaded) == sorted(picture for picture, _ in pairs_of(batch))
+    assert sorted(loaded) == sorted(image for image, _ in pairs_of(batch))
 
 
 def test_rows_are_shared_out_evenly_in_the_order_of_hosts():
@@ -226,10 +226,10 @@ def crops_by_pair(epoch, **settings):
 
 def test_a_crop_is_a_function_of_seed_task_epoch_and_pair():
     transform = Transform(8, "random", scale=(0.1, 0.9), flip=True)
-    picture = SPLIT.load(0)
-    np.testing.assert_array_equal(transform(picture, (1, 2, 3, 4)), transform(picture, (1, 2, 3, 4)))
+    image = SPLIT.load(0)
+    np.testing.assert_array_equal(transform(image, (1, 2, 3, 4)), transform(image, (1, 2, 3, 4)))
     seeds = [(1, 2, 3, 4), (0, 2, 3, 4), (1, 0, 3, 4), (1, 2, 0, 4), (1, 2, 3, 0)]
-    assert len({transform(picture, seed).tobytes() for seed in seeds}) == 5
+    assert len({transform(image, seed).tobytes() for seed in seeds}) == 5
     first = crops_by_pair(1)
     for pair, crop in crops_by_pair(1).items():
         np.testing.assert_array_equal(crop, first[pair])
@@ -332,37 +332,37 @@ def test_threads_that_cannot_start_end_it_with_the_reason(monkeypatch):
         list(ahead(lambda item: item, range(10)))
 
 
-def test_a_damaged_picture_ends_the_epoch_at_its_batch():
+def test_a_damaged_image_ends_the_epoch_at_its_batch():
     def load(index):
         if index == 5:
-            raise OSError("picture 5 is gone")
+            raise OSError("image 5 is gone")
         return SPLIT.load(index)
 
     split = Split(SPLIT.records, load)
     found = []
-    with pytest.raises(OSError, match="picture 5 is gone"):
+    with pytest.raises(OSError, match="image 5 is gone"):
         for step in range(3):
             found += batches(step, step + 1, split=split)
-    assert all(picture != 5 for batch in found for picture, _ in pairs_of(batch))
+    assert all(image != 5 for batch in found for image, _ in pairs_of(batch))
 
 
 def test_a_damaged_file_is_named_with_its_line_at_its_batch(tmp_path):
     lines = [
-        f'{{"image": "{i}.png", "captions": ["picture {i}"], "task": "toys", "split": "{split}"}}'
+        f'{{"image": "{i}.png", "captions": ["image {i}"], "task": "toys", "split": "{split}"}}'
         for i, split in enumerate(["train"] * 8 + ["val"])
     ]
     for i in range(9):
-        SPLIT.load(i % len(PICTURES)).save(tmp_path / f"{i}.png")
+        SPLIT.load(i % len(IMAGES)).save(tmp_path / f"{i}.png")
     (tmp_path / "toys.jsonl").write_text("\n".join(lines))
     split = jsonl(tmp_path / "toys.jsonl").tasks[0].train
     damaged = int(order(0, 0, 0, 8)[5])  # the sixth to come: in the third batch of two
-    (tmp_path / f"{damaged}.png").write_bytes(b"not a picture any more")
+    (tmp_path / f"{damaged}.png").write_bytes(b"not an image any more")
     ids = [np.full((1, 77), 1, np.int32)] * 8
     upcoming = batches_of(split, ids, Transform(8), range(4), batch=2)
     assert [len(next(upcoming).images) for _ in range(2)] == [2, 2]
     with pytest.raises(BadImage, match=rf"toys\.jsonl, line {damaged + 1}: .*{damaged}\.png") as raised:
         next(upcoming)
-    assert raised.value.kind == "unreadable picture"
+    assert raised.value.kind == "unreadable image"
     assert_ended()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lpi_jax.data import png
-from lpi_jax.data.pictures import BadImage, PictureInside, check_image, read_image
+from lpi_jax.data.images import BadImage, ImageInside, check_image, read_image
 from tests.support.pixels import pixels
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
@@ -41,10 +41,10 @@ def test_sound_pixels_are_read_beside_any_metadata(tmp_path, name, where):
     file = written(**{where: METADATA[name]})
     path = tmp_path / "a.png"
     path.write_bytes(b"front" + file + b"back")
-    inside = PictureInside(str(path), 5, len(file), "member 'a.png'")
+    inside = ImageInside(str(path), 5, len(file), "member 'a.png'")
     (tmp_path / "b.png").write_bytes(file)
-    for picture in (read_image(file), read_image(tmp_path / "b.png"), inside.read(1000)):
-        np.testing.assert_array_equal(pixels(picture), PIXELS)
+    for image in (read_image(file), read_image(tmp_path / "b.png"), inside.read(1000)):
+        np.testing.assert_array_equal(pixels(image), PIXELS)
     assert check_image(file) == check_image(tmp_path / "b.png") == inside.check(1000) == len(file)
 
 
@@ -59,13 +59,13 @@ def test_transparency_and_orientation_are_no_metadata_that_may_go(tmp_path):
 
 def test_damaged_pixels_are_told_as_before_though_there_is_metadata_too():
     file = written(METADATA["zTXt"], cut=40)
-    with pytest.raises(BadImage, match=r"the picture cannot be (opened|decoded)"):
+    with pytest.raises(BadImage, match=r"the image cannot be (opened|decoded)"):
         read_image(file)
     cut = written(METADATA["zTXt"])[:-30]
     for look in (read_image, check_image):
         with pytest.raises(BadImage) as raised:
             look(cut)
-        assert raised.value.kind == "unreadable picture"
+        assert raised.value.kind == "unreadable image"
 
 
 def test_chunks_that_make_no_sense_stay_as_they_are():

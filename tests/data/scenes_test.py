@@ -18,7 +18,7 @@ from tests.support.pixels import pixels
 from tests.support.splits import captions_of
 
 EVERY = (*DOMAINS, *DEVELOPMENT_DOMAINS)
-GOLDEN_CAPTIONS = (  # of general(0, 3): the first picture's captions, and every picture's mean colour
+GOLDEN_CAPTIONS = (  # of general(0, 3): the first image's captions, and every image's mean colour
     "a large dotted yellow arrow right of a large striped blue triangle on dim speckled brown paper",
     "dim speckled brown paper, big spotted yellow arrow, right of big striped blue triangle",
     "the big dotted yellow arrow is right of the big striped blue triangle, on dim speckled brown paper",
@@ -45,7 +45,7 @@ def splits(stream, plain):
 
 
 def pairs_of(split):
-    """Per picture its stated pairs, told from the left or upper end, as a set of strings."""
+    """Per image its stated pairs, told from the left or upper end, as a set of strings."""
     told = []
     for i in range(len(split)):
         scene, rows = split.records[i].annotation, set()
@@ -91,7 +91,7 @@ def holds(relation, a, b):
     return apart > 1.5 * aside and apart > 10
 
 
-def test_the_same_arguments_give_the_same_pictures_captions_and_annotations(stream):
+def test_the_same_arguments_give_the_same_images_captions_and_annotations(stream):
     again = scenes(EVERY, seed=3, train=40, val=40)
     assert again.fingerprint == stream.fingerprint
     for a, b in zip(stream.tasks, again.tasks, strict=True):
@@ -100,7 +100,7 @@ def test_the_same_arguments_give_the_same_pictures_captions_and_annotations(stre
         np.testing.assert_array_equal(pixels(a.train.load(5)), pixels(b.train.load(5)))
 
 
-def test_pictures_do_not_depend_on_the_order_in_which_they_are_asked_for(plain):
+def test_images_do_not_depend_on_the_order_in_which_they_are_asked_for(plain):
     forwards = [pixels(plain.load(i)) for i in (0, 1, 2)]
     backwards = [pixels(plain.load(i)) for i in (2, 1, 0)]
     np.testing.assert_array_equal(forwards, backwards[::-1])
@@ -189,7 +189,7 @@ def test_every_caption_is_true_and_names_all_objects_and_relations(stream, plain
     assert three > 20
 
 
-def test_every_picture_has_three_different_captions_that_fit_a_clip_context(stream, plain):
+def test_every_image_has_three_different_captions_that_fit_a_clip_context(stream, plain):
     for name, _, split in splits(stream, plain):
         for captions in captions_of(split):
             assert len(captions) == len(set(captions)) == 3, name
@@ -220,13 +220,13 @@ def test_big_objects_have_clearly_larger_boxes_than_small_ones(stream, plain):
 
 
 @pytest.mark.parametrize("name", ["general", *EVERY])
-def test_without_an_object_the_picture_changes_in_its_box(stream, plain, name):
+def test_without_an_object_the_image_changes_in_its_box(stream, plain, name):
     split = plain if name == "general" else next(t.val for t in stream.tasks if t.name == name)
     maker = split.load.__self__
     for i in range(8):
-        picture = pixels(split.load(i)).astype(int)
+        image = pixels(split.load(i)).astype(int)
         for k, thing in enumerate(split.records[i].annotation.objects):
-            change = np.abs(picture - pixels(maker.picture(i, without=k))).sum(-1)
+            change = np.abs(image - pixels(maker.image(i, without=k))).sum(-1)
             x0, y0, x1, y1 = thing.box
             inside = change[y0:y1, x0:x1]
             grown = change[max(0, y0 - 5) : y1 + 5, max(0, x0 - 5) : x1 + 5]
@@ -239,18 +239,18 @@ def test_without_an_object_the_picture_changes_in_its_box(stream, plain, name):
                 assert np.abs(found - thing.box).max() <= 1
 
 
-def test_pictures_are_rgb_and_all_different(stream, plain):
+def test_images_are_rgb_and_all_different(stream, plain):
     seen = set()
     for _, _, split in splits(stream, plain):
         for i in range(20):
-            picture = pixels(split.load(i))
-            assert picture.shape == (64, 64, 3)
-            seen.add(picture.tobytes())
+            image = pixels(split.load(i))
+            assert image.shape == (64, 64, 3)
+            seen.add(image.tobytes())
     assert len(seen) == 20 * (1 + 2 * len(EVERY))
 
 
 @pytest.mark.parametrize("size", [32, 100, 224])
-def test_any_picture_size_shows_the_same_scene(size):
+def test_any_image_size_shows_the_same_scene(size):
     small, other = (scenes(EVERY, seed=1, train=1, val=1, image_size=s) for s in (64, size))
     for a, b in zip(small.tasks, other.tasks, strict=True):
         assert captions_of(a.val) == captions_of(b.val)
@@ -259,7 +259,7 @@ def test_any_picture_size_shows_the_same_scene(size):
             np.testing.assert_allclose(np.asarray(p.box) / 64, np.asarray(q.box) / size, atol=1 / 64 + 1 / size)
 
 
-def test_pictures_can_be_made_in_other_processes(stream):
+def test_images_can_be_made_in_other_processes(stream):
     load = pickle.loads(pickle.dumps(stream.tasks[4].train.load))
     np.testing.assert_array_equal(pixels(load(3)), pixels(stream.tasks[4].train.load(3)))
 
@@ -291,7 +291,7 @@ def test_twelve_domains_and_four_others_each_with_its_own_look_forms_and_mostly_
         assert 0 <= domain.strength <= 1 and 0 <= domain.accent <= 1
 
 
-def test_a_general_caption_names_no_ground_but_its_own_and_grounds_are_seen_in_the_picture():
+def test_a_general_caption_names_no_ground_but_its_own_and_grounds_are_seen_in_the_image():
     split = general(3, 400)
     grounds = {look.ground for look in GENERAL.looks}
     named = 0

@@ -24,14 +24,14 @@ def smooth(height, width):
     "height, width", [(224, 224), (300, 500), (501, 300), (65, 64), (64, 67), (30, 41), (1, 7), (9, 1)]
 )
 def test_resize_and_crop_is_pillow_resize_and_centre_crop(height, width):
-    picture, size = noise(height, width), 64
+    image, size = noise(height, width), 64
     if width <= height:
         new_width, new_height = size, int(size * height / width)
     else:
         new_width, new_height = int(size * width / height), size
-    whole = np.asarray(picture.resize((new_width, new_height), Image.Resampling.BICUBIC))
+    whole = np.asarray(image.resize((new_width, new_height), Image.Resampling.BICUBIC))
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
-    view = resize_and_crop(picture, size)
+    view = resize_and_crop(image, size)
     assert view.dtype == np.uint8 and view.flags.writeable
     np.testing.assert_array_equal(view, whole[top : top + size, left : left + size])
 
@@ -39,51 +39,51 @@ def test_resize_and_crop_is_pillow_resize_and_centre_crop(height, width):
 @pytest.mark.parametrize("surplus, start", [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 2), (7, 4)])
 def test_crop_starts_where_torchvision_starts(surplus, start):
     """round((side - size) / 2), halves to even: torchvision's rule."""
-    picture = noise(8, 8 + surplus)
-    np.testing.assert_array_equal(resize_and_crop(picture, 8), pixels(picture)[:, start : start + 8])
+    image = noise(8, 8 + surplus)
+    np.testing.assert_array_equal(resize_and_crop(image, 8), pixels(image)[:, start : start + 8])
 
 
 def test_resize_agrees_with_transformers_where_both_crop_alike():
     processor = pytest.importorskip("transformers.models.clip.image_processing_pil_clip").CLIPImageProcessorPil
-    picture = smooth(90, 130)
-    expected = processor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})(
-        picture, return_tensors="np"
-    )["pixel_values"][0]
-    ours = normalise(resize_and_crop(picture, 64), CLIP_MEAN, CLIP_STD)
+    image = smooth(90, 130)
+    expected = processor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})(image, return_tensors="np")[
+        "pixel_values"
+    ][0]
+    ours = normalise(resize_and_crop(image, 64), CLIP_MEAN, CLIP_STD)
     np.testing.assert_allclose(np.asarray(ours).transpose(2, 0, 1), expected, atol=1e-5)
 
 
-def test_extremely_long_pictures_stay_small():
+def test_extremely_long_images_stay_small():
     view = resize_and_crop(Image.new("RGB", (500_000, 1), (7, 7, 7)), 16)
     assert view.shape == (16, 16, 3) and (view == 7).all()
 
 
 @pytest.mark.parametrize("short, long", [(1, 32), (1, 33), (1, 34), (1, 35), (2, 65), (3, 101), (5, 500)])
-def test_extremely_long_pictures_are_cut_to_their_middle(short, long):
+def test_extremely_long_images_are_cut_to_their_middle(short, long):
     """32 times the short side is left, from half the surplus on, rounded down; the rest of the view follows."""
     kept = min(long, 32 * short)
     start = (long - kept) // 2
-    for picture, part in (
+    for image, part in (
         (noise(short, long), np.s_[:, start : start + kept]),
         (noise(long, short), np.s_[start : start + kept]),
     ):
-        middle = pixels(picture)[part]
-        np.testing.assert_array_equal(pixels(transforms._cut_extreme(picture)), middle, strict=True)
-        np.testing.assert_array_equal(resize_and_crop(picture, 8), resize_and_crop(Image.fromarray(middle), 8))
+        middle = pixels(image)[part]
+        np.testing.assert_array_equal(pixels(transforms._cut_extreme(image)), middle, strict=True)
+        np.testing.assert_array_equal(resize_and_crop(image, 8), resize_and_crop(Image.fromarray(middle), 8))
 
 
-def test_the_views_leave_the_picture_as_it_is():
-    for picture in (noise(9, 500), noise(40, 30), noise(16, 16)):
-        before = pixels(picture).copy()
-        for view in (resize_and_crop(picture, 16), random_crop_and_flip(picture, 16, np.random.default_rng(0))):
+def test_the_views_leave_the_image_as_it_is():
+    for image in (noise(9, 500), noise(40, 30), noise(16, 16)):
+        before = pixels(image).copy()
+        for view in (resize_and_crop(image, 16), random_crop_and_flip(image, 16, np.random.default_rng(0))):
             assert view.shape == (16, 16, 3) and view.dtype == np.uint8 and view.flags.writeable
             view[:] = 0
-        np.testing.assert_array_equal(pixels(picture), before)
+        np.testing.assert_array_equal(pixels(image), before)
 
 
 def test_random_crop_is_decided_by_the_generator_alone():
-    picture = noise(50, 70)
-    views = [random_crop_and_flip(picture, 16, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    image = noise(50, 70)
+    views = [random_crop_and_flip(image, 16, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(views[0], views[1])
     assert views[0].shape == (16, 16, 3) and (views[0] != views[2]).any()
 
@@ -100,20 +100,20 @@ def test_random_crops_have_the_areas_and_ratios_asked_for():
     assert abs(np.mean(np.log(ratio[small]))) < 0.01
 
 
-def test_whole_picture_when_scale_and_ratio_leave_no_choice():
-    picture = smooth(40, 40)
-    view = random_crop_and_flip(picture, 20, np.random.default_rng(0), scale=(1, 1), ratio=(1, 1), flip=False)
-    np.testing.assert_array_equal(view, pixels(picture.resize((20, 20), Image.Resampling.BICUBIC)))
+def test_whole_image_when_scale_and_ratio_leave_no_choice():
+    image = smooth(40, 40)
+    view = random_crop_and_flip(image, 20, np.random.default_rng(0), scale=(1, 1), ratio=(1, 1), flip=False)
+    np.testing.assert_array_equal(view, pixels(image.resize((20, 20), Image.Resampling.BICUBIC)))
 
 
 @pytest.mark.parametrize("height, width", [(50, 70), (70, 50), (7, 300), (1, 1)])
 def test_a_random_view_is_the_box_that_was_drawn_resized(height, width):
-    picture = noise(height, width)
+    image = noise(height, width)
     for seed in range(20):
         box = transforms.random_box(height, width, np.random.default_rng(seed), (0.08, 1.0), (3 / 4, 4 / 3))
         top, left, high, wide = box
-        cut = Image.fromarray(pixels(picture)[top : top + high, left : left + wide])
-        view = random_crop_and_flip(picture, 16, np.random.default_rng(seed), flip=False)
+        cut = Image.fromarray(pixels(image)[top : top + high, left : left + wide])
+        view = random_crop_and_flip(image, 16, np.random.default_rng(seed), flip=False)
         np.testing.assert_array_equal(view, pixels(cut.resize((16, 16), Image.Resampling.BICUBIC)))
 
 
@@ -123,27 +123,27 @@ def test_fallback_is_the_largest_centred_crop_of_an_allowed_ratio(shape, box):
     assert found == (box or (0, 0, 1, 1))
 
 
-def test_half_of_the_pictures_are_flipped():
-    picture = smooth(16, 16)
-    plain = random_crop_and_flip(picture, 16, np.random.default_rng(0), (1, 1), (1, 1), flip=False)
+def test_half_of_the_images_are_flipped():
+    image = smooth(16, 16)
+    plain = random_crop_and_flip(image, 16, np.random.default_rng(0), (1, 1), (1, 1), flip=False)
     flips = 0
     for seed in range(400):
-        view = random_crop_and_flip(picture, 16, np.random.default_rng(seed), (1, 1), (1, 1))
+        view = random_crop_and_flip(image, 16, np.random.default_rng(seed), (1, 1), (1, 1))
         flips += (view == plain[:, ::-1]).all()
         assert (view == plain).all() or (view == plain[:, ::-1]).all()
     assert 160 < flips < 240
 
 
 VIEWS = [
-    lambda picture: resize_and_crop(picture, 8),
-    lambda picture: random_crop_and_flip(picture, 8, np.random.default_rng(0)),
-    lambda picture: Transform(8, "centre")(picture, (0,)),
-    lambda picture: Transform(8, "random")(picture, (0,)),
+    lambda image: resize_and_crop(image, 8),
+    lambda image: random_crop_and_flip(image, 8, np.random.default_rng(0)),
+    lambda image: Transform(8, "centre")(image, (0,)),
+    lambda image: Transform(8, "random")(image, (0,)),
 ]
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_views_refuse_what_is_no_picture(view):
+def test_views_refuse_what_is_no_image(view):
     for wrong in (np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), [[0]], None, "a.png"):
         with pytest.raises(TypeError, match=f"a Pillow image, not a {type(wrong).__name__}; Image.fromarray makes one"):
             view(wrong)
@@ -151,14 +151,14 @@ def test_views_refuse_what_is_no_picture(view):
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "I;16", "F"])
-def test_views_refuse_pictures_in_other_modes(view, mode):
+def test_views_refuse_images_in_other_modes(view, mode):
     with pytest.raises(ValueError, match=rf"must be in mode RGB and have pixels, not {mode} \(4, 5\)"):
         view(Image.new(mode, (4, 5)))
 
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("size", [(0, 4), (4, 0), (0, 0)])
-def test_views_refuse_pictures_without_pixels(view, size):
+def test_views_refuse_images_without_pixels(view, size):
     with pytest.raises(ValueError, match=rf"must be in mode RGB and have pixels, not RGB \({size[0]}, {size[1]}\)"):
         view(Image.new("RGB", size))
 

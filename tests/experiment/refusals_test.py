@@ -73,7 +73,7 @@ def test_the_check_says_what_the_run_would_say(flags, tiny_clip, tmp_path, capfd
 def test_a_cache_that_is_too_small_is_found(flags, tiny_clip, tmp_path, capfd):
     small = [f"--config.data.cache_dir={tmp_path / 'cache'}", "--config.data.cache_side=16", "--config.train.batch=3"]
     (sentence,) = told(capfd, [*flags(tiny_clip), *small], tmp_path / "out")
-    assert sentence.endswith("of the backbone's pictures; use --config.data.cache_side=32")
+    assert sentence.endswith("of the backbone's images; use --config.data.cache_side=32")
     assert sentence == refused(capfd, [*flags(tiny_clip), *small], tmp_path / "run")
 
 

@@ -316,7 +316,7 @@ def test_a_source_without_its_path_is_named(refused):
 def test_a_missing_stream_is_named(refused, tmp_path):
     path = tmp_path / "nosuch.jsonl"
     message = refused("--config.data.name=jsonl", f"--config.data.path={path}", *BUNDLED_FITS)
-    assert message == f"{path}: there is no such file; expected a JSON Lines file, one line per picture"
+    assert message == f"{path}: there is no such file; expected a JSON Lines file, one line per image"
 
 
 # ---- the run's directory ---------------------------------------------------------------------------------------------

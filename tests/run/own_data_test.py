@@ -6,7 +6,7 @@ from lpi_jax.check.command import table as told
 from lpi_jax.check.survey import survey
 from lpi_jax.data import builder
 from lpi_jax.data.arrange import combined
-from lpi_jax.data.pictures import SAMPLE, WHOLE, PictureFile, PictureInside
+from lpi_jax.data.images import SAMPLE, WHOLE, ImageInFile, ImageInside
 from lpi_jax.errors import UserError
 from lpi_jax.main import main
 from tests.support.own_data import FORMS, GOOD, Row, encoded
@@ -101,7 +101,7 @@ def test_one_line_per_caption_makes_one_image_with_all_of_them_in_their_order(wr
         (task,) = stream.tasks
         assert captions_of(task.train) == (("a cat", "a second", "A cat"), ("a dog",)) and shades(task.train) == [1, 3]
         assert captions_of(task.val) == (("another cat", "a fourth"),) and shades(task.val) == [2]
-        assert stream.skipped == {} and stream.notes["pictures"] == 3
+        assert stream.skipped == {} and stream.notes["images"] == 3
 
 
 @pytest.mark.parametrize("again", [Row(1, "x", split="val"), Row(1, "x", "dogs")])
@@ -228,7 +228,7 @@ def test_of_a_small_picture_every_byte_counts(tmp_path):
             content[place] ^= 0xFF
         (tmp_path / "1.png").write_bytes(content)
         path = str(tmp_path / "1.png")
-        assert PictureFile(path).sample() == content == PictureInside(path, 0, len(content), "x").sample()
+        assert ImageInFile(path).sample() == content == ImageInside(path, 0, len(content), "x").sample()
         prints.add(read().fingerprint)
     assert len(prints) == 4
 
@@ -241,8 +241,8 @@ def test_a_large_picture_is_looked_into_at_its_head_middle_and_tail(tmp_path, pl
     first = read().fingerprint
     content[place] ^= 0xFF
     (tmp_path / "1.png").write_bytes(content)
-    sample = PictureFile(str(tmp_path / "1.png")).sample()
-    assert len(sample) == 3 * SAMPLE and sample == PictureInside(str(tmp_path / "1.png"), 0, len(content), "x").sample()
+    sample = ImageInFile(str(tmp_path / "1.png")).sample()
+    assert len(sample) == 3 * SAMPLE and sample == ImageInside(str(tmp_path / "1.png"), 0, len(content), "x").sample()
     assert place == 60 or read().fingerprint != first
     assert place != 60 or sample[:SAMPLE] != encoded(1).ljust(SAMPLE, b"\0")
 

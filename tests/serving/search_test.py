@@ -74,7 +74,7 @@ def test_the_best_images_for_a_text_are_those_of_the_model(run, expected, tmp_pa
     status, lines, err = run("--text=a red circle above a blue square")
     assert status == 0
     assert_ranked(lines, rank(model.encode_text("a red circle above a blue square")[0])[:10])
-    assert err.startswith("left out: 2 unreadable picture; the first: ")
+    assert err.startswith("left out: 2 unreadable image; the first: ")
     assert err.endswith("Contact sheet: search.png\n") and "\x1b" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["search.png"]
 

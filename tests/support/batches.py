@@ -21,7 +21,7 @@ class Batch(NamedTuple):
 def batches_of(
     split: Split, ids: Sequence[np.ndarray], transform: Transform, steps: range, *, batch, seed=0, task=0, **host
 ) -> Iterator[Batch]:
-    """The batches of these steps; ids: per picture [captions, context] int32."""
+    """The batches of these steps; ids: per image [captions, context] int32."""
     source = Pairs(split, transform, lambda words, placeholders: np.concatenate(ids), 0, False)
     plan = Plan({task: source}, task, batch, seed)
     return (Batch(**tree) for tree in training_batches(plan, steps.start, steps.stop, **host))

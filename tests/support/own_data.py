@@ -16,7 +16,7 @@ from tests.support.sources import jsonl, table, webdataset
 
 
 class Row(NamedTuple):
-    """One line, row or member: the red of its picture, its one caption, and the rest."""
+    """One line, row or member: the red of its image, its one caption, and the rest."""
 
     shade: int
     caption: str
@@ -27,11 +27,11 @@ class Row(NamedTuple):
 
 GOOD = [Row(1, "a cat"), Row(2, "another cat", split="val")]
 Written = Callable[..., Stream]
-Paint = Callable[[int], bytes]  # shade -> the encoded picture
+Paint = Callable[[int], bytes]  # shade -> the encoded image
 
 
 def encoded(shade: int) -> bytes:
-    """A picture of that red; all are encoded in the same number of bytes."""
+    """An image of that red; all are encoded in the same number of bytes."""
     file = io.BytesIO()
     Image.new("RGB", (6, 4), (shade, 0, 0)).save(file, "png", compress_level=0)
     return file.getvalue()
@@ -87,6 +87,6 @@ FORMS: dict[str, Callable[..., Written]] = {
     "JSON Lines": _jsonl,
     "CSV": _csv,
     "Parquet": _parquet,
-    "pictures in Parquet": _parquet_inside,
+    "images in Parquet": _parquet_inside,
     "shards": _shards,
 }

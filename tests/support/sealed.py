@@ -12,7 +12,7 @@ def sealed(number):
 
 
 def nothing_is_paired_wrongly(stream):
-    """Every picture whose caption is undamaged has that caption's number as its red."""
+    """Every image whose caption is undamaged has that caption's number as its red."""
     for split in (split for task in stream.tasks for split in (task.train, task.val)):
         for shade, captions in zip(shades(split), captions_of(split), strict=True):
             for words in map(str.split, captions):

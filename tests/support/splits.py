@@ -1,4 +1,4 @@
-"""Splits of captioned pictures for tests: made of lists, and what one wants to see of them."""
+"""Splits of captioned images for tests: made of lists, and what one wants to see of them."""
 
 from lpi_jax.data.captioned import Captioned
 from lpi_jax.data.stream import Split
@@ -11,10 +11,10 @@ def split_of(keys, captions, load, annotations=None):
 
 
 def captions_of(split):
-    """Each picture's captions."""
+    """Each image's captions."""
     return tuple(record.captions for record in split.records)
 
 
 def annotations_of(split):
-    """Each picture's annotation."""
+    """Each image's annotation."""
     return tuple(record.annotation for record in split.records)

@@ -1,4 +1,4 @@
-"""Small tables of pictures, CSV and Parquet, and what a damaged one ends in: for the tests of both."""
+"""Small tables of images, CSV and Parquet, and what a damaged one ends in: for the tests of both."""
 
 import io
 
@@ -74,11 +74,11 @@ SPREAD = [(task, split) for task in ("cats", "dogs") for split in ("train", "val
 
 
 def write_folder(tmp_path):
-    """Nine sound pictures img/1.png ... img/9.png, whose red is their number, and some bad ones."""
+    """Nine sound images img/1.png ... img/9.png, whose red is their number, and some bad ones."""
     (tmp_path / "img").mkdir()
     for number in range(1, 10):
         (tmp_path / f"img/{number}.png").write_bytes(encoded(number))
     (tmp_path / "img/empty.png").write_bytes(b"")
     (tmp_path / "img/cut.png").write_bytes(encoded(1)[:-20])
-    (tmp_path / "img/text.jpg").write_text("no picture")
+    (tmp_path / "img/text.jpg").write_text("no image")
     return tmp_path

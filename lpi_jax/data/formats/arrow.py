@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lpi_jax.data.examples import no_such_name
-from lpi_jax.data.pictures import MAX_BYTES, Picture
+from lpi_jax.data.images import MAX_BYTES, StoredImage
 from lpi_jax.errors import UserError
 
 MAX_TEXT_BYTES = 1 << 17  # of one value
@@ -27,13 +27,13 @@ class Row:
       source: the file that it is in.
       place: where in that file ("row 3").
       cell: its value by column.
-      picture: the one inside it, if the table holds them.
+      image: the one inside it, if the table holds them.
     """
 
     source: str
     place: str
     cell: Callable[[str], Any]
-    picture: Picture | None = None
+    image: StoredImage | None = None
 
 
 class Moment(float):
@@ -59,10 +59,10 @@ def checked_kinds(path: str, schema: Any, allowed: Mapping[str, Sequence[str]]) 
     return kinds
 
 
-def refuse_long_values(where: str, batch: Any, pictures: str | None) -> None:
-    """Before a single one is copied: each row would get a copy of its own. `pictures`: the column that holds them."""
+def refuse_long_values(where: str, batch: Any, images: str | None) -> None:
+    """Before a single one is copied: each row would get a copy of its own. `images`: the column that holds them."""
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
-        longest, most = _longest(array), MAX_BYTES if name == pictures else MAX_TEXT_BYTES
+        longest, most = _longest(array), MAX_BYTES if name == images else MAX_TEXT_BYTES
         if longest > most:
             raise UserError(f"{where}: column {name!r} has a value of {longest} bytes; at most {most}")
 

@@ -1,4 +1,4 @@
-"""The rows of an Arrow stream file, as `datasets` saves them. The file is mapped: pictures stay where they are.
+"""The rows of an Arrow stream file, as `datasets` saves them. The file is mapped: images stay where they are.
 
 A file that is damaged, or that was made to fill the memory, ends in a `UserError`.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lpi_jax.data.formats.arrow import BYTES, STRUCT, Row, cells, checked_kinds, refuse_long_values
-from lpi_jax.data.pictures import PictureInside
+from lpi_jax.data.images import ImageInside
 from lpi_jax.errors import UserError, reason
 from lpi_jax.files import require_file
 
@@ -30,7 +30,7 @@ def rows(path: str, allowed: Mapping[str, Sequence[str]], image: str) -> Iterato
     Args:
       path: the file.
       allowed: the columns that are used, each with the kinds of values that it may hold; others are not looked at.
-      image: the column among them in which pictures may stand: as bytes, or as a struct of bytes and path.
+      image: the column among them in which images may stand: as bytes, or as a struct of bytes and path.
 
     Raises:
       UserError: no such file, a column that is missing or of another kind, or a damaged file, when its rows come to the
@@ -46,7 +46,7 @@ def rows(path: str, allowed: Mapping[str, Sequence[str]], image: str) -> Iterato
             spans = _spans(path, image, batch.column(image), whole) if inside else itertools.repeat(None)
             for cell, span in zip(cells(batch), spans, strict=False):
                 place = f"row {number + 1}"
-                yield Row(path, place, cell, PictureInside(path, *span, place) if span else None)
+                yield Row(path, place, cell, ImageInside(path, *span, place) if span else None)
                 number += 1
 
 
@@ -73,7 +73,7 @@ def _opened(path: str, row: Callable[[], int]) -> Iterator[tuple[Any, Any]]:
 
 
 def _spans(path: str, column: str, array: Any, whole: Any) -> Iterator[tuple[int, int] | None]:
-    """(offset in the file, size) of each row's picture; None where there is none."""
+    """(offset in the file, size) of each row's image; None where there is none."""
     import numpy as np
     from pyarrow import types
 
@@ -84,13 +84,13 @@ def _spans(path: str, column: str, array: Any, whole: Any) -> Iterator[tuple[int
     if not any(valid):
         return iter([None] * len(valid))
     if not (types.is_binary(array.type) or types.is_large_binary(array.type)):
-        raise UserError(f"{path}: column {column!r} holds pictures as {array.type}; expected binary")
+        raise UserError(f"{path}: column {column!r} holds images as {array.type}; expected binary")
     _, places, content = array.buffers()
     kind = np.int64 if types.is_large_binary(array.type) else np.int32
     ends = np.frombuffer(places, kind)[array.offset : array.offset + len(array) + 1].tolist()
     first = content.address - whole.address if content is not None and content.size else 0
     if not 0 <= first <= whole.size - ends[-1]:
-        raise ValueError("its pictures lie elsewhere")
+        raise ValueError("its images lie elsewhere")
     spans = ((first + start, end - start) for start, end in itertools.pairwise(ends))
     return (span if there else None for span, there in zip(spans, valid, strict=True))
 

@@ -151,7 +151,7 @@ def _value(entry: dict[str, Any], key: str, fail: Fail) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    # Not a number compares as false, and whole numbers too large for a float are too large for a picture.
+    # Not a number compares as false, and whole numbers too large for a float are too large for an image.
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
 
 

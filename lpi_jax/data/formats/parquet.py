@@ -1,4 +1,4 @@
-"""The rows of a Parquet table, a few in memory at a time; the pictures inside it stay encoded until they are asked for.
+"""The rows of a Parquet table, a few in memory at a time; the images inside it stay encoded until they are asked for.
 
 A file that is damaged, or that was made to fill the memory, ends in a `UserError`.
 """
@@ -13,10 +13,10 @@ from typing import Any
 
 from lpi_jax.data.formats.arrow import BYTES, STRUCT, Row, cells, checked_kinds, refuse_long_values
 from lpi_jax.data.formats.file_tree import files
-from lpi_jax.data.pictures import MISSING, UNREADABLE, BadImage, StoredPicture
+from lpi_jax.data.images import MISSING, UNREADABLE, BadImage, EmbeddedImage
 from lpi_jax.errors import UserError, reason
 
-MAX_TABLE_BYTES = 1 << 30  # of a table with pictures in it, which stay in memory; of a row group without
+MAX_TABLE_BYTES = 1 << 30  # of a table with images in it, which stay in memory; of a row group without
 
 _BATCH = 256  # rows that are in memory at a time
 _ROWS_PER_BYTE = 16  # more, and nearly all rows must be the same
@@ -37,7 +37,7 @@ def rows(path: str, allowed: Mapping[str, Sequence[str]], image: str) -> Iterato
     Args:
       path: the table, or a folder of files that are one table together (`*.parquet`, in the order of their names).
       allowed: the columns that are used, each with the kinds of values that it may hold; others are not read.
-      image: the column among them in which pictures may stand: as bytes, or as a struct of bytes and path.
+      image: the column among them in which images may stand: as bytes, or as a struct of bytes and path.
 
     Raises:
       UserError: a folder without such files, a column that is missing or of another kind, a table that is too large, or
@@ -46,14 +46,14 @@ def rows(path: str, allowed: Mapping[str, Sequence[str]], image: str) -> Iterato
     """
     parts = [_checked(file, allowed, image) for file in _files(path)]
     if (size := sum(part.size for part in parts if part.inside)) > MAX_TABLE_BYTES:
-        raise _too_large(path, "with its pictures the table", size, "paths of picture files, or tar shards")
+        raise _too_large(path, "with its images the table", size, "paths of image files, or tar shards")
     for part in parts:
         yield from _rows(part, list(allowed), image)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One file of a table: the leaf column that holds pictures (None: none does), those of text or bytes, its size."""
+    """One file of a table: the leaf column that holds images (None: none does), those of text or bytes, its size."""
 
     path: str
     inside: str | None
@@ -109,8 +109,8 @@ def _rows(part: _Part, names: list[str], image: str) -> Iterator[Row]:
                     refuse_long_values(f"{part.path}, from row {number + 1} on", batch, image if part.inside else None)
                     for cell in cells(batch):
                         place, own, number = f"row {number + 1}", number - first, number + 1
-                        picture = PictureInTable(part.path, part.inside, group, own, place) if part.inside else None
-                        yield Row(part.path, place, cell, picture)
+                        stored = ImageInTable(part.path, part.inside, group, own, place) if part.inside else None
+                        yield Row(part.path, place, cell, stored)
 
 
 def _too_large(path: str, what: str, size: int, expected: str) -> UserError:
@@ -131,8 +131,8 @@ def _damage_told(path: str, row: Callable[[], int]) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureInTable(StoredPicture):
-    """A picture inside a Parquet table: the leaf column it is in, its row group and its row there, its name."""
+class ImageInTable(EmbeddedImage):
+    """An image inside a Parquet table: the leaf column it is in, its row group and its row there, its name."""
 
     path: str
     column: str
@@ -157,7 +157,7 @@ class PictureInTable(StoredPicture):
         if isinstance(value, dict):
             value = value["bytes"]
         if value is None:
-            raise BadImage(MISSING, f"{self._called}: the row holds no picture")
+            raise BadImage(MISSING, f"{self._called}: the row holds no image")
         return value
 
 

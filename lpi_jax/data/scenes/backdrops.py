@@ -1,7 +1,7 @@
-"""What lies behind the objects of a scene (backdrops) and over the whole picture (finishes).
+"""What lies behind the objects of a scene (backdrops) and over the whole image (finishes).
 
-A backdrop draws on the large canvas, `unit` canvas pixels to one 64th of the picture; a finish changes the small
-picture. Both take `strength` in [0, 1]: 0 is close to the general look, 1 the hardest. Random numbers are integers
+A backdrop draws on the large canvas, `unit` canvas pixels to one 64th of the image; a finish changes the small
+image. Both take `strength` in [0, 1]: 0 is close to the general look, 1 the hardest. Random numbers are integers
 wherever they reach a pixel, and no sum is left to a linear-algebra library, so that every machine draws the same.
 """
 
@@ -95,12 +95,12 @@ def _gallery(rng, unit, strength):
 
 def _sand(rng, unit, strength):
     small = rng.integers(-22, 23, (64, 64, 1)).astype(np.float32) * (0.5 + 1.5 * strength)
-    picture = np.float32(mix(_pale(rng, 225), (233, 208, 150), 0.8)) + small
+    pixels = np.float32(mix(_pale(rng, 225), (233, 208, 150), 0.8)) + small
     sea, phase = int(rng.integers(8, 18)), int(rng.integers(64))
     edge = sea + np.asarray([(abs((x + phase) % 16 - 8) // 2) for x in range(64)])
     water = np.arange(64)[:, None] < edge[None, :]
-    picture[water] = picture[water] * 0.3 + np.float32((130, 195, 225)) * 0.7
-    image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+    pixels[water] = pixels[water] * 0.3 + np.float32((130, 195, 225)) * 0.7
+    image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
     return image.resize((64 * unit, 64 * unit), Image.Resampling.BILINEAR)
 
 
@@ -202,65 +202,65 @@ def _bricks(rng, unit, strength):
     return image
 
 
-def _grey(picture: np.ndarray) -> np.ndarray:
+def _grey(pixels: np.ndarray) -> np.ndarray:
     """[H, W, 1] lightness."""
-    red, green, blue = (picture[..., k : k + 1] for k in range(3))
+    red, green, blue = (pixels[..., k : k + 1] for k in range(3))
     return np.float32(0.3) * red + np.float32(0.59) * green + np.float32(0.11) * blue
 
 
 def _at(side: int) -> np.ndarray:
-    """[side] int: for each pixel row or column the 64th of the picture that it lies in."""
+    """[side] int: for each pixel row or column the 64th of the image that it lies in."""
     return np.arange(side) * 64 // side
 
 
-def _dim(picture, rng, strength):
-    return picture * np.float32(1 - 0.8 * strength)
+def _dim(pixels, rng, strength):
+    return pixels * np.float32(1 - 0.8 * strength)
 
 
-def _noise(picture, rng, strength):
-    reach, at = round(20 + 110 * strength), _at(len(picture))
-    return picture + rng.integers(-reach, reach + 1, (64, 64, 3)).astype(np.float32)[at][:, at]
+def _noise(pixels, rng, strength):
+    reach, at = round(20 + 110 * strength), _at(len(pixels))
+    return pixels + rng.integers(-reach, reach + 1, (64, 64, 3)).astype(np.float32)[at][:, at]
 
 
-def _lantern(picture, rng, strength):
-    side = picture.shape[0]
+def _lantern(pixels, rng, strength):
+    side = pixels.shape[0]
     y, x = np.mgrid[:side, :side].astype(np.float32) * np.float32(64 / side) - np.float32(32)
     dx, dy = (int(v) for v in rng.integers(-9, 10, 2))
     far = ((x - dx) ** 2 + (y - dy) ** 2)[..., None] / np.float32(40.0**2)
     light = np.float32(1 - 0.45 * strength) - np.float32(0.6 * strength) * far
     night = np.float32((24, 30, 66))
-    return picture * light.clip(0.12, 1) + night * np.float32(0.55 * strength)
+    return pixels * light.clip(0.12, 1) + night * np.float32(0.55 * strength)
 
 
-def _sepia(picture, rng, strength):
-    brown = _grey(picture) * np.float32((1.02, 0.86, 0.62))
-    return picture + (brown - picture) * np.float32(0.75 * strength)
+def _sepia(pixels, rng, strength):
+    brown = _grey(pixels) * np.float32((1.02, 0.86, 0.62))
+    return pixels + (brown - pixels) * np.float32(0.75 * strength)
 
 
-def _fog(picture, rng, strength):
-    side = picture.shape[0]
+def _fog(pixels, rng, strength):
+    side = pixels.shape[0]
     coarse = Image.fromarray(rng.integers(0, 256, (4, 4), np.uint8)).resize((side, side), Image.Resampling.BICUBIC)
     veil = np.asarray(coarse, np.float32)[..., None] / 255
     share = (np.float32(0.25 + 0.5 * strength) + np.float32(0.35 * strength) * veil).clip(0, 0.93)
-    return picture + (np.float32((226, 230, 234)) - picture) * share
+    return pixels + (np.float32((226, 230, 234)) - pixels) * share
 
 
-def _posterise(picture, rng, strength):
+def _posterise(pixels, rng, strength):
     step = np.float32(round(40 + 88 * strength))
-    return np.floor(picture.clip(0, 255) / step + np.float32(0.5)) * step
+    return np.floor(pixels.clip(0, 255) / step + np.float32(0.5)) * step
 
 
-def _scanlines(picture, rng, strength):
-    dim = np.where((_at(len(picture)) + int(rng.integers(3))) % 3 == 0, 1 - 0.75 * strength, 1)
-    return picture * dim.astype(np.float32)[:, None, None]
+def _scanlines(pixels, rng, strength):
+    dim = np.where((_at(len(pixels)) + int(rng.integers(3))) % 3 == 0, 1 - 0.75 * strength, 1)
+    return pixels * dim.astype(np.float32)[:, None, None]
 
 
-def _fade(picture, rng, strength):
-    return picture + (_grey(picture) - picture) * np.float32(0.8 * strength)
+def _fade(pixels, rng, strength):
+    return pixels + (_grey(pixels) - pixels) * np.float32(0.8 * strength)
 
 
-def _blur(picture, rng, strength):
-    image = Image.fromarray(picture.clip(0, 255).round().astype(np.uint8))
+def _blur(pixels, rng, strength):
+    image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
     radius = (0.4 + 2 * strength) * image.width / 64
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32)
 
@@ -273,13 +273,13 @@ def _stitches(side: int) -> np.ndarray:
     return ((2 * (phase < 1.9) - 1) * np.where(x % 4 < 0.99, 0.2, 1.0)).astype(np.float32)[..., None]
 
 
-def _knit(picture, rng, strength):
-    side = picture.shape[0]
-    image = Image.fromarray(picture.clip(0, 255).round().astype(np.uint8))
+def _knit(pixels, rng, strength):
+    side = pixels.shape[0]
+    image = Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
     coarse = image.resize((32, 32), Image.Resampling.BOX).resize((side, side), Image.Resampling.NEAREST)
     share = np.float32(min(1.0, 0.4 + strength))
-    picture = picture + (np.asarray(coarse, np.float32) - picture) * share
-    return picture * (1 + np.float32(0.1 + 0.3 * strength) * _stitches(side))
+    pixels = pixels + (np.asarray(coarse, np.float32) - pixels) * share
+    return pixels * (1 + np.float32(0.1 + 0.3 * strength) * _stitches(side))
 
 
 Backdrop = Callable[[np.random.Generator, int, float], Image.Image]

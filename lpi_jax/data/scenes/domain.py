@@ -20,7 +20,7 @@ BARE = "{size} {texture} {colour} {shape}"
 class Domain:
     """One row of the table. shapes, colours: what its scenes are made of, in plain words.
 
-    looks: each picture has one of them; a reported domain has only one.
+    looks: each image has one of them; a reported domain has only one.
     """
 
     name: str

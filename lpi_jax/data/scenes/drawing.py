@@ -1,7 +1,7 @@
 """Where a scene's objects stand and how they are painted.
 
 Geometry first (`place`, which also gives the boxes), pixels second (`draw`); both are pure, so boxes need no drawing.
-Everything is measured in 64ths of the picture's side and drawn three times too large, on whole canvas pixels, then
+Everything is measured in 64ths of the image's side and drawn three times too large, on whole canvas pixels, then
 averaged down.
 """
 
@@ -34,7 +34,7 @@ _INK = (30, 28, 34)
 
 @dataclass(frozen=True)
 class Look:
-    """How pictures look. The same `strength` goes to the backdrop, the outline, the fill and the finishes.
+    """How images look. The same `strength` goes to the backdrop, the outline, the fill and the finishes.
 
     Attributes:
       ground: what captions call the place where the objects are ("squared blue paper").
@@ -84,7 +84,7 @@ def place(
     rng: np.random.Generator,
 ) -> tuple[Placed, ...]:
     """Puts the objects where the relations want them: two across the middle, three on the corners of a square."""
-    # Centres relative to the picture's middle; the first pair sets object 0 and 1, a second pair places object 2.
+    # Centres relative to the image's middle; the first pair sets object 0 and 1, a second pair places object 2.
     half = 15.5 if len(items) == 2 else 15.0
     step = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
     (_, first, _), *rest = relations
@@ -167,7 +167,7 @@ def _paint(canvas: Image.Image, thing: Placed, look: Look, strength: float, unit
 def draw(
     things: Sequence[Placed], look: Look, strength: float, rng: np.random.Generator, image_size: int
 ) -> Image.Image:
-    """The picture, image_size x image_size, mode RGB."""
+    """The image, image_size x image_size, mode RGB."""
     # A canvas unit is a 64th of the canvas, so the canvas is a multiple of 64 and the last step resamples to any size.
     unit = OVERSAMPLING * max(1, -(-image_size // 64))
     canvas = BACKDROPS[look.backdrop](rng, unit, strength)
@@ -181,7 +181,7 @@ def draw(
     small = canvas.resize((image_size, image_size), Image.Resampling.BOX)
     if not look.finishes:
         return small
-    picture = np.asarray(small, np.float32)
+    pixels = np.asarray(small, np.float32)
     for finish in look.finishes:
-        picture = FINISHES[finish](picture, rng, strength)
-    return Image.fromarray(picture.clip(0, 255).round().astype(np.uint8))
+        pixels = FINISHES[finish](pixels, rng, strength)
+    return Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))

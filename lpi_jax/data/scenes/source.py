@@ -1,4 +1,4 @@
-"""The procedural stream: pictures of a few related shapes with true captions, in domains that look and speak apart.
+"""The procedural stream: images of a few related shapes with true captions, in domains that look and speak apart.
 
 Nothing is stored: a scene is a pure function of (seed, domain, split, index), a longer split begins like a shorter one.
 
@@ -30,7 +30,7 @@ from lpi_jax.options import option
 
 __all__ = ["DEVELOPMENT_DOMAINS", "DOMAINS", "Scene", "SceneObject", "general", "scenes"]
 
-VERSION = 2  # raise it with any change that alters a picture or a caption
+VERSION = 2  # raise it with any change that alters an image or a caption
 _BUCKETS = 5
 _SPLITS = {"train": 0, "val": 1}
 _CONTENT, _WORDS, _PLACES, _PIXELS, _LOOKS = range(5)  # what a random generator is for
@@ -65,7 +65,7 @@ class Content:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """An object in plain words; box: (x0, y0, x1, y1) pixels of the picture, x1 and y1 exclusive."""
+    """An object in plain words; box: (x0, y0, x1, y1) pixels of the image, x1 and y1 exclusive."""
 
     shape: str
     colour: str
@@ -76,7 +76,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known of a picture. relations: rows (i, relation, j): objects[i] is `relation` objects[j].
+    """What is known of an image. relations: rows (i, relation, j): objects[i] is `relation` objects[j].
 
     ground: what captions call the place where the objects are.
     """
@@ -93,9 +93,9 @@ class Options:
 
     domains: tuple[str, ...] = option((), "names; (): the twelve")
     task_order: tuple[str, ...] = option((), "names of the tasks; (): the stream's own order")
-    seed: int = option(0, "decides which pictures", least=0)
-    train: int = option(200, "training pictures a task", least=1)
-    val: int = option(100, "validation pictures a task", least=1)
+    seed: int = option(0, "decides which images", least=0)
+    train: int = option(200, "training images a task", least=1)
+    val: int = option(100, "validation images a task", least=1)
     image_size: int = 64
 
 
@@ -115,11 +115,11 @@ def scenes(
     Args:
       domains: names out of DOMAINS or DEVELOPMENT_DOMAINS, each at most once.
       seed: chooses the scenes; at least 0. A domain's scenes do not depend on the other domains.
-      train, val: pictures per task, each with three captions.
-      image_size: side of the square pictures in pixels.
+      train, val: images per task, each with three captions.
+      image_size: side of the square images in pixels.
 
     Raises:
-      UserError: an unknown or repeated domain, a number out of range, more pictures than a domain has distinct scenes.
+      UserError: an unknown or repeated domain, a number out of range, more images than a domain has distinct scenes.
     """
     domains = (domains,) if isinstance(domains, str) else tuple(domains)
     known = (*DOMAINS, *DEVELOPMENT_DOMAINS)
@@ -185,12 +185,12 @@ def _split(domain: Domain, split: str, seed: int, count: int, image_size: int) -
     records = tuple(
         DrawnScene(f"scenes/{domain.name}/{split}/{seed}/{i}", said, made, i) for i, said in enumerate(spoken)
     )
-    return Split(records, made.picture)
+    return Split(records, made.image)
 
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes one split's pictures and annotations; its methods can be sent to other processes."""
+    """Makes one split's images and annotations; its methods can be sent to other processes."""
 
     domain: Domain
     split: str
@@ -204,7 +204,7 @@ class _Maker:
         rng = _rng(_PLACES, self.seed, self.domain.name, self.split, index)
         return place(content.items, content.relations, self.looks[index], self.domain.strength, rng)
 
-    def picture(self, index: int, without: int | None = None) -> Image.Image:
+    def image(self, index: int, without: int | None = None) -> Image.Image:
         """S x S, mode RGB; `without` leaves one object out and changes nothing else."""
         things = [thing for k, thing in enumerate(self.placed(index)) if k != without]
         rng = _rng(_PIXELS, self.seed, self.domain.name, self.split, index)

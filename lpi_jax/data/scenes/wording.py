@@ -34,7 +34,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Voice:
-    """words: plain word -> the voice's own words for it. forms: at least three; three are used per picture."""
+    """words: plain word -> the voice's own words for it. forms: at least three; three are used per image."""
 
     forms: tuple[Form, ...]
     words: Mapping[str, tuple[str, ...]]
@@ -66,7 +66,7 @@ def captions(
       ground: the place where the objects are.
       voice: vocabulary and forms.
       accent: probability in [0, 1] that a word is said in the voice's own way; decided once per word and caption.
-      rng: the picture's own generator.
+      rng: the image's own generator.
     """
     chosen = voice.forms
     if len(chosen) > 3:

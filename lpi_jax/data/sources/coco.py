@@ -77,7 +77,7 @@ def coco(options: Options) -> Stream:
 
     Raises:
       UserError: no COCO there, a file that holds what it should not, a bad example (an image without captions, a
-        caption or object without image, a bad picture) unless skipped, a task without train or val pictures, or a wrong
+        caption or object without image, a bad image) unless skipped, a task without train or val images, or a wrong
         argument.
     """
     path = os.fspath(options.path)
@@ -204,12 +204,12 @@ def _example(image: CocoImage, choice: Choice, description: str | None) -> Examp
         source=image.source,
         place=image.place,
         key=image.file_name,
-        picture=image.picture,
+        image=image.stored,
         captions=captions,
         faults=faults,
         task=choice.task,
         split=choice.split,
-        identity=image.picture,
+        identity=image.stored,
         description=description,
         annotation=image.objects,
     )

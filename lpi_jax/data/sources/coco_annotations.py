@@ -1,4 +1,4 @@
-"""COCO 2014 as it is published, and trees of other data in its format: folders of pictures, annotations in JSON.
+"""COCO 2014 as it is published, and trees of other data in its format: folders of images, annotations in JSON.
 
     train2014/  annotations/captions_train2014.json  annotations/instances_train2014.json
     val2014/    annotations/captions_val2014.json    annotations/instances_val2014.json
@@ -16,7 +16,7 @@ from typing import Any
 
 from lpi_jax.data.examples import BadExample, Fail, failing_at, shown
 from lpi_jax.data.formats import json_file
-from lpi_jax.data.pictures import PictureFile
+from lpi_jax.data.images import ImageInFile
 from lpi_jax.data.sources import karpathy
 from lpi_jax.data.sources.coco_tasks import Coco, CocoImage, CocoObject, described
 from lpi_jax.errors import UserError
@@ -42,7 +42,7 @@ class _Image:
 
 
 def read(path: str, with_karpathy: bool) -> Coco:
-    """Reads the annotations; pictures are not opened.
+    """Reads the annotations; images are not opened.
 
     Args:
       path: the folder.
@@ -217,7 +217,7 @@ def _image(source: str, half: str, key: int, image: _Image, split: str | None) -
         file_name=image.file_name,
         source=source,
         place=f"image {key}",
-        picture=PictureFile(image.path),
+        stored=ImageInFile(image.path),
         captions=tuple(caption for _, caption in sorted(image.captions.items())),
         objects=tuple(thing for _, thing in sorted(image.objects.items())),
         published=half,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lpi_jax.data.examples import BadExample
-from lpi_jax.data.pictures import Picture
+from lpi_jax.data.images import StoredImage
 
 CATEGORIES = {
     "appliance": ("microwave", "oven", "toaster", "sink", "refrigerator"),
@@ -43,7 +43,7 @@ class CocoObject:
       id: COCO's number of the annotation.
       category: its name, as in "potted plant".
       task: the category's supercategory.
-      box: left, top, right, bottom as shares of the picture's width and height, 0..1.
+      box: left, top, right, bottom as shares of the image's width and height, 0..1.
       area: of the segmentation, in whole square pixels: fractions are dropped, as TFDS drops them, so that a rule finds
         the same task in both sources.
       crowd: whether it stands for a group of objects that were not told apart.
@@ -65,7 +65,7 @@ class CocoImage:
       id: COCO's number of the image.
       file_name: its file, without the folder.
       source, place: the file that names it and where in it, for messages.
-      picture: where it lies.
+      stored: where it lies.
       captions: by COCO's number of the caption, white space made single; there may be none.
       objects: by COCO's number of the annotation; there may be none.
       published: train or val, as COCO published it.
@@ -76,7 +76,7 @@ class CocoImage:
     file_name: str
     source: str
     place: str
-    picture: Picture
+    stored: StoredImage
     captions: tuple[str, ...]
     objects: tuple[CocoObject, ...]
     published: str

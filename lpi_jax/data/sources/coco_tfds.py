@@ -8,7 +8,7 @@ from typing import Any
 from lpi_jax.data.examples import BadExample, shown
 from lpi_jax.data.sources import karpathy
 from lpi_jax.data.sources.coco_tasks import SUPERCATEGORY, Coco, CocoImage, CocoObject, described
-from lpi_jax.data.sources.tfds_records import RecordPicture, opened, prepared, records
+from lpi_jax.data.sources.tfds_records import ImageInRecord, opened, prepared, records
 from lpi_jax.errors import UserError, reason
 
 UNREADABLE = "unreadable record"  # of such a record not even the image's number is known
@@ -71,7 +71,7 @@ def _image(
         file_name=name.decode(),
         source=folder,
         place=place,
-        picture=RecordPicture(folder, split, index, "image"),
+        stored=ImageInRecord(folder, split, index, "image"),
         captions=tuple(" ".join(text.decode().split()) for _, text in sorted(zip(caption_ids, captions, strict=True))),
         objects=tuple(sorted(_objects(objects, categories), key=lambda thing: thing.id)),
         published="train" if split == "train" else "val",

@@ -31,7 +31,7 @@ from lpi_jax.data.examples import (
 from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats.file_tree import files
 from lpi_jax.data.formats.json_file import decoded
-from lpi_jax.data.pictures import PictureFile
+from lpi_jax.data.images import ImageInFile
 from lpi_jax.data.sources.folder_layout import Layout, Place
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
@@ -51,7 +51,7 @@ class Options(FileOptions):
         "", "a text file that names the validation images, one a line", kind="place", content="stream"
     )
     val_share: float = option(share.USUAL, share.MEANING, least=0, most=1, reader=without("data.val_list"))
-    seed: int = option(0, "decides which pictures", least=0, reader=without("data.val_list"))
+    seed: int = option(0, "decides which images", least=0, reader=without("data.val_list"))
     evaluate: str = option(
         "test", "the split to measure on, of Karpathy's, or of a source that has both", choices=("test", "val")
     )
@@ -222,7 +222,7 @@ def _example(root: str, stem: _Stem, with_texts: bool, identity: Identity) -> Ex
         source=root,
         place=names[0],
         key=names[0],
-        picture=PictureFile(path),
+        image=ImageInFile(path),
         captions=captions,
         faults=faults,
         task=place.task,

@@ -5,7 +5,7 @@
     path/train/dataset_info.json    its columns; those of classes are numbers, with the names here
     path/train/data-00000-of-00001.arrow
 
-Columns are used as those of a table, and rows that name the same picture are one picture with several captions.
+Columns are used as those of a table, and rows that name the same image are one image with several captions.
 """
 
 import functools
@@ -32,14 +32,14 @@ _SAVED = "a folder that save_to_disk of datasets wrote (Parquet files are read b
 class Options(FileOptions):
     fields: Fields = section(Fields)
     val_share: float = option(share.USUAL, share.MEANING, least=0, most=1)
-    seed: int = option(0, "decides which pictures", least=0)
+    seed: int = option(0, "decides which images", least=0)
     evaluate: str = option(
         "test", "the split to measure on, of Karpathy's, or of a source that has both", choices=("test", "val")
     )
 
 
 def huggingface(options: Options) -> Stream:
-    """Reads and checks all rows; pictures are decoded only when they are asked for.
+    """Reads and checks all rows; images are decoded only when they are asked for.
 
     Args:
       options: for those of all sources see `builder.assemble`.
@@ -48,16 +48,16 @@ def huggingface(options: Options) -> Stream:
           their names.
         fields.split: a column with train or val; "": the data set's own splits say it, train and validation (val,
           test); where there is only one of them, a column split, and without it a share.
-        val_share, seed: see `share.chosen`; equal pictures are one. A share is refused where splits or a column
+        val_share, seed: see `share.chosen`; equal images are one. A share is refused where splits or a column
           decide.
         evaluate: where there are validation and test: the one that validates, test or val. The other is left out.
 
     Returns:
-      The stream. Its fingerprint covers the values of all good rows, their splits, the sizes of the pictures used and
+      The stream. Its fingerprint covers the values of all good rows, their splits, the sizes of the images used and
       the order of the tasks.
 
     Raises:
-      UserError: a bad row (unless skipped), a task without train or val pictures, a missing column, a folder or file
+      UserError: a bad row (unless skipped), a task without train or val images, a missing column, a folder or file
         that is not what `save_to_disk` writes (or stops being it somewhere inside), or a wrong argument.
     """
     path, split = os.fspath(options.path), options.fields.split

@@ -1,9 +1,9 @@
 """Bring your own data: a stream from one JSON Lines file.
 
-One line per picture, or one per caption: lines that name the same picture in the same task and split are one picture
+One line per image, or one per caption: lines that name the same image in the same task and split are one image
 with several captions, wherever they stand:
 
-    {"image": "pictures/0001.jpg", "captions": ["a red kite"], "task": "toys", "split": "train", "description": "toys"}
+    {"image": "images/0001.jpg", "captions": ["a red kite"], "task": "toys", "split": "train", "description": "toys"}
 
 `image` is relative to the file (or absolute), `split` is train or val, `description` is optional and says what the
 task is about (the first one of a task counts, and that others differ is told; without one it is the task's name). Other
@@ -30,7 +30,7 @@ from lpi_jax.data.examples import (
 )
 from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats.json_file import parse
-from lpi_jax.data.pictures import PictureFile
+from lpi_jax.data.images import ImageInFile
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
 from lpi_jax.files import require_file
@@ -42,17 +42,17 @@ Options = FileOptions
 
 
 def jsonl(options: Options) -> Stream:
-    """Reads and checks a whole JSON Lines file; pictures are decoded only when they are asked for.
+    """Reads and checks a whole JSON Lines file; images are decoded only when they are asked for.
 
     Args:
       options: `path` is the file, UTF-8; for the others see `builder.assemble`.
 
     Returns:
-      The stream. Its fingerprint covers the file's bytes, sizes and samples of the pictures used and the order of the
+      The stream. Its fingerprint covers the file's bytes, sizes and samples of the images used and the order of the
       tasks.
 
     Raises:
-      UserError: a bad line (unless skipped), a task without train or val pictures, no file, or a wrong argument.
+      UserError: a bad line (unless skipped), a task without train or val images, no file, or a wrong argument.
     """
     path = os.fspath(options.path)
     digest = hashlib.sha256()
@@ -93,7 +93,7 @@ def _example(path: str, number: int, raw: bytes | None, identity: Identity) -> E
         source=path,
         place=f"line {number}",
         key=image,
-        picture=PictureFile(file),
+        image=ImageInFile(file),
         captions=captions,
         faults=faults,
         task=task,
@@ -106,7 +106,7 @@ def _example(path: str, number: int, raw: bytes | None, identity: Identity) -> E
 def _numbered_lines(path: str, update: Callable[[bytes], object]) -> Iterator[tuple[int, bytes | None]]:
     """(line number from 1, bytes or None if too long) of the lines that are not blank; `update` sees every byte."""
     try:
-        require_file(path, "a JSON Lines file, one line per picture")
+        require_file(path, "a JSON Lines file, one line per image")
         with open(path, "rb") as file:
             number = 0
             while piece := file.readline(MAX_LINE_BYTES + 1):
@@ -120,7 +120,7 @@ def _numbered_lines(path: str, update: Callable[[bytes], object]) -> Iterator[tu
                 if line is None or line.strip():
                     yield number, line
             if number == 0:
-                raise UserError(f"{path}: the file is empty; expected one line per picture")
+                raise UserError(f"{path}: the file is empty; expected one line per image")
     except OSError as error:
         raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
 

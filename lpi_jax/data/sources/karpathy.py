@@ -13,7 +13,7 @@ from lpi_jax.data.examples import BadExample, Example, checked_captions, failing
 from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats import json_file
 from lpi_jax.data.formats.json_file import file_inside
-from lpi_jax.data.pictures import PictureFile
+from lpi_jax.data.images import ImageInFile
 from lpi_jax.data.sources import manifest as manifests
 from lpi_jax.data.sources.manifest import Choice
 from lpi_jax.data.stream import Stream
@@ -33,7 +33,7 @@ class KarpathyImage:
 
     Attributes:
       place: where in the file: images[3].
-      filename: the picture's file, without its folder.
+      filename: the image's file, without its folder.
       split: one of `SPLITS`.
       entry: the whole entry, of which only file name and split are checked.
     """
@@ -45,7 +45,7 @@ class KarpathyImage:
 
 
 class BadEntry(BadExample):
-    """An entry of the file's `images` that is none. `filename`: the picture's file, None where that cannot be read."""
+    """An entry of the file's `images` that is none. `filename`: the image's file, None where that cannot be read."""
 
     def __init__(self, kind: str, message: str, filename: str | None):
         super().__init__(kind, message)
@@ -94,7 +94,7 @@ def flickr30k(options: Options) -> Stream:
 
     Args:
       options: for those of all sources see `builder.assemble`.
-        path: the folder with Karpathy's `dataset_flickr30k.json`, the pictures in `flickr30k-images/`, in
+        path: the folder with Karpathy's `dataset_flickr30k.json`, the images in `flickr30k-images/`, in
           `flickr30k_images/`, in `images/` or beside it.
         manifest: a CSV table with the header image,task,split (file name, any name, train or val), which then decides
           alone; images that are not in it are left out.
@@ -105,7 +105,7 @@ def flickr30k(options: Options) -> Stream:
       were chosen and left out, and the canonical manifest's SHA-256.
 
     Raises:
-      UserError: files that are missing or broken, a bad image (unless skipped), a task without train or val pictures,
+      UserError: files that are missing or broken, a bad image (unless skipped), a task without train or val images,
         or a wrong argument.
     """
     path, manifest, evaluate = os.fspath(options.path), options.manifest, options.evaluate
@@ -126,7 +126,7 @@ def flickr30k(options: Options) -> Stream:
     return manifests.assemble_chosen(
         "flickr30k",
         source,
-        _examples(source, _picture_folder(path, chosen), found, chosen, {} if manifest else splits),
+        _examples(source, _image_folder(path, chosen), found, chosen, {} if manifest else splits),
         COLUMN,
         chosen,
         {
@@ -138,14 +138,14 @@ def flickr30k(options: Options) -> Stream:
     )
 
 
-def _picture_folder(path: str, names: Collection[str]) -> str:
-    """The folder of the pictures. UserError: there is none, and none of the pictures lies in `path` itself."""
+def _image_folder(path: str, names: Collection[str]) -> str:
+    """The folder of the images. UserError: there is none, and none of the images lies in `path` itself."""
     for name in FOLDERS:
         if os.path.isdir(folder := os.path.join(path, name)):
             return folder
     if names and not any(os.path.isfile(os.path.join(path, name)) for name in names):
         folders = ", ".join(f"{name}/" for name in FOLDERS)
-        raise UserError(f"{path}: here is no picture of {FILE}; expected them in one of {folders} or beside the file")
+        raise UserError(f"{path}: here is no image of {FILE}; expected them in one of {folders} or beside the file")
     return path
 
 
@@ -184,7 +184,7 @@ def _example(source: str, folder: str, image: KarpathyImage, choice: Choice) -> 
         source=source,
         place=image.place,
         key=image.filename,
-        picture=PictureFile(file),
+        image=ImageInFile(file),
         captions=captions,
         faults=faults,
         task=choice.task,

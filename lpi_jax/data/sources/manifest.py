@@ -1,6 +1,6 @@
-"""Which picture belongs to which task and split, kept as a table of three columns.
+"""Which image belongs to which task and split, kept as a table of three columns.
 
-A source that gives its pictures no task (COCO, Flickr30k) chooses by a rule or by a table from somebody else. Either
+A source that gives its images no task (COCO, Flickr30k) chooses by a rule or by a table from somebody else. Either
 way the choice is one mapping, has one canonical table, and the SHA-256 of that table stands in the results.
 """
 
@@ -28,7 +28,7 @@ Key = TypeVar("Key", int, str)
 
 
 class Choice(NamedTuple):
-    """A picture's one task, and its split in the run: train or val."""
+    """An image's one task, and its split in the run: train or val."""
 
     task: str
     split: str
@@ -39,16 +39,16 @@ def read(path: str, column: str, keys: Mapping[str, Key], source: str, unread: i
 
     Args:
       path: the table, UTF-8; its columns are separated by commas, semicolons or tabs.
-      column: the column that names the picture.
-      keys: what may stand in it -> the picture's key.
-      source: what the pictures come from, for messages.
-      unread: pictures there whose names could not be read; as many rows with unknown names are passed over.
+      column: the column that names the image.
+      keys: what may stand in it -> the image's key.
+      source: what the images come from, for messages.
+      unread: images there whose names could not be read; as many rows with unknown names are passed over.
 
     Returns:
       key -> choice, sorted by key.
 
     Raises:
-      UserError: no such file, a missing column, a row that names an unknown picture, one twice, no task, or another
+      UserError: no such file, a missing column, a row that names an unknown image, one twice, no task, or another
         split than train and val, or a task without rows of one of them.
     """
     rows = _rows(path)
@@ -90,13 +90,13 @@ def read(path: str, column: str, keys: Mapping[str, Key], source: str, unread: i
     for task, own in splits.items():
         for split in SPLITS:
             if split not in own:
-                message = f"task {shown(task)} has no {split} pictures; expected at least one row with split {split}"
+                message = f"task {shown(task)} has no {split} images; expected at least one row with split {split}"
                 raise UserError(f"{path}: {message}")
     return dict(sorted(chosen.items()))
 
 
 def table(column: str, chosen: Mapping[Key, Choice]) -> bytes:
-    """The canonical CSV of a choice: a header, a row per picture sorted by key, lines ended by a line feed, UTF-8."""
+    """The canonical CSV of a choice: a header, a row per image sorted by key, lines ended by a line feed, UTF-8."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((column, "task", "split"))
@@ -105,7 +105,7 @@ def table(column: str, chosen: Mapping[Key, Choice]) -> bytes:
 
 
 def counts(chosen: Mapping[Key, Choice]) -> dict[str, dict[str, int]]:
-    """task -> {train, val}: how many pictures were chosen."""
+    """task -> {train, val}: how many images were chosen."""
     numbers = Counter(chosen.values())
     tasks = dict.fromkeys(choice.task for choice in chosen.values())
     return {task: {split: numbers[task, split] for split in SPLITS} for task in tasks}
@@ -120,16 +120,16 @@ def assemble_chosen(
     notes: Mapping[str, Any],
     options: FileOptions,
 ) -> Stream:
-    """The stream of the chosen pictures, by `builder.assemble`.
+    """The stream of the chosen images, by `builder.assemble`.
 
-    Its fingerprint covers the canonical table, each picture's name, captions and description, sizes and samples of the
-    pictures used and the order of the tasks: not the folder, nor how the choice was made.
+    Its fingerprint covers the canonical table, each image's name, captions and description, sizes and samples of the
+    images used and the order of the tasks: not the folder, nor how the choice was made.
 
     Args:
       name: `Stream.name`.
       source, found, options: see `builder.assemble`.
       column, chosen: see `table`.
-      notes: `Stream.notes`; added are how many pictures were chosen (bad ones among them) and the table's SHA-256.
+      notes: `Stream.notes`; added are how many images were chosen (bad ones among them) and the table's SHA-256.
     """
     canonical = table(column, chosen)
     digest = hashlib.sha256(canonical)

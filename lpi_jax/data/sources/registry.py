@@ -61,11 +61,11 @@ class Options:
 
 
 def stream(settings: Settings, image_size: int) -> Stream:
-    """The stream that the settings describe, its pictures from the cache if there is one.
+    """The stream that the settings describe, its images from the cache if there is one.
 
     Args:
       settings: `config.data` with all its keys (see `lpi_jax.config`).
-      image_size: side of the backbone's input, pixels; pictures that are drawn are drawn at that size.
+      image_size: side of the backbone's input, pixels; images that are drawn are drawn at that size.
 
     Raises:
       UserError: settings that fit no source, and whatever the source refuses.
@@ -80,16 +80,16 @@ def stream(settings: Settings, image_size: int) -> Stream:
 
 
 def check_cache(settings: Settings, image_size: int) -> None:
-    """Raises UserError if there is a cache whose pictures are smaller than the backbone's."""
+    """Raises UserError if there is a cache whose images are smaller than the backbone's."""
     if settings["cache_dir"] and settings["cache_side"] < image_size:
         raise UserError(
             f"config.data.cache_side is {settings['cache_side']}, expected at least {image_size}, the side of the"
-            f" backbone's pictures; use --config.data.cache_side={image_size}"
+            f" backbone's images; use --config.data.cache_side={image_size}"
         )
 
 
 def _arranged(settings: Settings, image_size: int) -> Stream:
-    """The named source, its tasks shuffled and its training pictures thinned out if the settings say so."""
+    """The named source, its tasks shuffled and its training images thinned out if the settings say so."""
     name = settings["name"]
     if name not in NAMES:
         raise UserError(f"config.data.name is {name!r}, expected one of {', '.join(NAMES)}")

@@ -1,11 +1,11 @@
-"""A stream from a table, CSV or Parquet (one file or a folder of them), with one row per caption or per picture.
+"""A stream from a table, CSV or Parquet (one file or a folder of them), with one row per caption or per image.
 
     image,caption,task,split
-    pictures/0001.jpg,a red kite,toys,train
-    pictures/0001.jpg,"a kite, flown by a child",toys,train
+    images/0001.jpg,a red kite,toys,train
+    images/0001.jpg,"a kite, flown by a child",toys,train
 
-Rows that name the same picture in the same task and split are one picture with several captions, wherever they stand.
-In a Parquet table a caption may be a list of captions, and the picture itself may stand in the table: as bytes, or as
+Rows that name the same image in the same task and split are one image with several captions, wherever they stand.
+In a Parquet table a caption may be a list of captions, and the image itself may stand in the table: as bytes, or as
 a struct of `bytes` and `path`, as the Hugging Face hub keeps it.
 """
 
@@ -33,7 +33,7 @@ from lpi_jax.data.examples import (
 from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats import arrow, csv_file, parquet
 from lpi_jax.data.formats.arrow import Row, refuse_unless_once
-from lpi_jax.data.pictures import Picture, PictureFile
+from lpi_jax.data.images import ImageInFile, StoredImage
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
 from lpi_jax.files import require_file
@@ -87,13 +87,13 @@ class Options(FileOptions):
 
 
 def table(options: Options) -> Stream:
-    """Reads and checks a whole table; pictures are decoded only when they are asked for.
+    """Reads and checks a whole table; images are decoded only when they are asked for.
 
     Args:
       options: for those of all sources see `builder.assemble`.
         path: the table: Parquet if it is called .parquet or begins like one, else CSV (UTF-8, with a header); or a
           folder of Parquet files that are one table together.
-        fields.image, caption, task, split: names of columns. Pictures are files, relative to the table's, or (Parquet)
+        fields.image, caption, task, split: names of columns. Images are files, relative to the table's, or (Parquet)
           stand in the table, `parquet.MAX_TABLE_BYTES` at most. Split is train or val.
         fields.time: a column with numbers or ISO dates and times (UTC where they name no zone); unless `task_order` is
           given, tasks then arrive in the order of their earliest one.
@@ -101,11 +101,11 @@ def table(options: Options) -> Stream:
         separator: of the columns of a CSV table: see `csv_file.separator`.
 
     Returns:
-      The stream. Its fingerprint covers the values of all good rows, sizes and samples of the pictures used (those that
+      The stream. Its fingerprint covers the values of all good rows, sizes and samples of the images used (those that
       stand in the table: all bytes) and the order of the tasks.
 
     Raises:
-      UserError: a bad row (unless skipped), a task without train or val pictures, a missing column, a file that is no
+      UserError: a bad row (unless skipped), a task without train or val images, a missing column, a file that is no
         table (or stops being one somewhere inside), or a wrong argument.
     """
     path, columns = os.fspath(options.path), options.fields.columns()
@@ -200,7 +200,7 @@ def _example(path: str, row: Row, columns: Columns, identity: Identity) -> Examp
     split = _text(row, columns.split, fail)
     if split not in SPLITS:
         fail("unknown split", f"{columns.split} is {shown(split)}; expected 'train' or 'val'")
-    key, picture, same = _picture(path, row, columns.image, identity, fail)
+    key, image, same = _image(path, row, columns.image, identity, fail)
     captions = _value(row, columns.caption, fail)
     if captions is None:
         fail("empty cell", f"{columns.caption} is empty; expected a caption")
@@ -212,7 +212,7 @@ def _example(path: str, row: Row, columns: Columns, identity: Identity) -> Examp
         source=row.source,
         place=row.place,
         key=key,
-        picture=picture,
+        image=image,
         captions=captions,
         faults=faults,
         task=task,
@@ -222,17 +222,17 @@ def _example(path: str, row: Row, columns: Columns, identity: Identity) -> Examp
     )
 
 
-def _picture(path: str, row: Row, column: str, identity: Identity, fail: Fail) -> tuple[str, Picture, str | bytes]:
-    """(key, picture, what equal pictures have in common) of a row."""
+def _image(path: str, row: Row, column: str, identity: Identity, fail: Fail) -> tuple[str, StoredImage, str | bytes]:
+    """(key, image, what equal images have in common) of a row."""
     value = _value(row, column, fail)
     if isinstance(value, dict):
         value = value.get("path") if value.get("bytes") is None else value["bytes"]
     if isinstance(value, bytes):
         key = row.place if row.source == path else f"{os.path.relpath(row.source, path)}, {row.place}"
-        return key, row.picture, hashlib.sha256(value).digest()
+        return key, row.image, hashlib.sha256(value).digest()
     name = _checked_text(value, column, fail)
     file = os.path.join(os.path.dirname(row.source), name)
-    return name, PictureFile(file), identity(file)
+    return name, ImageInFile(file), identity(file)
 
 
 def _value(row: Row, column: str, fail: Fail) -> Any:

@@ -1,4 +1,4 @@
-"""A stream from any data set that TensorFlow Datasets has prepared with a picture and a text."""
+"""A stream from any data set that TensorFlow Datasets has prepared with an image and a text."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from lpi_jax.data.examples import (
     shown,
 )
 from lpi_jax.data.file_options import FileOptions
-from lpi_jax.data.sources.tfds_records import Leaf, RecordPicture, leaves_of, opened, prepared, records
+from lpi_jax.data.sources.tfds_records import ImageInRecord, Leaf, leaves_of, opened, prepared, records
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
 from lpi_jax.options import option, section
@@ -44,16 +44,16 @@ class Options(FileOptions):
 
 
 def tfds(options: Options) -> Stream:
-    """Reads what is known of every picture; that means reading every record once.
+    """Reads what is known of every image; that means reading every record once.
 
-    Records with equal pictures in one task and split are one picture with the captions of all.
+    Records with equal images in one task and split are one image with the captions of all.
 
     Args:
       options: for those of all sources see `builder.assemble`.
         builder: the data set as TFDS names it: "coco_captions/2014", "flickr30k:1.0.0"; without a version the highest
           that is prepared, without a configuration the only one. Or the folder of a prepared version.
         path: where data sets are prepared; '': where TFDS keeps them.
-        fields.image: the feature with the picture. Features are named by their path ("objects/label").
+        fields.image: the feature with the image. Features are named by their path ("objects/label").
         fields.caption: the feature with the captions: text or class labels, one or a sequence ("captions/text").
         fields.task: the feature that names the task: text or a class label; in a sequence, all must be the same. '':
           all of it is one task, named after the data set.
@@ -61,10 +61,10 @@ def tfds(options: Options) -> Stream:
 
     Returns:
       The stream. Its fingerprint covers name and version of the data set, captions and tasks of all records, all bytes
-      of the pictures used and the order of the tasks.
+      of the images used and the order of the tasks.
 
     Raises:
-      UserError: a bad record (unless skipped), a task without train or val pictures, no such data set, feature or
+      UserError: a bad record (unless skipped), a task without train or val images, no such data set, feature or
         split, or a wrong argument.
     """
     if not options.builder:
@@ -92,19 +92,19 @@ def tfds(options: Options) -> Stream:
 
 
 def _checked(folder: str, image: str, texts: Sequence[str]) -> list[Leaf]:
-    """The features with texts; refuses those that are not there or of the wrong kind, the picture's included."""
+    """The features with texts; refuses those that are not there or of the wrong kind, the image's included."""
     from tensorflow_datasets import features
 
     known = {leaf.path: leaf for leaf in leaves_of(opened(folder).info.features)}
 
-    def is_picture(leaf: Leaf) -> bool:  # of other numbers than these, what is stored is another picture
+    def is_image(leaf: Leaf) -> bool:  # of other numbers than these, what is stored is another image
         kind = leaf.feature
         return isinstance(kind, features.Image) and kind.np_dtype in (np.uint8, np.uint16) and not leaf.several
 
     def is_text(leaf: Leaf) -> bool:
         return isinstance(leaf.feature, features.ClassLabel) or leaf.feature.np_dtype == np.object_
 
-    wanted = [(image, is_picture, "one picture of whole numbers")]
+    wanted = [(image, is_image, "one image of whole numbers")]
     wanted += [(path, is_text, "text or class labels") for path in texts]
     for path, is_right, expected in wanted:
         if path not in known:
@@ -139,7 +139,7 @@ def _examples(
             source=file,
             place=f"record {position}",
             key=f"{name}[{index}]",
-            picture=RecordPicture(folder, name, index, image),
+            image=ImageInRecord(folder, name, index, image),
             captions=captions,
             faults=faults,
             task=task,

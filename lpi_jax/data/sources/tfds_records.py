@@ -1,6 +1,6 @@
-"""The records of a data set that TensorFlow Datasets has prepared in array_record files, and the pictures in them.
+"""The records of a data set that TensorFlow Datasets has prepared in array_record files, and the images in them.
 
-Reading needs no TensorFlow, and nothing is downloaded or built. Pictures stay encoded until they are asked for, and are
+Reading needs no TensorFlow, and nothing is downloaded or built. Images stay encoded until they are asked for, and are
 then read like any other.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from lpi_jax.data.examples import listed, shown
 from lpi_jax.data.formats.json_file import load
-from lpi_jax.data.pictures import MAX_BYTES, TOO_LARGE, UNREADABLE, BadImage, StoredPicture
+from lpi_jax.data.images import MAX_BYTES, TOO_LARGE, UNREADABLE, BadImage, EmbeddedImage
 from lpi_jax.errors import UserError, reason
 from lpi_jax.terminal.display import counting
 
@@ -182,8 +182,8 @@ def _refuse_what_cannot_hold(path: str, count: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordPicture(StoredPicture):
-    """The picture in feature `image` of record `index` of a split of the data set prepared in `folder`."""
+class ImageInRecord(EmbeddedImage):
+    """The image in feature `image` of record `index` of a split of the data set prepared in `folder`."""
 
     folder: str
     split: str
@@ -200,7 +200,7 @@ class RecordPicture(StoredPicture):
         except Exception as error:  # the library raises nearly anything for a damaged file
             raise BadImage(UNREADABLE, f"{self._called}: the record cannot be read ({reason(error)})") from error
         if not isinstance(found, bytes):
-            raise BadImage(UNREADABLE, f"{self._called}: the record holds a number, no picture")
+            raise BadImage(UNREADABLE, f"{self._called}: the record holds a number, no image")
         if len(found) > MAX_BYTES:
             raise BadImage(TOO_LARGE, f"{self._called}: {len(found)} bytes are more than the {MAX_BYTES} allowed")
         return found

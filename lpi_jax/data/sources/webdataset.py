@@ -2,7 +2,7 @@
 
     path/TASK/train-000.tar     a folder per task: its name is the task's
     path/TASK/val-000.tar       a shard's name begins with its split, train or val
-        0001.jpg                the picture: .jpg, .jpeg, .png or .webp
+        0001.jpg                the image: .jpg, .jpeg, .png or .webp
         0001.txt                the caption: all of the text is one
         0001.json               or {"captions": ["...", ...]} (or "caption": text or list); these win over the .txt
 
@@ -11,9 +11,9 @@ need the task there; where a folder or a shard's name says it too, both must agr
 shard is that member under one more name. Members with other endings are ignored, and so are names that begin with a
 dot.
 
-Examples with equal pictures in one task and split are one picture with the captions of all.
+Examples with equal images in one task and split are one image with the captions of all.
 
-Nothing is ever extracted: the headers are read once, and pictures later from where they lie in the shard.
+Nothing is ever extracted: the headers are read once, and images later from where they lie in the shard.
 """
 
 import codecs
@@ -42,12 +42,12 @@ from lpi_jax.data.examples import (
 )
 from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats.json_file import decoded, parse, text
-from lpi_jax.data.pictures import PictureInside
+from lpi_jax.data.images import ImageInside
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError, reason
 
 MAX_TEXT_BYTES = 1_000_000  # of one caption or JSON member
-PICTURES = ("jpg", "jpeg", "png", "webp")
+IMAGES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json")
 
 _MAX_HEADER_BYTES = 1 << 14  # of one header that extends another (long names, times): they are held in memory
@@ -61,7 +61,7 @@ Options = FileOptions
 
 
 def webdataset(options: Options) -> Stream:
-    """Reads and checks all shards; pictures are decoded only when they are asked for.
+    """Reads and checks all shards; images are decoded only when they are asked for.
 
     An archive that is damaged counts once as a bad example, and so does each example that lost a part there; what
     stands before the damage stays good.
@@ -72,10 +72,10 @@ def webdataset(options: Options) -> Stream:
 
     Returns:
       The stream. Its fingerprint covers names and sizes of shards and members, captions and JSON, all bytes of the
-      pictures used and the order of the tasks.
+      images used and the order of the tasks.
 
     Raises:
-      UserError: a bad example (unless skipped), a task without train or val pictures, no shards, a compressed shard,
+      UserError: a bad example (unless skipped), a task without train or val images, no shards, a compressed shard,
         or a wrong argument.
     """
     path = os.fspath(options.path)
@@ -93,7 +93,7 @@ def webdataset(options: Options) -> Stream:
 class _Parts:
     """The members of one example by their ending, in lower case; texts with what they hold (None: too long).
 
-    `nowhere` is a picture or text that is neither a file nor a link to one in the shard.
+    `nowhere` is an image or text that is neither a file nor a link to one in the shard.
     """
 
     members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
@@ -223,7 +223,7 @@ def _sort_in(
         example.repeated = member.name
         return
     if target is None:
-        example.nowhere = example.nowhere or (member if ending in PICTURES + TEXTS else None)
+        example.nowhere = example.nowhere or (member if ending in IMAGES + TEXTS else None)
         return
     example.members[ending] = target.replace(name=member.name, deep=False)
     if ending in TEXTS:
@@ -289,24 +289,22 @@ def _example(shard: _Shard, name: str, parts: _Parts, identity: str, damaged: bo
     """The example of one name; None if none of its members is meant to be one."""
     fail = failing_at(f"{shard.path}, {shown(name)}", shard.task)
     refuse_what_is_no_text("the name", name, fail)
-    pictures = [member for ending, member in parts.members.items() if ending in PICTURES]
+    images = [member for ending, member in parts.members.items() if ending in IMAGES]
     if parts.nowhere is not None:
         link = f"a link to {shown(parts.nowhere.linkname)}, which is " if parts.nowhere.linkname else ""
         fail("no such member", f"{shown(parts.nowhere.name)} is {link}no file in the shard")
-    if not pictures and not parts.texts:
-        if any(ending.rpartition(".")[2] in PICTURES + TEXTS for ending in parts.members):
-            fail(
-                "unknown ending", f"{parts.names()}: an ending begins at the first dot; expected {_expected(PICTURES)}"
-            )
+    if not images and not parts.texts:
+        if any(ending.rpartition(".")[2] in IMAGES + TEXTS for ending in parts.members):
+            fail("unknown ending", f"{parts.names()}: an ending begins at the first dot; expected {_expected(IMAGES)}")
         return None
     if parts.repeated is not None:
         fail("repeated member", f"there are two members {shown(parts.repeated)}")
-    if len(pictures) > 1:
-        fail("repeated member", f"there are {len(pictures)} pictures, {parts.names(PICTURES)}; expected one")
-    if damaged and not (pictures and parts.texts):
+    if len(images) > 1:
+        fail("repeated member", f"there are {len(images)} images, {parts.names(IMAGES)}; expected one")
+    if damaged and not (images and parts.texts):
         fail("damaged archive", f"of this example the damaged archive holds only {parts.names()}")
-    if not pictures:
-        fail("caption without image", f"there is only {parts.names()}; expected {_expected(PICTURES)} beside it")
+    if not images:
+        fail("caption without image", f"there is only {parts.names()}; expected {_expected(IMAGES)} beside it")
     if not parts.texts:
         fail("no captions", f"there is only {parts.names()}; expected {_expected(TEXTS)} beside it")
     record = _record(parts.texts, fail)
@@ -316,18 +314,18 @@ def _example(shard: _Shard, name: str, parts: _Parts, identity: str, damaged: bo
     if split not in SPLITS:
         fail("unknown split", f"split is {shown(split)}; expected 'train' or 'val'")
     captions, faults = checked_captions(_captions(record, parts.texts, fail), fail)
-    member = pictures[0]
-    picture = PictureInside(shard.path, member.offset_data, member.size, f"member {shown(member.name)}")
+    member = images[0]
+    image = ImageInside(shard.path, member.offset_data, member.size, f"member {shown(member.name)}")
     return Example(
         source=shard.path,
         place=shown(name),
         key=f"{shard.name}/{name}",
-        picture=picture,
+        image=image,
         captions=captions,
         faults=faults,
         task=task,
         split=split,
-        identity=picture.content_hash() or (identity, name),
+        identity=image.content_hash() or (identity, name),
         description=_optional_text("description", record, fail),
     )
 

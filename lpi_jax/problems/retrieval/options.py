@@ -11,7 +11,7 @@ class Evaluation:
     """Section `eval`."""
 
     batch: int = option(128, "items encoded at once, over all devices", least=1)
-    transform: str = option("centre", "of the pictures that are measured", choices=("centre", "random"))
+    transform: str = option("centre", "of the images that are measured", choices=("centre", "random"))
     gallery: str = option(
         "union", "what is searched: all tasks seen so far, or the item's own", choices=("union", "task")
     )

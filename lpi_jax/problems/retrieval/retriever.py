@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from lpi_jax import paths
-from lpi_jax.data import pictures, transforms
+from lpi_jax.data import images, transforms
 from lpi_jax.errors import UserError, reason
 from lpi_jax.methods.base import NOTHING, Method
 from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
@@ -154,12 +154,12 @@ def _captions(captions: Any) -> list[str]:
 def _rgb(image: Any) -> Image.Image:
     """A picture in mode RGB, from an array, a PIL image or a file."""
     if isinstance(image, str | os.PathLike):
-        return pictures.read_image(paths.local(image, "a picture"))
+        return images.read_image(paths.local(image, "a picture"))
     if isinstance(image, Image.Image):
         if 0 in image.size:
             raise UserError(f"a picture is {image.width} x {image.height} pixels, expected at least one")
         try:
-            return pictures.as_seen(image)
+            return images.as_seen(image)
         except Exception as error:  # an image that was opened but not loaded may be damaged, or of a grey without white
             raise UserError(f"a picture in mode {image.mode} cannot be used ({reason(error)})") from error
     array = np.asarray(image)

@@ -122,7 +122,7 @@ def test_karpathys_file_may_lie_with_the_annotations_and_need_not_name_every_ima
     assert stream.notes["left_out"]["not in Karpathy's file"] == 1
 
 
-def test_captions_pictures_descriptions_and_annotations(published):
+def test_captions_images_descriptions_and_annotations(published):
     vehicle, animal, person = coco(published).tasks
     assert vehicle.description == "vehicle: bicycle, car, motorcycle, airplane, bus, train, truck, boat"
     assert person.description == "person" and animal.description.startswith("animal: bird, cat,")
@@ -184,8 +184,8 @@ def test_a_missing_annotation_file_is_named(copy, name):
         coco(copy)
 
 
-def test_a_task_without_val_pictures_is_an_error(published, tmp_path):
-    with pytest.raises(UserError, match="task 'animal' has no val pictures"):
+def test_a_task_without_val_images_is_an_error(published, tmp_path):
+    with pytest.raises(UserError, match="task 'animal' has no val images"):
         coco(published, rule="manifest", manifest=manifest(tmp_path, *FOUR[:3]))
 
 
@@ -193,7 +193,7 @@ def test_a_task_without_val_pictures_is_an_error(published, tmp_path):
 
 
 def unreadable(copy):
-    (copy / "train2014" / PHOTOS[0].name).write_text("no picture")
+    (copy / "train2014" / PHOTOS[0].name).write_text("no image")
 
 
 def captioned(**change):
@@ -217,7 +217,7 @@ BAD = [
         r"captions_train2014.json, annotations\[11\]: image_id is 11, whi",
     ),
     ("missing file", lambda copy: (copy / "train2014" / PHOTOS[0].name).unlink(), "image 1: .*there is no such file"),
-    ("unreadable picture", unreadable, "image 1: .*not a picture in a known format"),
+    ("unreadable image", unreadable, "image 1: .*not an image in a known format"),
 ]
 
 
@@ -255,7 +255,7 @@ def test_objects_without_image_are_counted_and_images_left_out_may_lack_captions
     assert stream.skipped == {"object without image": 1} and stream.notes["left_out"] == {"no objects": 2}
 
 
-def test_the_fingerprint_follows_captions_choice_and_pictures(copy, published):
+def test_the_fingerprint_follows_captions_choice_and_images(copy, published):
     first = coco(published).fingerprint
     assert coco(copy).fingerprint == first
     captioned(caption="Another.")(copy)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lpi_jax.data.pictures import BadImage
+from lpi_jax.data.images import BadImage
 from lpi_jax.data.sources import tfds_records
 from lpi_jax.data.sources.coco import main
 from lpi_jax.errors import UserError
@@ -132,7 +132,7 @@ def test_a_damaged_record_is_an_error_or_is_counted(built_copy):
     with pytest.raises(UserError, match=r"split val, record 0: the record cannot be read"):
         coco(built_copy)
     stream = coco(built_copy, on_bad_example="skip")
-    assert stream.skipped == {"unreadable record": 3} and stream.notes["pictures"] == 9
+    assert stream.skipped == {"unreadable record": 3} and stream.notes["images"] == 9
 
 
 def test_a_manifest_may_name_an_image_whose_record_is_damaged(built_copy, published, tmp_path):
@@ -146,10 +146,10 @@ def test_a_manifest_may_name_an_image_whose_record_is_damaged(built_copy, publis
         coco(built_copy, **given)
     stream = coco(built_copy, **given, on_bad_example="skip")
     assert stream.skipped == {"unreadable record": 3}
-    assert stream.notes["pictures"] == whole.notes["pictures"] - 3
+    assert stream.notes["images"] == whole.notes["images"] - 3
 
 
-def test_a_record_that_is_lost_later_is_a_bad_picture(built_copy):
+def test_a_record_that_is_lost_later_is_a_bad_image(built_copy):
     stream = coco(built_copy)
     shutil.rmtree(built_copy)
     forget()

@@ -56,7 +56,7 @@ def test_tasks_and_splits_are_folders_and_captions_the_lines_of_the_text_beside(
     assert [task.name for task in stream.tasks] == ["a", "b"] and stream.skipped == {}
     assert [shades(split) for task in stream.tasks for split in (task.train, task.val)] == [[3], [4], [1], [2]]
     assert captions_of(stream.tasks[1].val) == (("about 2",),)
-    assert stream.notes == {"path": str(tmp_path), "pictures": 4}
+    assert stream.notes == {"path": str(tmp_path), "images": 4}
 
 
 def test_each_line_of_a_text_that_is_not_blank_is_a_caption(tmp_path):
@@ -209,7 +209,7 @@ def test_a_share_of_none_or_all_is_refused(tmp_path, wrong):
 
 
 def test_a_task_of_one_image_is_told(tmp_path):
-    with pytest.raises(UserError, match="task 'b' has no val pictures"):
+    with pytest.raises(UserError, match="task 'b' has no val images"):
         folder(write(tmp_path, "a/1.png", "a/2.png", "b/3.png"))
 
 
@@ -266,7 +266,7 @@ def test_a_bad_example_is_one_clear_sentence_or_is_counted(tmp_path, kind, names
         folder(root)
     assert str(caught.value).startswith(f"{root}, ") and "\n" not in str(caught.value)
     stream = folder(root, on_bad_example="skip")
-    assert stream.skipped == {kind: 1} and stream.notes["pictures"] == 4
+    assert stream.skipped == {kind: 1} and stream.notes["images"] == 4
 
 
 @pytest.mark.parametrize(
@@ -293,9 +293,9 @@ def test_bad_images_are_named_or_counted(tmp_path):
     root = write(tmp_path, *with_texts(*(f"a/{n}.png" for n in range(1, 5))))
     (root / "a/9.png").write_bytes(b"no image")
     (root / "a/9.txt").write_text("nine")
-    with pytest.raises(UserError, match=r"a/9.png: this is not a picture in a known format"):
+    with pytest.raises(UserError, match=r"a/9.png: this is not an image in a known format"):
         folder(root)
-    assert folder(root, on_bad_example="skip").skipped == {"unreadable picture": 1}
+    assert folder(root, on_bad_example="skip").skipped == {"unreadable image": 1}
 
 
 def test_an_image_beside_the_folders_of_the_splits_is_a_bad_example(tmp_path):
@@ -303,7 +303,7 @@ def test_an_image_beside_the_folders_of_the_splits_is_a_bad_example(tmp_path):
     with pytest.raises(UserError, match=r"3.png: this image lies beside the folders train and val"):
         folder(root)
     stream = folder(root, on_bad_example="skip")
-    assert stream.skipped == {"unknown split": 2} and stream.notes["pictures"] == 2
+    assert stream.skipped == {"unknown split": 2} and stream.notes["images"] == 2
 
 
 def test_names_that_are_not_utf8_are_bad_examples(tmp_path):

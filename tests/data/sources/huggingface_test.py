@@ -1,4 +1,4 @@
-"""Data sets that Hugging Face `datasets` saved to disk: their splits, classes and pictures, and files that lie.
+"""Data sets that Hugging Face `datasets` saved to disk: their splits, classes and images, and files that lie.
 
 The trees are written as `save_to_disk` of datasets 5.2 writes them: an Arrow stream per data file, with the columns'
 features as metadata of its schema, and three JSON files.
@@ -22,15 +22,15 @@ from tests.support.sources import huggingface
 from tests.support.splits import captions_of
 from tests.support.tables import damaged, encoded
 
-PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FEATURES = {"image": {"_type": "Image"}, "task": {"names": ["cats", "big_dogs"], "_type": "ClassLabel"}}
 
 
 def columns_of(numbers, **more):
-    """A row for each number: the picture of its shade, in the tasks by turns."""
+    """A row for each number: the image of its shade, in the tasks by turns."""
     numbers = list(numbers)
     return {
-        "image": pa.array([{"bytes": encoded(n), "path": f"{n}.png"} for n in numbers], PICTURE),
+        "image": pa.array([{"bytes": encoded(n), "path": f"{n}.png"} for n in numbers], IMAGE),
         "caption": [f"number {n}" for n in numbers],
         "task": pa.array([n % 2 for n in numbers], pa.int64()),
     } | more
@@ -67,7 +67,7 @@ def save(folder, **splits):
 
 
 @pytest.mark.parametrize("val", ["validation", "val", "test"])
-def test_splits_are_folders_classes_become_their_names_and_pictures_stay_in_the_file(tmp_path, val):
+def test_splits_are_folders_classes_become_their_names_and_images_stay_in_the_file(tmp_path, val):
     stream = huggingface(save(tmp_path, train=columns_of(range(1, 9)), **{val: columns_of(range(9, 13))}))
     assert [task.name for task in stream.tasks] == ["big_dogs", "cats"]
     dogs, cats = stream.tasks
@@ -75,7 +75,7 @@ def test_splits_are_folders_classes_become_their_names_and_pictures_stay_in_the_
     assert captions_of(cats.train)[0] == ("number 2",)
     assert cats.train.keys[0] == "train/data-00000-of-00001.arrow, row 2"
     assert shades(pickle.loads(pickle.dumps(dogs.train))) == [1, 3, 5, 7]
-    assert stream.notes == {"path": str(tmp_path), "pictures": 12}
+    assert stream.notes == {"path": str(tmp_path), "images": 12}
 
 
 def test_rows_go_on_over_batches_and_data_files(tmp_path):
@@ -123,7 +123,7 @@ def test_a_share_where_splits_or_a_column_decide_is_refused(tmp_path):
             huggingface(path, val_share=0.3)
 
 
-def test_rows_of_one_picture_are_its_captions(tmp_path):
+def test_rows_of_one_image_are_its_captions(tmp_path):
     columns = columns_of([2, 4, 2, 6], caption=pa.array([["one"], ["two", "zwei"], ["uno"], ["six"]]))
     save_split(tmp_path, columns)
     (cats,) = huggingface(tmp_path, val_share=0.5).tasks
@@ -134,16 +134,16 @@ def test_rows_of_one_picture_are_its_captions(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["bytes", "large_bytes", "path", "struct of a path"])
-def test_pictures_may_be_bytes_or_paths(tmp_path, form):
+def test_images_may_be_bytes_or_paths(tmp_path, form):
     for n in range(4):
         (tmp_path / f"{n}.png").write_bytes(encoded(n))
-    pictures = {
+    images = {
         "bytes": pa.array([encoded(n) for n in range(4)], pa.binary()),
         "large_bytes": pa.array([encoded(n) for n in range(4)], pa.large_binary()),
         "path": [f"{n}.png" for n in range(4)],
-        "struct of a path": pa.array([{"bytes": None, "path": str(tmp_path / f"{n}.png")} for n in range(4)], PICTURE),
+        "struct of a path": pa.array([{"bytes": None, "path": str(tmp_path / f"{n}.png")} for n in range(4)], IMAGE),
     }
-    save_split(tmp_path, columns_of(range(4), image=pictures[form], split=["train", "train", "val", "val"]))
+    save_split(tmp_path, columns_of(range(4), image=images[form], split=["train", "train", "val", "val"]))
     cats, dogs = huggingface(tmp_path).tasks
     assert [shades(split) for split in (cats.train, cats.val, dogs.train, dogs.val)] == [[0], [2], [1], [3]]
 
@@ -168,13 +168,13 @@ BAD = [
     ("empty caption", {"caption": ["a", "b", "c", "d", "e", "..."]}, "caption '...' is empty once"),
     (
         "empty cell",
-        {"image": pa.array([{"bytes": encoded(n), "path": ""} for n in range(5)] + [None], PICTURE)},
+        {"image": pa.array([{"bytes": encoded(n), "path": ""} for n in range(5)] + [None], IMAGE)},
         "image",
     ),
     (
-        "unreadable picture",
-        {"image": pa.array([{"bytes": encoded(n) if n < 5 else b"none", "path": ""} for n in range(6)], PICTURE)},
-        "row 6: this is not a picture in a known format",
+        "unreadable image",
+        {"image": pa.array([{"bytes": encoded(n) if n < 5 else b"none", "path": ""} for n in range(6)], IMAGE)},
+        "row 6: this is not an image in a known format",
     ),
 ]
 
@@ -187,7 +187,7 @@ def test_a_bad_row_is_one_clear_sentence_or_is_counted(tmp_path, kind, change, m
         huggingface(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}/data-00000-of-00001.arrow, row 6: ")
     stream = huggingface(tmp_path, on_bad_example="skip")
-    assert stream.skipped == {kind: 1} and stream.notes["pictures"] == 5
+    assert stream.skipped == {kind: 1} and stream.notes["images"] == 5
 
 
 def test_what_is_no_saved_data_set_is_told(tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lpi_jax.data import captioned
 from lpi_jax.data.examples import checked_captions, failing_at
-from lpi_jax.data.pictures import BadImage
+from lpi_jax.data.images import BadImage
 from lpi_jax.data.sources.jsonl import MAX_LINE_BYTES
 from lpi_jax.errors import UserError
 from tests.support.pixels import pixels, shades
@@ -36,7 +36,7 @@ GOOD = [
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten sound pictures img/a.png ... img/j.png and some bad ones."""
+    """Ten sound images img/a.png ... img/j.png and some bad ones."""
     (tmp_path / "img").mkdir()
     for shade, name in enumerate("abcdefghij"):
         Image.new("RGB", (6, 4), (shade, 0, 0)).save(tmp_path / "img" / f"{name}.png")
@@ -44,7 +44,7 @@ def folder(tmp_path):
     Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "img/cut.jpg")
     cut = (tmp_path / "img/cut.jpg").read_bytes()
     (tmp_path / "img/cut.jpg").write_bytes(cut[: len(cut) // 2])
-    (tmp_path / "img/text.png").write_text("no picture")
+    (tmp_path / "img/text.png").write_text("no image")
     chunk = b"IHDR" + struct.pack(">IIBBBBB", 9_000, 9_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     bomb += struct.pack(">I", 8) + b"IDAT" + bytes(12)
@@ -60,7 +60,7 @@ def written(folder, lines, ending="\n"):
     return path
 
 
-def test_tasks_splits_captions_and_pictures(folder):
+def test_tasks_splits_captions_and_images(folder):
     stream = jsonl(written(folder, GOOD))
     assert [task.name for task in stream.tasks] == ["cats", "dogs"]
     assert [task.description for task in stream.tasks] == ["cats", "dogs of all kinds"]
@@ -68,12 +68,12 @@ def test_tasks_splits_captions_and_pictures(folder):
     assert cats.train.keys == ("img/a.png",) and cats.val.keys == ("img/b.png",)
     assert captions_of(cats.train) == (("a cat", "The cat, again."),)
     assert captioned.pairs(cats.train).tolist() == [[0, 0], [0, 1]]
-    picture = pixels(stream.tasks[1].val.load(0))
-    assert picture.shape == (4, 6, 3) and picture[0, 0].tolist() == [3, 0, 0]
-    assert stream.skipped == {} and stream.notes["pictures"] == 4
+    image = pixels(stream.tasks[1].val.load(0))
+    assert image.shape == (4, 6, 3) and image[0, 0].tolist() == [3, 0, 0]
+    assert stream.skipped == {} and stream.notes["images"] == 4
 
 
-def test_pictures_are_not_kept_in_memory(folder):
+def test_images_are_not_kept_in_memory(folder):
     stream = jsonl(written(folder, GOOD))
     Image.new("RGB", (6, 4), (99, 0, 0)).save(folder / "img/a.png")
     assert shades(stream.tasks[0].train) == [99]
@@ -120,7 +120,7 @@ def test_task_order(folder):
             jsonl(path, task_order=order)
 
 
-def test_fingerprint_follows_manifest_and_pictures(folder):
+def test_fingerprint_follows_manifest_and_images(folder):
     path = written(folder, GOOD)
     first = jsonl(path).fingerprint
     assert first == jsonl(path, on_bad_example="skip").fingerprint and len(first) == 64
@@ -157,8 +157,8 @@ BAD = [
     ("missing file", line("img/no.png"), "no such file"),
     ("missing file", line("img"), "not a regular file"),
     ("NUL character", line("a\0b"), "image holds a NUL character"),
-    ("unreadable picture", line("img/text.png"), "not a picture in a known format"),
-    ("picture too large", line("img/bomb.png"), "9000 x 9000 pixels, more than the 50000000 allowed"),
+    ("unreadable image", line("img/text.png"), "not an image in a known format"),
+    ("image too large", line("img/bomb.png"), "9000 x 9000 pixels, more than the 50000000 allowed"),
 ]
 
 
@@ -194,7 +194,7 @@ def test_what_is_kept_of_an_empty_caption_is_its_sentence_alone(folder):
     assert fault.__traceback__ is None and fault.__context__ is None
 
 
-def test_links_to_one_picture_are_one_picture(folder):
+def test_links_to_one_image_are_one_image(folder):
     os.symlink(folder / "img/a.png", folder / "img/link.png")
     os.symlink(folder / "img", folder / "other")
     for twice in ("img/link.png", "other/a.png"):
@@ -204,26 +204,26 @@ def test_links_to_one_picture_are_one_picture(folder):
         assert (train.keys, captions_of(train)) == (("img/a.png",), (("a cat", "The cat, again.", "a kitten"),))
 
 
-def test_a_picture_damaged_inside_names_file_and_line_when_loaded(folder):
+def test_an_image_damaged_inside_names_file_and_line_when_loaded(folder):
     stream = jsonl(written(folder, [*GOOD, line("img/cut.jpg")]))
     with pytest.raises(BadImage, match=r"stream.jsonl, line 5: .*cut.jpg.*truncated") as caught:
         stream.tasks[0].train.load(1)
-    assert caught.value.kind == "unreadable picture"
+    assert caught.value.kind == "unreadable image"
 
 
-def test_skip_finds_damaged_pictures_before_the_run(folder):
+def test_skip_finds_damaged_images_before_the_run(folder):
     stream = jsonl(written(folder, [*GOOD, line("img/cut.jpg")]), on_bad_example="skip")
-    assert stream.skipped == {"unreadable picture": 1} and stream.notes["pictures"] == 4
+    assert stream.skipped == {"unreadable image": 1} and stream.notes["images"] == 4
 
 
 def test_skipped_are_counted_by_kind(folder):
     bad = [line("img/no1.png"), line("img/no2.png"), line("img/e.png", split="x"), "{", line("img/cut.jpg")]
     stream = jsonl(written(folder, [*bad, *GOOD]), on_bad_example="skip")
-    assert stream.skipped == {"missing file": 2, "unknown split": 1, "not JSON": 1, "unreadable picture": 1}
-    placed = {"missing file": 2, "unknown split": 1, "unreadable picture": 1}
+    assert stream.skipped == {"missing file": 2, "unknown split": 1, "not JSON": 1, "unreadable image": 1}
+    placed = {"missing file": 2, "unknown split": 1, "unreadable image": 1}
     assert stream.refused.counts == {"": {"not JSON": 1}, "cats": placed}
     places = [message.partition("stream.jsonl, ")[2].partition(":")[0] for message in stream.refused.first]
-    assert places == ["line 3", "line 4", "line 1", "line 2", "line 5"]  # what lines say, then what pictures are
+    assert places == ["line 3", "line 4", "line 1", "line 2", "line 5"]  # what lines say, then what images are
 
 
 def test_of_many_bad_examples_all_are_counted_and_the_first_told(folder):
@@ -240,23 +240,23 @@ def test_a_bad_line_does_not_take_the_place_of_a_later_good_one(folder):
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_task_without_train_or_val_is_always_an_error(folder, split):
     lines = [x for x in GOOD if (x["task"], x["split"]) != ("dogs", split)]
-    with pytest.raises(UserError, match=f"task 'dogs' has no {split} pictures; expected"):
+    with pytest.raises(UserError, match=f"task 'dogs' has no {split} images; expected"):
         jsonl(written(folder, lines))
     bad = line("img/no.png", task="dogs", split=split)
-    lost = rf"has no {split} pictures once 1 bad examples are skipped \(the first: {folder}/stream.jsonl, line 4: "
+    lost = rf"has no {split} images once 1 bad examples are skipped \(the first: {folder}/stream.jsonl, line 4: "
     with pytest.raises(UserError, match=f"task 'dogs' {lost}"):
         jsonl(written(folder, [*lines, bad]), on_bad_example="skip")
 
 
 def test_a_task_of_bad_lines_only_is_an_error_even_when_skipping(folder):
-    with pytest.raises(UserError, match="task 'birds' has no train pictures"):
+    with pytest.raises(UserError, match="task 'birds' has no train images"):
         jsonl(written(folder, [*GOOD, line("img/e.png", task="birds", split="test")]), on_bad_example="skip")
 
 
 def test_no_file_an_empty_file_a_folder_and_wrong_arguments(folder):
     for path, message in [
         (folder / "no.jsonl", "no.jsonl: there is no such file; expected a JSON Lines file"),
-        (folder, "this is a folder; expected a JSON Lines file, one line per picture$"),
+        (folder, "this is a folder; expected a JSON Lines file, one line per image$"),
     ]:
         with pytest.raises(UserError, match=message):
             jsonl(path)
@@ -269,12 +269,12 @@ def test_no_file_an_empty_file_a_folder_and_wrong_arguments(folder):
 
 
 def test_pixel_limit_is_the_callers(folder):
-    assert jsonl(written(folder, GOOD), max_pixels=24).notes["pictures"] == 4
+    assert jsonl(written(folder, GOOD), max_pixels=24).notes["images"] == 4
     with pytest.raises(BadImage, match=r"line 1: .* 6 x 4 pixels, more than the 23 allowed"):
         jsonl(written(folder, GOOD), max_pixels=23)
 
 
-def test_a_progress_bar_for_many_pictures_only(folder, capsys):
+def test_a_progress_bar_for_many_images_only(folder, capsys):
     jsonl(written(folder, GOOD))
     assert capsys.readouterr().err == ""
     (folder / "many").mkdir()
@@ -284,7 +284,7 @@ def test_a_progress_bar_for_many_pictures_only(folder, capsys):
     many = [line(f"many/{i}.png") for i in range(501)]
     stream = jsonl(written(folder, [*many, *GOOD]), on_bad_example="skip")
     assert len(stream.tasks[0].train) == 502
-    assert "checking pictures" in capsys.readouterr().err
+    assert "checking images" in capsys.readouterr().err
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -321,8 +321,8 @@ def test_any_json_at_all_ends_in_a_user_error_or_is_skipped(folder, value):
     try:
         stream = jsonl(path, on_bad_example="skip")
     except UserError as error:
-        assert "no train pictures" in str(error) or "no val pictures" in str(error)
+        assert "no train images" in str(error) or "no val images" in str(error)
     else:
-        assert stream.skipped and stream.notes["pictures"] == len(GOOD)
+        assert stream.skipped and stream.notes["images"] == len(GOOD)
     with pytest.raises(UserError, match="line 1: "):
         jsonl(path)

@@ -39,10 +39,10 @@ def entry(number: int, split: str, captions=("Two dogs\n run. ", "Dogs.")) -> di
 ENTRIES = [entry(number, split) for number, split in enumerate(SPLITS)]
 
 
-def write(folder: Path, entries, pictures: str = "flickr30k-images") -> Path:
-    (folder / pictures).mkdir(parents=True, exist_ok=True)
+def write(folder: Path, entries, images: str = "flickr30k-images") -> Path:
+    (folder / images).mkdir(parents=True, exist_ok=True)
     for number in range(len(SPLITS)):
-        Image.new("RGB", (6 + number, 4), (10 * number, 0, 0)).save(folder / pictures / f"{1000 + number}.jpg")
+        Image.new("RGB", (6 + number, 4), (10 * number, 0, 0)).save(folder / images / f"{1000 + number}.jpg")
     (folder / "dataset_flickr30k.json").write_text(json.dumps({"images": entries, "dataset": "flickr30k"}))
     return folder
 
@@ -82,26 +82,26 @@ def test_or_on_his_val_images(folder):
     assert stream.fingerprint != flickr30k(folder).fingerprint
 
 
-@pytest.mark.parametrize("pictures", ["flickr30k_images", "images", "."])
-def test_pictures_may_lie_in_other_folders_or_beside_the_file(tmp_path, folder, pictures):
-    other = write(tmp_path / "other", ENTRIES, pictures)
+@pytest.mark.parametrize("images", ["flickr30k_images", "images", "."])
+def test_images_may_lie_in_other_folders_or_beside_the_file(tmp_path, folder, images):
+    other = write(tmp_path / "other", ENTRIES, images)
     found, expected = (pixels(flickr30k(path).tasks[0].train.load(1)) for path in (other, folder))
     assert np.array_equal(found, expected)
     assert flickr30k(other).fingerprint == flickr30k(folder).fingerprint
 
 
 @pytest.mark.parametrize("mode", ["error", "skip"])
-def test_where_pictures_were_looked_for_is_said_when_there_are_none(tmp_path, mode):
+def test_where_images_were_looked_for_is_said_when_there_are_none(tmp_path, mode):
     folder = write(tmp_path / "other", ENTRIES, "photos")
     with pytest.raises(UserError) as caught:
         flickr30k(folder, on_bad_example=mode)
     assert str(caught.value) == (
-        f"{folder}: here is no picture of dataset_flickr30k.json; expected them in one of"
+        f"{folder}: here is no image of dataset_flickr30k.json; expected them in one of"
         " flickr30k-images/, flickr30k_images/, images/ or beside the file"
     )
 
 
-def test_one_picture_that_is_missing_beside_the_file_is_no_missing_folder(tmp_path):
+def test_one_image_that_is_missing_beside_the_file_is_no_missing_folder(tmp_path):
     folder = write(tmp_path / "beside", ENTRIES, ".")
     (folder / "1000.jpg").unlink()
     assert flickr30k(folder, on_bad_example="skip").skipped == {"missing file": 1}
@@ -171,7 +171,7 @@ def test_a_row_of_an_entry_that_is_bad_is_passed_over(folder, change, message):
 
 def test_a_bad_entry_counts_for_the_task_of_its_row(folder):
     write(folder, [ENTRIES[0] | {"split": "dev"}, *ENTRIES[1:]])
-    with pytest.raises(UserError, match=r"task 'dogs' has no train pictures once 1 bad examples are skipped"):
+    with pytest.raises(UserError, match=r"task 'dogs' has no train images once 1 bad examples are skipped"):
         flickr30k(folder, manifest=table(folder, *ROWS), on_bad_example="skip")
 
 
@@ -257,7 +257,7 @@ def test_a_file_that_is_none_of_karpathys_says_so(folder, content, message):
 def test_a_wrong_argument_is_named(folder):
     with pytest.raises(UserError, match="evaluate is 'train'; expected 'test' or 'val'"):
         flickr30k(folder, evaluate="train")
-    with pytest.raises(UserError, match="task 'flickr30k' has no val pictures"):
+    with pytest.raises(UserError, match="task 'flickr30k' has no val images"):
         flickr30k(write(folder, ENTRIES[:2]), evaluate="val")
 
 
@@ -281,4 +281,4 @@ def test_any_json_at_all_is_refused_or_skipped(tmp_path, value):
     with pytest.raises(UserError, match=r"images\[6\]: "):
         flickr30k(folder)
     stream = flickr30k(folder, on_bad_example="skip")
-    assert stream.skipped and stream.notes["pictures"] == len(ENTRIES) - 1  # Karpathy's val is left out
+    assert stream.skipped and stream.notes["images"] == len(ENTRIES) - 1  # Karpathy's val is left out

@@ -121,11 +121,11 @@ def test_a_task_whose_rows_are_all_of_one_split_is_told_with_the_table(published
     with pytest.raises(UserError) as caught:
         coco(published, rule="manifest", manifest=path)
     assert str(caught.value) == (
-        f"{path}: task 'animal' has no {missing} pictures; expected at least one row with split {missing}"
+        f"{path}: task 'animal' has no {missing} images; expected at least one row with split {missing}"
     )
 
 
-def test_as_many_unknown_names_are_passed_over_as_pictures_could_not_be_read(tmp_path):
+def test_as_many_unknown_names_are_passed_over_as_images_could_not_be_read(tmp_path):
     path = manifest(tmp_path, "8,animal,train", "1,animal,val", "9,animal,train")
     assert read(path, "image_id", {"1": 1}, "there", unread=2) == {1: ("animal", "val")}
     with pytest.raises(UserError, match=r"line 4: image_id is '9', which is no image of there$"):

@@ -1,4 +1,4 @@
-"""Parquet tables: pictures inside them, values of every type, and files that lie about themselves."""
+"""Parquet tables: images inside them, values of every type, and files that lie about themselves."""
 
 import os
 import pickle
@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lpi_jax.data.formats import parquet
-from lpi_jax.data.pictures import BadImage
+from lpi_jax.data.images import BadImage
 from lpi_jax.errors import UserError
 from tests.support.pixels import shades
 from tests.support.sealed import nothing_is_paired_wrongly, sealed
@@ -104,11 +104,11 @@ BYTES = {"large_binary": pa.large_binary(), "binary_view": pa.binary_view()}
 
 @pytest.mark.parametrize("kind", BYTES.values(), ids=BYTES)
 @pytest.mark.parametrize("struct", [False, True])
-def test_pictures_of_every_arrow_type(folder, kind, struct):
-    pictures = [encoded(number) for number in range(1, 5)]
+def test_images_of_every_arrow_type(folder, kind, struct):
+    images = [encoded(number) for number in range(1, 5)]
     held = pa.struct([("bytes", kind), ("path", pa.string_view())]) if struct else kind
-    pictures = [{"bytes": raw, "path": None} for raw in pictures] if struct else pictures
-    stream = table(parquet_of(folder, columns_of(image=pa.array(pictures, held))))
+    images = [{"bytes": raw, "path": None} for raw in images] if struct else images
+    stream = table(parquet_of(folder, columns_of(image=pa.array(images, held))))
     assert shades(stream.tasks[1].train) == [3] and shades(stream.tasks[1].val) == [4]
 
 
@@ -126,9 +126,9 @@ def test_a_folder_of_parquet_files_is_one_table_in_the_order_of_their_names(fold
     (parts / "deeper").mkdir(parents=True)
     for name, first in [("b.parquet", 5), ("a.PARQUET", 1), ("deeper/c.parquet", 9)]:
         rows = range(first, min(first + 4, 10))
-        pictures = [f"{folder}/img/{n}.png" for n in rows] if form == "path" else [encoded(n) for n in rows]
+        images = [f"{folder}/img/{n}.png" for n in rows] if form == "path" else [encoded(n) for n in rows]
         split = ["train", "train", "val", "train"][: len(rows)]
-        columns = {"caption": [f"n {n}" for n in rows], "image": pictures, "task": ["t"] * len(rows), "split": split}
+        columns = {"caption": [f"n {n}" for n in rows], "image": images, "task": ["t"] * len(rows), "split": split}
         parquet_of(parts, columns, name=name)
     for name in ("_SUCCESS", ".a.parquet.crc", ".hidden.parquet", "notes.txt"):
         (parts / name).write_text("x")
@@ -157,25 +157,25 @@ def test_a_file_of_another_table_among_those_of_a_folder_is_named(folder):
         table(parts, on_bad_example="skip")
 
 
-def test_pictures_in_all_files_of_a_folder_count_together(folder, monkeypatch):
+def test_images_in_all_files_of_a_folder_count_together(folder, monkeypatch):
     monkeypatch.setattr(parquet, "MAX_TABLE_BYTES", 1000)
     parts = folder / "parts"
     parts.mkdir()
     for name in ("a.parquet", "b.parquet"):
         parquet_of(parts, columns_of(image=[os.urandom(101) for _ in range(4)]), name=name)
-    with pytest.raises(UserError, match=r"parts: with its pictures the table has \d+ bytes, more than the 1000"):
+    with pytest.raises(UserError, match=r"parts: with its images the table has \d+ bytes, more than the 1000"):
         table(parts)
 
 
 @pytest.mark.parametrize("form", ["bytes", "struct"])
 @pytest.mark.parametrize("groups", [1, 3, 100])
-def test_pictures_may_stand_in_a_parquet_table(folder, form, groups):
+def test_images_may_stand_in_a_parquet_table(folder, form, groups):
     count = 20
-    pictures = [encoded(number) for number in range(count)]
+    images = [encoded(number) for number in range(count)]
     if form == "struct":
-        pictures = [{"bytes": raw, "path": "0.png"} for raw in pictures]
+        images = [{"bytes": raw, "path": "0.png"} for raw in images]
     columns = {
-        "image": [*pictures, pictures[2]],  # the last row: a second caption for picture 2
+        "image": [*images, images[2]],  # the last row: a second caption for image 2
         "caption": [f"number {number}" for number in range(count)] + ["two"],
         "task": ["all"] * (count + 1),
         "split": ["val", *["train"] * count],
@@ -189,23 +189,23 @@ def test_pictures_may_stand_in_a_parquet_table(folder, form, groups):
 
 
 def test_a_struct_without_bytes_names_a_file(folder):
-    pictures = [{"bytes": None, "path": f"img/{number}.png"} for number in range(1, 5)]
-    stream = table(parquet_of(folder, columns_of(image=pictures)))
+    images = [{"bytes": None, "path": f"img/{number}.png"} for number in range(1, 5)]
+    stream = table(parquet_of(folder, columns_of(image=images)))
     assert shades(stream.tasks[1].val) == [4] and stream.tasks[1].val.keys == ("img/4.png",)
 
 
-def test_equal_pictures_inside_a_table_are_found_across_splits(folder):
-    pictures = [encoded(number) for number in (1, 1, 3, 4)]
+def test_equal_images_inside_a_table_are_found_across_splits(folder):
+    images = [encoded(number) for number in (1, 1, 3, 4)]
     with pytest.raises(UserError, match=r"row 2: image 'row 2' stands already in row 1, in the other split"):
-        table(parquet_of(folder, columns_of(image=pictures)))
+        table(parquet_of(folder, columns_of(image=images)))
 
 
-def test_a_table_with_too_many_pictures_inside_is_refused(folder, monkeypatch):
+def test_a_table_with_too_many_images_inside_is_refused(folder, monkeypatch):
     monkeypatch.setattr(parquet, "MAX_TABLE_BYTES", 1000)
     columns = columns_of(image=[os.urandom(101) for _ in range(4)])
     path = parquet_of(folder, columns, row_group_size=1)
     with pytest.raises(
-        UserError, match=r"with its pictures the table has \d+ bytes, more than the 1000 .* paths of pict"
+        UserError, match=r"with its images the table has \d+ bytes, more than the 1000 .* paths of imag"
     ):
         table(path)
     path = parquet_of(folder, columns_of(caption=["word " * 500] * 4))
@@ -215,7 +215,7 @@ def test_a_table_with_too_many_pictures_inside_is_refused(folder, monkeypatch):
         table(path)
 
 
-def test_a_picture_inside_a_table_that_changes_later_is_read_anew_or_is_a_bad_image(folder):
+def test_an_image_inside_a_table_that_changes_later_is_read_anew_or_is_a_bad_image(folder):
     path = parquet_of(folder, columns_of(image=[encoded(number) for number in range(4)]))
     split = table(path).tasks[1].val
     assert shades(split) == [3]
@@ -239,9 +239,9 @@ BAD_VALUES = [
     ("empty caption", {"caption": ["!", "?"]}, "caption '!' is empty"),
     ("missing file", {"image": {"bytes": None, "path": "img/no.png"}}, "no such file"),
     ("empty cell", {"image": {"bytes": None, "path": None}}, "image is empty"),
-    ("unreadable picture", {"image": b""}, "not a picture in a known format"),
-    ("unreadable picture", {"image": b"no picture"}, "row 5: .*row 5: this is not a picture in a known format"),
-    ("unreadable picture", {"image": {"bytes": encoded(1)[:-20], "path": None}}, "row 5: "),
+    ("unreadable image", {"image": b""}, "not an image in a known format"),
+    ("unreadable image", {"image": b"no image"}, "row 5: .*row 5: this is not an image in a known format"),
+    ("unreadable image", {"image": {"bytes": encoded(1)[:-20], "path": None}}, "row 5: "),
 ]
 
 

@@ -41,7 +41,7 @@ def png(shade):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Four pictures in two tasks, as a JSON Lines file, tables, tar shards, folders and a saved data set."""
+    """Four images in two tasks, as a JSON Lines file, tables, tar shards, folders and a saved data set."""
     rows = [(f"{task}{split}.png", f"a {task} thing", task, split) for task in "ba" for split in ("train", "val")]
     for k, (name, *_) in enumerate(rows):
         (tmp_path / name).write_bytes(png(40 * k))
@@ -140,7 +140,7 @@ def test_one_stream_of_several_needs_no_brackets_on_the_command_line():
     assert config.data.to_dict()["streams"] == ({"name": "scenes"},)
 
 
-def test_pictures_come_from_the_cache_where_one_is_set(folder, tmp_path):
+def test_images_come_from_the_cache_where_one_is_set(folder, tmp_path):
     given = {"name": "jsonl", "path": str(folder / "s.jsonl")}
     plain, kept = made(**given), made(**given, cache_dir=str(tmp_path / "cache"), cache_side=32)
     assert kept.fingerprint == plain.fingerprint

@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("write", ["csv", "parquet"])
-def test_tasks_splits_captions_and_pictures(folder, write):
+def test_tasks_splits_captions_and_images(folder, write):
     columns = columns_of(caption=["a cat", "another cat", "a dog", "another dog"])
     path = csv_of(folder, GOOD) if write == "csv" else parquet_of(folder, columns)
     stream = table(path)
@@ -43,7 +43,7 @@ def test_tasks_splits_captions_and_pictures(folder, write):
     cats, dogs = stream.tasks
     assert cats.train.keys == ("img/1.png",) and captions_of(cats.train) == (("a cat",),)
     assert shades(cats.train) + shades(cats.val) + shades(dogs.train) + shades(dogs.val) == [1, 2, 3, 4]
-    assert stream.skipped == {} and stream.notes == {"path": str(path), "pictures": 4}
+    assert stream.skipped == {} and stream.notes == {"path": str(path), "images": 4}
     assert pixels(cats.train.load(0)).shape == (4, 6, 3)
 
 
@@ -53,7 +53,7 @@ def test_both_kinds_of_table_give_equal_streams(folder):
     assert one.fingerprint == other.fingerprint and captions_of(one.tasks[0].train) == captions_of(other.tasks[0].train)
 
 
-def test_rows_of_one_picture_are_its_captions_wherever_they_stand(folder):
+def test_rows_of_one_image_are_its_captions_wherever_they_stand(folder):
     lines = [
         *GOOD,
         "img/1.png,a second,cats,train",
@@ -63,10 +63,10 @@ def test_rows_of_one_picture_are_its_captions_wherever_they_stand(folder):
     stream = table(csv_of(folder, lines))
     assert stream.tasks[0].train.keys == ("img/1.png",)
     assert captions_of(stream.tasks[0].train) == (("a cat", "a second", "a third"),)
-    assert captions_of(stream.tasks[1].train) == (("a dog", "one"),) and stream.notes["pictures"] == 4
+    assert captions_of(stream.tasks[1].train) == (("a dog", "one"),) and stream.notes["images"] == 4
 
 
-def test_the_same_picture_in_another_task_or_split_is_a_bad_example(folder):
+def test_the_same_image_in_another_task_or_split_is_a_bad_example(folder):
     for line, where in [
         ("img/1.png,x,cats,val", r"line 6: image 'img/1.png' stands already in line 2, in the other split \(train\)"),
         ("img/1.png,x,dogs,train", "line 6: image 'img/1.png' stands already in line 2$"),
@@ -142,7 +142,7 @@ def test_tasks_arrive_in_the_order_of_their_earliest_time(folder, times, expecte
     assert [task.name for task in table(path).tasks] == ["cats", "dogs"]
 
 
-def test_fingerprint_follows_values_pictures_and_order_but_not_the_folder(folder, tmp_path_factory):
+def test_fingerprint_follows_values_images_and_order_but_not_the_folder(folder, tmp_path_factory):
     first = table(csv_of(folder, GOOD)).fingerprint
     assert first == table(csv_of(folder, GOOD), on_bad_example="skip").fingerprint and len(first) == 64
     found = {first}
@@ -176,9 +176,9 @@ BAD = [
     ("missing file", "img/no.png,x,cats,train", "there is no such file"),
     ("missing file", "img,x,cats,train", "not a regular file"),
     ("NUL character", "im\0g,x,cats,train", "the row holds a NUL character"),
-    ("unreadable picture", "img/empty.png,x,cats,train", "not a picture in a known format"),
-    ("unreadable picture", "img/text.jpg,x,cats,train", "not a picture in a known format"),
-    ("unreadable picture", "img/cut.png,x,cats,train", "img/cut.png: "),
+    ("unreadable image", "img/empty.png,x,cats,train", "not an image in a known format"),
+    ("unreadable image", "img/text.jpg,x,cats,train", "not an image in a known format"),
+    ("unreadable image", "img/cut.png,x,cats,train", "img/cut.png: "),
     ("repeated image", "img/2.png,x,cats,train", "stands already in line 3"),
 ]
 
@@ -217,7 +217,7 @@ def test_a_time_that_is_none_is_a_bad_row(folder, times, message):
 
 
 def test_a_mistake_in_the_quoting_ends_the_file_in_every_mode(folder):
-    """Behind it rows cannot be told apart: to go on would pair captions with other rows' pictures."""
+    """Behind it rows cannot be told apart: to go on would pair captions with other rows' images."""
     lines = [*GOOD, 'img/5.png,"x" y,cats,train', "img/6.png,z,cats,train"]
     for bad, message in [
         (lines, "line 6: from here on this is not CSV"),
@@ -347,7 +347,7 @@ def test_endless_lines_and_values_are_refused(folder, size, message):
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_task_with_one_example_is_an_error(folder, split):
     other = {"train": "val", "val": "train"}[split]
-    with pytest.raises(UserError, match=f"task 'birds' has no {other} pictures; expected at least one"):
+    with pytest.raises(UserError, match=f"task 'birds' has no {other} images; expected at least one"):
         table(csv_of(folder, [*GOOD, f"img/5.png,x,birds,{split}"]))
 
 
@@ -382,4 +382,4 @@ def test_damaged_csv_ends_in_a_user_error_or_a_stream(folder, data):
     path = folder / "fuzz.csv"
     path.write_bytes(damaged(data, "\n".join([HEADER, *lines]).encode()))
     for _ in outcome(path):
-        pass  # a damaged path names another picture: in plain text nobody can tell
+        pass  # a damaged path names another image: in plain text nobody can tell

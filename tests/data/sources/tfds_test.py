@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lpi_jax.data.pictures import BadImage
+from lpi_jax.data.images import BadImage
 from lpi_jax.data.sources import tfds_records
 from lpi_jax.data.sources.tfds_records import prepared
 from lpi_jax.errors import UserError
@@ -33,7 +33,7 @@ def encoded(shade):
 
 
 def record(number, **change):
-    """One sound record; the picture's red is its number, and so are its texts."""
+    """One sound record; the image's red is its number, and so are its texts."""
     texts = [f"number {number}", f"number {number}, again"]
     return {
         "image": encoded(number),
@@ -85,7 +85,7 @@ def prepare(folder, **records):
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """A folder with the data set tiny_pairs: six pictures for training, three for validation. Read only."""
+    """A folder with the data set tiny_pairs: six images for training, three for validation. Read only."""
     folder = tmp_path_factory.mktemp("prepared")
     prepare(folder, train=[record(n) for n in range(6)], validation=[record(n) for n in range(6, 9)])
     return folder
@@ -106,7 +106,7 @@ def read(folder, builder="tiny_pairs", caption="captions/text", **more):
     return tfds(builder, data_dir=folder, caption=caption, **more)
 
 
-def test_pictures_and_their_captions(sound):
+def test_images_and_their_captions(sound):
     stream = read(sound)
     (task,) = stream.tasks
     assert (stream.name, task.name, task.description) == ("tiny_pairs", "tiny_pairs", "tiny_pairs")
@@ -117,7 +117,7 @@ def test_pictures_and_their_captions(sound):
     assert task.train.keys[:2] == ("train[0]", "train[1]") and task.val.keys[0] == "validation[0]"
     assert pixels(task.train.load(0)).shape == (4, 6, 3)
     path = str(sound / "tiny_pairs" / "1.0.0")
-    notes = {"data_set": "tiny_pairs/1.0.0", "path": path, "train": "train", "val": "validation", "pictures": 9}
+    notes = {"data_set": "tiny_pairs/1.0.0", "path": path, "train": "train", "val": "validation", "images": 9}
     assert stream.notes == notes and stream.skipped == {}
 
 
@@ -169,7 +169,7 @@ def test_overlapping_splits_are_found(sound):
     assert read(sound, train="train[:4]", val="train[3:]", on_bad_example="skip").skipped == {"repeated image": 1}
 
 
-def test_records_with_the_same_picture_are_one_image_with_the_captions_of_all(tmp_path):
+def test_records_with_the_same_image_are_one_image_with_the_captions_of_all(tmp_path):
     twice = [record(0), record(1, image=encoded(0)), record(2)]
     prepare(tmp_path, train=twice, validation=[record(7)])
     train = read(tmp_path, caption="one").tasks[0].train
@@ -268,13 +268,13 @@ def test_a_data_set_that_is_not_prepared_is_told_with_the_command_that_does(tmp_
         ({"caption": "captions/txt"}, "there is no feature 'captions/txt'; the closest is 'captions/text', of"),
         ({"caption": "captions"}, "there is no feature 'captions'; the closest is 'captions/"),
         ({"task": "lable"}, "there is no feature 'lable'; the closest is 'label', of"),
-        ({"image": "label"}, r"feature 'label' is ClassLabel\(.*\); expected one picture of whole numbers"),
+        ({"image": "label"}, r"feature 'label' is ClassLabel\(.*\); expected one image of whole numbers"),
         ({"caption": "image"}, r"feature 'image' is Image\(.*\); expected text or class labels"),
         ({"caption": "captions/id"}, r"feature 'captions/id' is a sequence of Tensor\(.*\); expected text or class"),
         ({"task": "form"}, r"feature 'form' is Scalar\(.*\); expected text or class labels"),
         ({"train": "trian"}, "split 'trian' cannot be read .*; its splits are 'train', 'validation'"),
         ({"val": "train["}, r"split 'train\[' cannot be read"),
-        ({"val": "train[:0]"}, "task 'tiny_pairs' has no val pictures; expected at least one"),
+        ({"val": "train[:0]"}, "task 'tiny_pairs' has no val images; expected at least one"),
         ({"on_bad_example": "ignore"}, "on_bad_example is 'ignore'"),
         ({"task": "label", "task_order": ["cat"]}, "task_order leaves out 'dog'"),
     ],
@@ -307,9 +307,9 @@ BAD = [
         "says 'cat', 'dog'; expected",
     ),
     ("unknown label", {"objects": [{"label": -1}]}, {"task": "objects/label"}, "is -1, which stands for no class"),
-    ("unreadable picture", {"image": b""}, {}, "feature 'image': this is not a picture"),
-    ("unreadable picture", {"image": encoded(1)[:-20]}, {}, r"train\[\d\], feature 'image': "),
-    ("unreadable picture", {"image": b"no picture"}, {}, "this is not a picture in a known format"),
+    ("unreadable image", {"image": b""}, {}, "feature 'image': this is not an image"),
+    ("unreadable image", {"image": encoded(1)[:-20]}, {}, r"train\[\d\], feature 'image': "),
+    ("unreadable image", {"image": b"no image"}, {}, "this is not an image in a known format"),
 ]
 
 
@@ -341,7 +341,7 @@ def test_captions_in_any_script_stay_as_they_are(tmp_path):
 
 def test_a_task_with_one_example_is_an_error(tmp_path):
     prepare(tmp_path, train=[record(0), record(1)], validation=[record(2)])
-    with pytest.raises(UserError, match="task 'dog' has no val pictures; expected at least one"):
+    with pytest.raises(UserError, match="task 'dog' has no val images; expected at least one"):
         read(tmp_path, task="label")
 
 
@@ -379,14 +379,14 @@ def test_records_that_vanish_later_are_bad_images(copied):
         train.load(1)
 
 
-def test_a_record_without_a_picture_or_with_one_too_large_is_a_bad_image(copied, monkeypatch):
+def test_a_record_without_an_image_or_with_one_too_large_is_a_bad_image(copied, monkeypatch):
     train = read(copied).tasks[0].train
     monkeypatch.setattr(tfds_records, "MAX_BYTES", 3)
     with pytest.raises(BadImage, match=r"train\[0\], feature 'image': \d+ bytes are more than the 3 allowed"):
         train.load(0)
     edit_records(shard_of(copied), lambda features: features["image"].int64_list.value.append(7))
     tfds_records.records.cache_clear()
-    with pytest.raises(BadImage, match=r"train\[0\], feature 'image': the record holds a number, no picture"):
+    with pytest.raises(BadImage, match=r"train\[0\], feature 'image': the record holds a number, no image"):
         train.load(0)
     edit_records(shard_of(copied), lambda features: features["image"].Clear())
     tfds_records.records.cache_clear()

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lpi_jax.data.pictures import BadImage
+from lpi_jax.data.images import BadImage
 from lpi_jax.data.sources.webdataset import MAX_TEXT_BYTES
 from lpi_jax.errors import UserError
 from tests.support.pixels import pixels, shades
@@ -22,17 +22,17 @@ from tests.support.sources import webdataset
 from tests.support.splits import captions_of
 
 
-def picture(shade, kind="png", side=4):
-    """An encoded picture whose red is `shade`."""
+def image(shade, kind="png", side=4):
+    """An encoded image whose red is `shade`."""
     file = io.BytesIO()
     Image.new("RGB", (side, side), (shade, 0, 0)).save(file, kind, **({"lossless": True} if kind == "webp" else {}))
     return file.getvalue()
 
 
 def pair(number, caption=None, folder=""):
-    """Members of one example; the picture's red is its number."""
+    """Members of one example; the image's red is its number."""
     caption = f"number {number}" if caption is None else caption
-    return [(f"{folder}{number:04d}.png", picture(number)), (f"{folder}{number:04d}.txt", caption.encode())]
+    return [(f"{folder}{number:04d}.png", image(number)), (f"{folder}{number:04d}.txt", caption.encode())]
 
 
 def tarred(members, form=tarfile.GNU_FORMAT, mtime=0):
@@ -65,7 +65,7 @@ GOOD = pair(1) + pair(2)
 
 @pytest.fixture
 def folder(tmp_path):
-    """Task toys with pictures 1 and 2 for training and 3 for validation."""
+    """Task toys with images 1 and 2 for training and 3 for validation."""
     shard(tmp_path, "data/toys/train-000.tar", GOOD)
     shard(tmp_path, "data/toys/val-000.tar", pair(3))
     return tmp_path / "data"
@@ -74,14 +74,14 @@ def folder(tmp_path):
 def test_folders_are_tasks_and_names_of_shards_are_splits(folder):
     shard(folder, "birds/train-a.tar", pair(7))
     shard(folder, "birds/validation.tar", pair(8))
-    shard(folder, "toys/train-001.tar", [("0001.png", picture(4)), ("0001.txt", b"another shard, the same name")])
+    shard(folder, "toys/train-001.tar", [("0001.png", image(4)), ("0001.txt", b"another shard, the same name")])
     stream = webdataset(folder)
     assert [task.name for task in stream.tasks] == ["birds", "toys"] and stream.name == "data"
     birds, toys = stream.tasks
     assert captions_of(birds.train) == (("number 7",),) and shades(birds.val) == [8]
     assert toys.train.keys == ("toys/train-000.tar/0001", "toys/train-000.tar/0002", "toys/train-001.tar/0001")
     assert shades(toys.train) == [1, 2, 4] and pixels(toys.val.load(0)).shape == (4, 4, 3)
-    assert stream.skipped == {} and stream.notes == {"path": str(folder), "pictures": 6}
+    assert stream.skipped == {} and stream.notes == {"path": str(folder), "images": 6}
 
 
 def test_json_names_task_split_captions_and_description(tmp_path):
@@ -94,7 +94,7 @@ def test_json_names_task_split_captions_and_description(tmp_path):
     members = [
         member
         for number, record in enumerate(records)
-        for member in ((f"{number}.jpg", picture(10 * number, "jpeg")), (f"{number}.json", json.dumps(record).encode()))
+        for member in ((f"{number}.jpg", image(10 * number, "jpeg")), (f"{number}.json", json.dumps(record).encode()))
     ]
     path = shard(tmp_path, "all.tar", [*members, ("3.txt", b"four"), ("1.txt", b"not this")])
     stream = webdataset(path)
@@ -116,13 +116,13 @@ def test_every_tar_format_long_names_and_fractions_of_seconds(tmp_path, form):
 
 
 @pytest.mark.parametrize("ending, kind", [("jpg", "jpeg"), ("JPEG", "jpeg"), ("Png", "png"), ("webp", "webp")])
-def test_pictures_in_every_format(folder, ending, kind):
-    shard(folder, "toys/train-000.tar", [(f"a.{ending}", picture(200, kind)), ("a.TXT", b"a")])
+def test_images_in_every_format(folder, ending, kind):
+    shard(folder, "toys/train-000.tar", [(f"a.{ending}", image(200, kind)), ("a.TXT", b"a")])
     assert abs(shades(webdataset(folder).tasks[0].train)[0] - 200) < 3
 
 
-def test_a_picture_with_another_formats_ending_is_read_as_what_it_is(folder):
-    shard(folder, "toys/train-000.tar", [("a.jpg", picture(9, "png")), ("a.txt", b"a")])
+def test_an_image_with_another_formats_ending_is_read_as_what_it_is(folder):
+    shard(folder, "toys/train-000.tar", [("a.jpg", image(9, "png")), ("a.txt", b"a")])
     assert shades(webdataset(folder).tasks[0].train) == [9]
 
 
@@ -140,7 +140,7 @@ def test_links_to_members_are_those_members_under_another_name(folder):
         ("early.txt", b"before its target"),
         *pair(7, "the target", folder="deep/"),
         *[link("deep/soft.png", "0007.png"), link("deep/soft.txt", "./../deep/other.txt")],
-        *[("deep/other.txt", b"by symbolic links"), ("deep/other.png", picture(9))],
+        *[("deep/other.txt", b"by symbolic links"), ("deep/other.png", image(9))],
         *[link("hard.png", "deep/0007.png", tarfile.LNKTYPE), ("hard.txt", b"by a hard link")],
         *[link("chain.png", "deep/soft.png"), ("chain.txt", b"by a link to a link")],
         link("notes.cls", "nowhere.cls"),  # no part of an example: ignored like any other ending
@@ -150,7 +150,7 @@ def test_links_to_members_are_those_members_under_another_name(folder):
     place = train.keys.index("toys/train-001.tar/early")  # the same image five times: one with all captions
     spoken = ("before its target", "the target", "by symbolic links", "by a hard link", "by a link to a link")
     assert captions_of(train)[place] == spoken
-    np.testing.assert_array_equal(pixels(train.load(place)), pixels(Image.open(io.BytesIO(picture(7)))))
+    np.testing.assert_array_equal(pixels(train.load(place)), pixels(Image.open(io.BytesIO(image(7)))))
 
 
 def test_endings_of_shards_may_be_in_capitals_and_hidden_files_are_none(folder):
@@ -169,7 +169,7 @@ def test_shards_that_lie_too_deep_are_named_in_every_mode(folder, skip):
 
 
 def test_white_space_in_a_text_is_single_spaces_and_all_of_it_one_caption(folder):
-    shard(folder, "toys/train-000.tar", [("a.png", picture(1)), ("a.txt", b"\xef\xbb\xbf a red\r\n\n kite\t.\n")])
+    shard(folder, "toys/train-000.tar", [("a.png", image(1)), ("a.txt", b"\xef\xbb\xbf a red\r\n\n kite\t.\n")])
     assert captions_of(webdataset(folder).tasks[0].train) == (("a red kite .",),)
 
 
@@ -224,7 +224,7 @@ def test_fingerprint_follows_names_sizes_and_texts_but_not_the_folder(folder, tm
     assert len(found) == 5
 
 
-PNG = picture(5)
+PNG = image(5)
 BIG = io.BytesIO()
 Image.new("RGB", (900, 900)).save(BIG, "png")
 
@@ -252,7 +252,7 @@ BAD = [
     ("repeated member", [("b.png", PNG), ("b.txt", b"b"), ("b.png", PNG)], "'b': there are two members 'b.png'"),
     ("repeated member", [("b.png", PNG), ("b.txt", b"b"), ("b.txt", b"c")], "'b': there are two members 'b.txt'"),
     ("repeated member", [("b.png", PNG), ("b.txt", b"b"), ("./b.PNG", PNG)], "two members './b.PNG'"),
-    ("repeated member", [("b.png", PNG), ("b.jpg", PNG), ("b.txt", b"b")], "there are 2 pictures, 'b.png', 'b.jpg'; "),
+    ("repeated member", [("b.png", PNG), ("b.jpg", PNG), ("b.txt", b"b")], "there are 2 images, 'b.png', 'b.jpg'; "),
     ("empty caption", [("b.png", PNG), ("b.txt", b" ... \n")], "caption '...' is empty once it is cleaned"),
     ("empty caption", [("b.png", PNG), ("b.txt", b"")], "caption '' is empty"),
     ("not UTF-8", [("b.png", PNG), ("b.txt", b"caf\xe9")], "byte 4 of its .txt is not UTF-8"),
@@ -278,11 +278,11 @@ BAD = [
         [("b.png", PNG), ("b.json", b'{"caption": "b", "split": "val"}')],
         "split is 'val' .* but 'train' by the beginning of the shard's name$",
     ),
-    ("unreadable picture", [("b.png", b""), ("b.txt", b"b")], "member 'b.png': this is not a picture"),
-    ("unreadable picture", [("b.png", PNG[:-20]), ("b.txt", b"b")], "member 'b.png': "),
-    ("unreadable picture", [("b.jpg", b"GIF, or so it says"), ("b.txt", b"b")], "not a picture in a known format"),
+    ("unreadable image", [("b.png", b""), ("b.txt", b"b")], "member 'b.png': this is not an image"),
+    ("unreadable image", [("b.png", PNG[:-20]), ("b.txt", b"b")], "member 'b.png': "),
+    ("unreadable image", [("b.jpg", b"GIF, or so it says"), ("b.txt", b"b")], "not an image in a known format"),
     (
-        "picture too large",
+        "image too large",
         [("b.png", BIG.getvalue()), ("b.txt", b"b")],
         "900 x 900 pixels, more than the 800000 allowed",
     ),
@@ -321,7 +321,7 @@ def test_task_and_split_must_be_said_somewhere(tmp_path, kind, record, message):
     members = [
         member
         for number, told in enumerate([*good, record])
-        for member in ((f"{number}.png", picture(number)), (f"{number}.json", json.dumps(told).encode()))
+        for member in ((f"{number}.png", image(number)), (f"{number}.json", json.dumps(told).encode()))
     ]
     path = shard(tmp_path, "shard.tar", members)
     with pytest.raises(UserError, match=f"{path}, '2': {message}"):
@@ -329,16 +329,16 @@ def test_task_and_split_must_be_said_somewhere(tmp_path, kind, record, message):
     assert webdataset(path, on_bad_example="skip").skipped == {kind: 1}
 
 
-def test_a_picture_damaged_inside_names_shard_and_member_when_loaded(folder):
+def test_an_image_damaged_inside_names_shard_and_member_when_loaded(folder):
     noise = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(noise, "jpeg")
     cut = noise.getvalue()[: len(noise.getvalue()) // 2]
     path = shard(folder, "toys/train-000.tar", [("b.jpg", cut), ("b.txt", b"b"), *GOOD])
     with pytest.raises(BadImage, match=f"{path}, 'b': .*member 'b.jpg'.*truncated") as caught:
         webdataset(folder).tasks[0].train.load(0)
-    assert caught.value.kind == "unreadable picture"
+    assert caught.value.kind == "unreadable image"
     stream = webdataset(folder, on_bad_example="skip")
-    assert stream.skipped == {"unreadable picture": 1} and shades(stream.tasks[0].train) == [1, 2]
+    assert stream.skipped == {"unreadable image": 1} and shades(stream.tasks[0].train) == [1, 2]
 
 
 def test_a_shard_that_shrinks_later_is_a_bad_image(folder):
@@ -363,14 +363,14 @@ def test_linked_shards_are_one_shard(folder):
 def test_a_task_with_one_example_is_an_error(folder, split):
     shard(folder, f"birds/{split}.tar", pair(5))
     other = {"train": "val", "val": "train"}[split]
-    with pytest.raises(UserError, match=f"task 'birds' has no {other} pictures; expected at least one"):
+    with pytest.raises(UserError, match=f"task 'birds' has no {other} images; expected at least one"):
         webdataset(folder)
 
 
 def test_a_task_of_damaged_shards_only_is_an_error_even_when_skipping(folder):
     for split in ("train", "val"):
         shard(folder, f"birds/{split}.tar", b"no tar at all")
-    with pytest.raises(UserError, match="task 'birds' has no train pictures once 2 bad examples are skipped"):
+    with pytest.raises(UserError, match="task 'birds' has no train images once 2 bad examples are skipped"):
         webdataset(folder, on_bad_example="skip")
 
 
@@ -438,8 +438,8 @@ def with_field(raw, header, place, value):
 WHOLE = tarred(pair(1) + pair(2) + pair(4))
 AT = headers(WHOLE)
 DAMAGED = {
-    "cut inside a picture": (WHOLE[: AT[4] + 520], {"damaged archive": 1}, [1, 2], "inside member '0004.png'"),
-    "cut between picture and caption": (
+    "cut inside an image": (WHOLE[: AT[4] + 520], {"damaged archive": 1}, [1, 2], "inside member '0004.png'"),
+    "cut between image and caption": (
         WHOLE[: AT[5]],
         {"damaged archive": 2},
         [1, 2],
@@ -502,7 +502,7 @@ def test_endless_chains_of_extended_headers_end_in_an_error(folder):
         webdataset(folder)
 
 
-def test_sparse_members_are_not_pictures(folder):
+def test_sparse_members_are_not_images(folder):
     raw = with_field(tarred([("b.png", PNG), ("b.txt", b"b")]), 0, 156, b"S")
     shard(folder, "toys/train-001.tar", raw)
     with pytest.raises(UserError, match=r"'b.png' is no file in the shard|damaged"):

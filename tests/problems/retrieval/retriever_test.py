@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import lpi_jax
-from lpi_jax.data.pictures import read_image
+from lpi_jax.data.images import read_image
 from lpi_jax.errors import UserError
 from lpi_jax.experiment import assemble
 from lpi_jax.models import weights

@@ -1,4 +1,4 @@
-"""Pictures of every kind are read as they are meant to be seen, and bad ones are named."""
+"""Images of every kind are read as they are meant to be seen, and bad ones are named."""
 
 import io
 import os
@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from lpi_jax.data import pictures
-from lpi_jax.data.pictures import BadImage, PictureFile, PictureInside, as_seen, check_image, read_image
+from lpi_jax.data import images
+from lpi_jax.data.images import BadImage, ImageInFile, ImageInside, as_seen, check_image, read_image
 from tests.support.pixels import pixels
 
 
@@ -35,12 +35,12 @@ def saved(tmp_path, image, name, **options):
 
 
 def seen(source, **options):
-    """The pixels of a picture as it is read."""
+    """The pixels of an image as it is read."""
     return pixels(read_image(source, **options))
 
 
 def png_declaring(width, height):
-    """A few bytes that claim to be a huge picture."""
+    """A few bytes that claim to be a huge image."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -141,14 +141,14 @@ ALPHA_OR_DEPTH += [("I;16", "tif"), ("I;16B", "tif"), ("F", "tif")]
 
 
 @pytest.mark.parametrize(("mode", "ending"), [*PLAIN, *ALPHA_OR_DEPTH])
-def test_whatever_the_mode_the_picture_is_rgb_and_seeing_it_once_more_changes_nothing(tmp_path, mode, ending):
+def test_whatever_the_mode_the_image_is_rgb_and_seeing_it_once_more_changes_nothing(tmp_path, mode, ending):
     grey = 20_000 if mode.startswith("I;16") else 1  # of 65535: darker ones are refused
-    picture = read_image(saved(tmp_path, Image.new(mode, (7, 5), grey), f"a.{ending}"))
-    assert pixels(picture).shape == (5, 7, 3)
-    np.testing.assert_array_equal(pixels(as_seen(picture)), pixels(picture), strict=True)
+    image = read_image(saved(tmp_path, Image.new(mode, (7, 5), grey), f"a.{ending}"))
+    assert pixels(image).shape == (5, 7, 3)
+    np.testing.assert_array_equal(pixels(as_seen(image)), pixels(image), strict=True)
 
 
-# what is done with a picture later
+# what is done with an image later
 
 LATER = {
     "JPEG": {},
@@ -186,32 +186,32 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("kind", LATER)
-def test_a_picture_is_there_whole_after_its_file_is_gone(tmp_path, kind):
+def test_an_image_is_there_whole_after_its_file_is_gone(tmp_path, kind):
     frames = [Image.fromarray(smooth(32, 48)), Image.fromarray(255 - smooth(32, 48))]
     options = LATER[kind] | ({"append_images": frames[1:]} if "save_all" in LATER[kind] else {})
     form = kind.split(",")[0].split(" ")[0]
-    path = saved(tmp_path, frames[0], "a.picture", format=form, **options)
+    path = saved(tmp_path, frames[0], "a.image", format=form, **options)
     with Image.open(path) as image:
         expected = Image.fromarray(np.asarray(image.convert("RGB")))
     found, data = read_image(path), path.read_bytes()
     path.unlink()
-    for picture in (found, read_image(data)):
-        before = pixels(picture).copy()
+    for image in (found, read_image(data)):
+        before = pixels(image).copy()
         np.testing.assert_array_equal(before, pixels(expected))
         for change in CHANGES:
-            np.testing.assert_array_equal(pixels(change(picture)), pixels(change(expected)), strict=True)
-        np.testing.assert_array_equal(pixels(picture), before)
+            np.testing.assert_array_equal(pixels(change(image)), pixels(change(expected)), strict=True)
+        np.testing.assert_array_equal(pixels(image), before)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_that_was_read_is_not_turned_again(tmp_path, form, orientation):
+def test_an_image_that_was_read_is_not_turned_again(tmp_path, form, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(tmp_path, Image.fromarray(noise(3, 5)), "a.picture", format=form, exif=exif)
-    picture = read_image(path)
-    assert picture.size == ((5, 3) if orientation < 5 else (3, 5))
-    np.testing.assert_array_equal(pixels(as_seen(picture)), pixels(picture), strict=True)
+    path = saved(tmp_path, Image.fromarray(noise(3, 5)), "a.image", format=form, exif=exif)
+    image = read_image(path)
+    assert image.size == ((5, 3) if orientation < 5 else (3, 5))
+    np.testing.assert_array_equal(pixels(as_seen(image)), pixels(image), strict=True)
 
 
 def test_an_orientation_in_other_metadata_is_applied_once_too(tmp_path):
@@ -222,13 +222,13 @@ def test_an_orientation_in_other_metadata_is_applied_once_too(tmp_path):
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
 def test_what_was_read_carries_no_metadata_along(tmp_path, form):
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     Image.new("RGB", (6, 4)).save(path, form, icc_profile=bytes(100_000))
-    picture = read_image(path)
-    assert picture.info == {} == picture.resize((3, 3)).info
+    image = read_image(path)
+    assert image.info == {} == image.resize((3, 3)).info
 
 
-def test_the_opened_picture_itself_is_not_changed(tmp_path):
+def test_the_opened_image_itself_is_not_changed(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved(tmp_path, Image.fromarray(noise(3, 5)), "a.png", exif=exif)
@@ -237,7 +237,7 @@ def test_the_opened_picture_itself_is_not_changed(tmp_path):
             np.testing.assert_array_equal(pixels(as_seen(image)), np.rot90(noise(3, 5), -1))
 
 
-# bad pictures
+# bad images
 
 
 def bad_kind(path, **options):
@@ -264,10 +264,10 @@ def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
 )
-def test_what_is_no_picture_is_unreadable(tmp_path, content):
+def test_what_is_no_image_is_unreadable(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    assert bad_kind(path) == "unreadable picture"
+    assert bad_kind(path) == "unreadable image"
 
 
 def test_eps_is_never_run(tmp_path):
@@ -277,24 +277,24 @@ def test_eps_is_never_run(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "gif", "webp", "bmp", "tif"])
-def test_truncated_picture_is_unreadable(tmp_path, ending):
+def test_truncated_image_is_unreadable(tmp_path, ending):
     path = saved(tmp_path, Image.fromarray(noise(64, 64)), f"a.{ending}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert bad_kind(path) == "unreadable picture"
+    assert bad_kind(path) == "unreadable image"
 
 
-def test_huge_pictures_are_refused_from_the_header(tmp_path):
+def test_huge_images_are_refused_from_the_header(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png_declaring(10_000, 10_000))
-    assert bad_kind(path) == "picture too large"
+    assert bad_kind(path) == "image too large"
     path.write_bytes(png_declaring(100_000, 100_000))  # beyond Pillow's own limit
-    assert bad_kind(path) == "picture too large"
+    assert bad_kind(path) == "image too large"
     path = saved(tmp_path, Image.new("RGB", (10, 10)), "b.png")
-    assert bad_kind(path, max_pixels=99) == "picture too large"
+    assert bad_kind(path, max_pixels=99) == "image too large"
     assert seen(path, max_pixels=100).shape == (10, 10, 3)
 
 
-def test_large_picture_within_the_limit_gives_no_warning_and_no_global_is_changed(tmp_path, monkeypatch):
+def test_large_image_within_the_limit_gives_no_warning_and_no_global_is_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     path = saved(tmp_path, Image.new("RGB", (40, 30)), "a.png")  # more than 1,000: Pillow would warn
     filters = list(warnings.filters)
@@ -320,7 +320,7 @@ def test_threads_leave_the_warning_filters_as_they_were(tmp_path, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert not failures and warnings.filters == filters and pictures._quiet_users == 0
+    assert not failures and warnings.filters == filters and images._quiet_users == 0
 
 
 def test_check_image_looks_without_decoding(tmp_path):
@@ -343,7 +343,7 @@ def test_bad_image_crosses_process_borders():
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(["png", "jpeg", "gif", "tiff", "webp"]), st.data())
-def test_damaged_files_give_a_picture_or_bad_image_and_nothing_else(tmp_path_factory, form, data):
+def test_damaged_files_give_an_image_or_bad_image_and_nothing_else(tmp_path_factory, form, data):
     buffer = io.BytesIO()
     Image.fromarray(smooth(9, 9)).save(buffer, form)
     content = bytearray(buffer.getvalue())
@@ -352,42 +352,42 @@ def test_damaged_files_give_a_picture_or_bad_image_and_nothing_else(tmp_path_fac
     path = tmp_path_factory.getbasetemp() / f"fuzz.{form}"
     path.write_bytes(content)
     try:
-        picture = read_image(path, max_pixels=1_000_000)
+        image = read_image(path, max_pixels=1_000_000)
     except BadImage as error:
-        assert error.kind in ("unreadable picture", "picture too large")
+        assert error.kind in ("unreadable image", "image too large")
     else:
-        assert 0 < picture.width * picture.height <= 1_000_000
-        assert pixels(picture.resize((3, 3))).shape == (3, 3, 3)  # nothing is left to be decoded that could yet fail
+        assert 0 < image.width * image.height <= 1_000_000
+        assert pixels(image.resize((3, 3))).shape == (3, 3, 3)  # nothing is left to be decoded that could yet fail
 
 
-def test_a_picture_inside_a_file_is_read_like_one_of_its_own(tmp_path):
+def test_an_image_inside_a_file_is_read_like_one_of_its_own(tmp_path):
     own = saved(tmp_path, Image.fromarray(noise(7, 9)), "a.png")
     data = own.read_bytes()
     (tmp_path / "all.bin").write_bytes(b"x" * 100 + data + b"y" * 10)
-    inside = PictureInside(str(tmp_path / "all.bin"), 100, len(data), "member a.png")
+    inside = ImageInside(str(tmp_path / "all.bin"), 100, len(data), "member a.png")
     np.testing.assert_array_equal(pixels(inside.read(1000)), noise(7, 9))
-    np.testing.assert_array_equal(pixels(PictureFile(str(own)).read(1000)), noise(7, 9))
-    assert inside.check(1000) == PictureFile(str(own)).check(1000) == len(data)
-    with pytest.raises(BadImage, match=r"all.bin, member a.png: the picture has 9 x 7 pixels, more than the 62"):
+    np.testing.assert_array_equal(pixels(ImageInFile(str(own)).read(1000)), noise(7, 9))
+    assert inside.check(1000) == ImageInFile(str(own)).check(1000) == len(data)
+    with pytest.raises(BadImage, match=r"all.bin, member a.png: the image has 9 x 7 pixels, more than the 62"):
         inside.read(62)
 
 
 @pytest.mark.parametrize(
     ("offset", "size", "kind", "message"),
     [
-        (100, 10_000, "unreadable picture", "ends after"),
-        (99, 50, "unreadable picture", "not a picture in a known format"),
-        (0, 1 << 40, "picture too large", "more than the"),
+        (100, 10_000, "unreadable image", "ends after"),
+        (99, 50, "unreadable image", "not an image in a known format"),
+        (0, 1 << 40, "image too large", "more than the"),
     ],
 )
-def test_a_cut_or_misplaced_picture_inside_a_file_is_named(tmp_path, offset, size, kind, message):
+def test_a_cut_or_misplaced_image_inside_a_file_is_named(tmp_path, offset, size, kind, message):
     (tmp_path / "all.bin").write_bytes(b"x" * 300)
     with pytest.raises(BadImage, match=f"all.bin, member b: .*{message}") as caught:
-        PictureInside(str(tmp_path / "all.bin"), offset, size, "member b").check(1000)
+        ImageInside(str(tmp_path / "all.bin"), offset, size, "member b").check(1000)
     assert caught.value.kind == kind
 
 
-def test_a_picture_inside_a_file_that_is_gone_is_missing(tmp_path):
+def test_an_image_inside_a_file_that_is_gone_is_missing(tmp_path):
     with pytest.raises(BadImage, match="member b: the file cannot be read") as caught:
-        PictureInside(str(tmp_path / "gone.bin"), 0, 5, "member b").read(1000)
+        ImageInside(str(tmp_path / "gone.bin"), 0, 5, "member b").read(1000)
     assert caught.value.kind == "missing file"

@@ -1,6 +1,6 @@
-"""Reading pictures that nobody vouches for: from files, or from inside archives.
+"""Reading images that nobody vouches for: from files, or from inside archives.
 
-The size is checked from the header before a single pixel is decoded, and whatever is wrong with a picture ends in
+The size is checked from the header before a single pixel is decoded, and whatever is wrong with an image ends in
 `BadImage`.
 """
 
@@ -26,12 +26,12 @@ Source = str | os.PathLike | bytes  # a file, or what stands in it
 T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
-MAX_BYTES = 1 << 28  # of one encoded picture inside an archive
-WHOLE = 1 << 18  # bytes of an encoded picture that is looked at wholly
+MAX_BYTES = 1 << 28  # of one encoded image inside an archive
+WHOLE = 1 << 18  # bytes of an encoded image that is looked at wholly
 SAMPLE = 4096  # bytes of a larger one that are looked at in each place
-MISSING, UNREADABLE, TOO_LARGE = "missing file", "unreadable picture", "picture too large"
+MISSING, UNREADABLE, TOO_LARGE = "missing file", "unreadable image", "image too large"
 
-# EXIF tag 0x0112: how the stored picture must be turned to be seen upright.
+# EXIF tag 0x0112: how the stored image must be turned to be seen upright.
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -45,7 +45,7 @@ _UPRIGHT = {
 
 
 class BadImage(UserError):  # noqa: N818, it names the file, not a failure of ours
-    """A picture that cannot be used. `kind` is 'missing file', 'unreadable picture' or 'picture too large'."""
+    """An image that cannot be used. `kind` is 'missing file', 'unreadable image' or 'image too large'."""
 
     def __init__(self, kind: str, message: str):
         super().__init__(message)
@@ -55,11 +55,11 @@ class BadImage(UserError):  # noqa: N818, it names the file, not a failure of ou
         return BadImage, (self.kind, str(self))
 
 
-class Picture(Protocol):
-    """Where one encoded picture lies. Plain records, so that they cross process borders; none keeps a picture."""
+class StoredImage(Protocol):
+    """Where one encoded image lies. Plain records, so that they cross process borders; none keeps an image."""
 
     def read(self, max_pixels: int) -> Image.Image:
-        """The decoded picture, mode RGB; raises `BadImage`."""
+        """The decoded image, mode RGB; raises `BadImage`."""
         ...
 
     def check(self, max_pixels: int) -> int:
@@ -72,7 +72,7 @@ class Picture(Protocol):
 
 
 def parts_sampled(size: int) -> tuple[tuple[int, int], ...]:
-    """(start, length) of what is looked at in a picture of so many encoded bytes: all, or head, middle and tail.
+    """(start, length) of what is looked at in an image of so many encoded bytes: all, or head, middle and tail.
 
     Metadata stand at the head, so that it alone says little about the pixels.
     """
@@ -82,8 +82,8 @@ def parts_sampled(size: int) -> tuple[tuple[int, int], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFile:
-    """A picture in a file of its own."""
+class ImageInFile:
+    """An image in a file of its own."""
 
     path: str
 
@@ -106,8 +106,8 @@ class PictureFile:
             raise BadImage(MISSING, f"{self.path}: the file cannot be read ({error.strerror})") from error
 
 
-class StoredPicture(ABC):
-    """A picture that is stored in some larger thing: its kinds say what they are called and get their encoded bytes."""
+class EmbeddedImage(ABC):
+    """An image that is stored in some larger thing: its kinds say what they are called and get their encoded bytes."""
 
     __slots__ = ()
 
@@ -131,16 +131,16 @@ class StoredPicture(ABC):
     @property
     @abstractmethod
     def _called(self) -> str:
-        """What messages call the picture."""
+        """What messages call the image."""
 
     @abstractmethod
     def _bytes(self) -> bytes:
-        """The encoded picture; raises `BadImage`."""
+        """The encoded image; raises `BadImage`."""
 
 
 @dataclass(frozen=True, slots=True)
-class PictureInside(StoredPicture):
-    """A picture stored uncompressed inside a larger file: `size` bytes from `offset`, called `name` in messages."""
+class ImageInside(EmbeddedImage):
+    """An image stored uncompressed inside a larger file: `size` bytes from `offset`, called `name` in messages."""
 
     path: str
     offset: int
@@ -165,8 +165,8 @@ class PictureInside(StoredPicture):
         return found
 
 
-def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, name: str = "picture") -> Image.Image:
-    """Reads any picture Pillow reads (except EPS, which would run Ghostscript) as it is meant to be seen.
+def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, name: str = "image") -> Image.Image:
+    """Reads any image Pillow reads (except EPS, which would run Ghostscript) as it is meant to be seen.
 
     Palettes, CMYK and the like become RGB, transparency is laid on white, deeper grey is scaled to 8 bits
     (`greys.to_8_bits`), EXIF orientation is applied, and of an animation the first frame is taken. Colour profiles are
@@ -175,10 +175,10 @@ def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, 
     Args:
       source: the file, or its bytes.
       max_pixels: height x width allowed; Pillow's own limit (about 179 million) holds besides.
-      name: what messages call a picture given as bytes.
+      name: what messages call an image given as bytes.
 
     Returns:
-      The picture, decoded, mode RGB. It stays a Pillow image because whatever cuts or resizes it wants one:
+      The image, decoded, mode RGB. It stays a Pillow image because whatever cuts or resizes it wants one:
       `numpy.asarray` makes [H, W, 3] uint8 of it, at the price of a copy.
 
     Raises:
@@ -188,29 +188,29 @@ def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, 
 
 
 def _read(source: Source, max_pixels: int, name: str | os.PathLike) -> Image.Image:
-    with _quiet_pillow(), _opened(source, name, max_pixels) as image:
+    with _quiet_pillow(), _opened(source, name, max_pixels) as opened:
         try:
-            image.load()
-            picture = as_seen(image)
-            picture.info = {}  # metadata may be large, and would tell to turn what has been turned
+            opened.load()
+            image = as_seen(opened)
+            image.info = {}  # metadata may be large, and would tell to turn what has been turned
         except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, ...
-            raise BadImage(UNREADABLE, f"{name}: the picture cannot be decoded ({reason(error)})") from error
-    _check_size(name, *picture.size, max_pixels)  # icons may hold another picture than their header says
-    return picture
+            raise BadImage(UNREADABLE, f"{name}: the image cannot be decoded ({reason(error)})") from error
+    _check_size(name, *image.size, max_pixels)  # icons may hold another image than their header says
+    return image
 
 
 def as_seen(image: Image.Image) -> Image.Image:
-    """An opened picture as it is meant to be seen, mode RGB; `read_image` says what becomes of what.
+    """An opened image as it is meant to be seen, mode RGB; `read_image` says what becomes of what.
 
     Raises whatever Pillow raises for a damaged one.
     """
     return _upright(_rgb(image), image)
 
 
-def check_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, name: str = "picture") -> int:
-    """Looks at a picture without decoding it: file there, header sound, size allowed, checksums (PNG) right.
+def check_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, name: str = "image") -> int:
+    """Looks at an image without decoding it: file there, header sound, size allowed, checksums (PNG) right.
 
-    Returns the encoded size in bytes; raises `BadImage` like `read_image`. A picture that passes may still fail
+    Returns the encoded size in bytes; raises `BadImage` like `read_image`. An image that passes may still fail
     to decode.
     """
     _or_without_metadata(_verify, source, max_pixels, name)
@@ -222,13 +222,13 @@ def _verify(source: Source, max_pixels: int, name: str | os.PathLike) -> None:
         try:
             image.verify()
         except Exception as error:
-            raise BadImage(UNREADABLE, f"{name}: the picture is damaged ({reason(error)})") from error
+            raise BadImage(UNREADABLE, f"{name}: the image is damaged ({reason(error)})") from error
 
 
 def _or_without_metadata(
     use: Callable[[Source, int, str | os.PathLike], T], source: Source, max_pixels: int, name: str
 ) -> T:
-    """What `use` makes of the picture; where it is unreadable, of the same picture without metadata, if it has any."""
+    """What `use` makes of the image; where it is unreadable, of the same image without metadata, if it has any."""
     name = name if isinstance(source, bytes) else source
     try:
         return use(source, max_pixels, name)
@@ -242,7 +242,7 @@ def _or_without_metadata(
 
 
 def _bare(source: Source) -> bytes | None:
-    """The encoded picture without metadata; None where there is nothing to leave out."""
+    """The encoded image without metadata; None where there is nothing to leave out."""
     if isinstance(source, bytes):
         return png.without_metadata(source)
     try:
@@ -256,7 +256,7 @@ def _bare(source: Source) -> bytes | None:
 
 @contextlib.contextmanager
 def _opened(source: str | os.PathLike | bytes, name: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
-    """The picture with its header read and its size checked, nothing decoded; closed afterwards whatever happens."""
+    """The image with its header read and its size checked, nothing decoded; closed afterwards whatever happens."""
     if not isinstance(source, bytes):
         _refuse_what_is_no_file(source)
     with contextlib.ExitStack() as stack:
@@ -264,13 +264,13 @@ def _opened(source: str | os.PathLike | bytes, name: str | os.PathLike, max_pixe
             file = io.BytesIO(source) if isinstance(source, bytes) else stack.enter_context(open(source, "rb"))
             image = stack.enter_context(Image.open(file))
         except Image.DecompressionBombError as error:
-            raise BadImage(TOO_LARGE, f"{name}: the picture is too large ({error})") from error
+            raise BadImage(TOO_LARGE, f"{name}: the image is too large ({error})") from error
         except Image.UnidentifiedImageError as error:
-            raise BadImage(UNREADABLE, f"{name}: this is not a picture in a known format") from error
+            raise BadImage(UNREADABLE, f"{name}: this is not an image in a known format") from error
         except Exception as error:
-            raise BadImage(UNREADABLE, f"{name}: the picture cannot be opened ({reason(error)})") from error
+            raise BadImage(UNREADABLE, f"{name}: the image cannot be opened ({reason(error)})") from error
         if image.format == "EPS":
-            raise BadImage(UNREADABLE, f"{name}: EPS pictures are programs and are not run; convert it to PNG")
+            raise BadImage(UNREADABLE, f"{name}: EPS images are programs and are not run; convert it to PNG")
         _check_size(name, *image.size, max_pixels)
         yield image
 
@@ -289,23 +289,23 @@ def _refuse_what_is_no_file(path: str | os.PathLike) -> None:
 def _check_size(name, width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise BadImage(
-            TOO_LARGE, f"{name}: the picture has {width} x {height} pixels, more than the {max_pixels} allowed"
+            TOO_LARGE, f"{name}: the image has {width} x {height} pixels, more than the {max_pixels} allowed"
         )
     if min(width, height) < 1:
-        raise BadImage(UNREADABLE, f"{name}: the picture has no pixels ({width} x {height})")
+        raise BadImage(UNREADABLE, f"{name}: the image has no pixels ({width} x {height})")
 
 
-def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
-    """The picture turned as the metadata of `image`, from which it was made, say."""
+def _upright(image: Image.Image, original: Image.Image) -> Image.Image:
+    """The image turned as the metadata of `original`, from which it was made, say."""
     try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG))
-    except Exception:  # damaged metadata does not make a picture unreadable
+        turn = _UPRIGHT.get(original.getexif().get(_ORIENTATION_TAG))
+    except Exception:  # damaged metadata does not make an image unreadable
         turn = None
-    return picture if turn is None else picture.transpose(turn)
+    return image if turn is None else image.transpose(turn)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """A decoded picture of any mode in RGB."""
+    """A decoded image of any mode in RGB."""
     if greys.is_deep(image):
         return Image.fromarray(np.repeat(greys.to_8_bits(image)[:, :, None], 3, axis=2))
     if image.has_transparency_data:
@@ -323,7 +323,7 @@ _quiet_filter = None
 def _quiet_pillow() -> Iterator[None]:
     """Silences warnings raised inside Pillow, and only those, while any thread is in here.
 
-    `warnings.catch_warnings` would do, were pictures not read by many threads: interleaved, it restores the wrong
+    `warnings.catch_warnings` would do, were images not read by many threads: interleaved, it restores the wrong
     filters. So the first reader puts one filter in and the last one takes it out again.
     """
     global _quiet_users, _quiet_filter
