@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from lpi_jax.data.loader import Transform, ahead
 from lpi_jax.data.images import read_image
+from lpi_jax.data.loader import Transform, ahead
 from lpi_jax.data.scenes.source import general
 from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD, clean_caption, random_crop_and_flip, resize_and_crop
 from lpi_jax.methods import finetune, routing
