@@ -160,22 +160,22 @@ def survey(stream: Stream, max_words: int, count_cut: Callable[[Sequence[str]], 
     count = sum(len(getattr(task, split)) for task in stream.tasks for split in SPLITS)
     with counting(count, "checking images", "image", quiet=count <= _PROGRESS_FROM) as bar:
         read = [{split: _read(getattr(task, split), max_words, bar) for split in SPLITS} for task in stream.tasks]
-    together = {split: _joined([own[split] for own in read]) for split in SPLITS}
+    together = {split: _joined([parts[split] for parts in read]) for split in SPLITS}
     refused = stream.refused
-    bad = [*refused.first, *(one.message for own in read for split in SPLITS for one in own[split].bad)]
+    bad = [*refused.first, *(one.message for parts in read for split in SPLITS for one in parts[split].bad)]
     return Findings(
         stream=stream.name,
         fingerprint=stream.fingerprint,
         max_words=max_words,
         tasks=tuple(
-            _row(task.name, own, max_words, cut, refused.counts.get(task.name, {}))
-            for task, own, cut in zip(stream.tasks, read, cuts, strict=True)
+            _row(task.name, parts, max_words, cut, refused.counts.get(task.name, {}))
+            for task, parts, cut in zip(stream.tasks, read, cuts, strict=True)
         ),
         total=_row("all", together, max_words, sum(cuts) if count_cut else None, stream.skipped),
         unplaced=refused.counts.get("", {}),
         bad=tuple(bad[:LISTED]),
         remarks=stream.remarks[:LISTED],
-        tiles=tuple({split: own[split].tiles for split in SPLITS} for own in read),
+        tiles=tuple({split: parts[split].tiles for split in SPLITS} for parts in read),
     )
 
 
@@ -191,8 +191,8 @@ def _read(split: Split, max_words: int, bar: tqdm) -> _Part:
         return _look(image), thumbnail(image) if index in chosen else None
 
     part = _Part([], [], [], [], [])
-    for index, (found, small) in enumerate(ahead(look, range(len(split)))):
-        (part.bad if isinstance(found, _Bad) else part.looks).append(found)
+    for index, (looked, small) in enumerate(ahead(look, range(len(split)))):
+        (part.bad if isinstance(looked, _Bad) else part.looks).append(looked)
         if index in chosen:
             part.tiles.append(Tile(small, split.records[index].captions[0]))
         bar.update()
@@ -235,15 +235,15 @@ def _row(name: str, parts: Mapping[str, _Part], max_words: int, cut: int | None,
 
 
 def _repeats(train: _Part, val: _Part) -> Repeats:
-    own = {look.digest: look for look in train.looks}
-    new = [look for look in val.looks if look.digest not in own]
-    first = _first_alike([*own.values(), *new])
+    distinct = {look.digest: look for look in train.looks}
+    unlike_train = [look for look in val.looks if look.digest not in distinct]
+    first = _first_alike([*distinct.values(), *unlike_train])
     known = set(train.said)
     return Repeats(
-        train_same=len(train.looks) - len(own),
-        train_alike=int(np.sum(first[: len(own)] < np.arange(len(own)))),
-        val_same=len(val.looks) - len(new),
-        val_alike=int(np.sum(first[len(own) :] < len(own))),
+        train_same=len(train.looks) - len(distinct),
+        train_alike=int(np.sum(first[: len(distinct)] < np.arange(len(distinct)))),
+        val_same=len(val.looks) - len(unlike_train),
+        val_alike=int(np.sum(first[len(distinct) :] < len(distinct))),
         captions=sum(caption in known for caption in val.said),
     )
 

@@ -35,7 +35,7 @@ class Digest(Protocol):
 
 def assemble(
     source: str,
-    found: Iterable[Example | BadExample],
+    source_examples: Iterable[Example | BadExample],
     options: FileOptions,
     *,
     digest: Digest,
@@ -52,7 +52,7 @@ def assemble(
 
     Args:
       source: the file or folder it all comes from, for messages; its last part becomes the stream's name.
-      found: examples and bad ones; it may update `digest` while it is read.
+      source_examples: examples and bad ones; it may update `digest` while it is read.
       options: `task_order`: names of all tasks in the order wanted; empty: by first appearance. `on_bad_example`:
         'error' raises the first bad one; 'skip' counts them in `Stream.refused`, where a caption that is left out of an
         example counts as one. `max_pixels`: height x width an image may have. Its path is not read.
@@ -81,7 +81,7 @@ def assemble(
 
     named: dict[str, None] = {}  # tasks by first appearance, those of bad examples included
     merged, descriptions = Merged(), Descriptions()
-    for example in found:
+    for example in source_examples:
         if example.task is not None:
             named.setdefault(example.task)
         error = example if isinstance(example, BadExample) else merged.add(example)
@@ -94,13 +94,13 @@ def assemble(
     by_task: dict[str, list[Example]] = {name: [] for name in _ordered_tasks(source, list(named), task_order)}
     about = {name: descriptions.of(source, name) for name in by_task}
     examples = merged.examples()
-    seen = _check_images(examples, max_pixels, on_bad_example == "skip", bad)
-    for example, look in zip(examples, seen, strict=True):
+    checked = _check_images(examples, max_pixels, on_bad_example == "skip", bad)
+    for example, look in zip(examples, checked, strict=True):
         if look is not None:
             by_task[example.task].append(example)
     refused = Refused({task: dict(kinds) for task, kinds in counts.items()}, tuple(first))
     tasks = tuple(_task(source, name, about[name], rows, max_pixels, refused) for name, rows in by_task.items())
-    looks = [look for look in seen if look is not None]
+    looks = [look for look in checked if look is not None]
     digest.update(json.dumps([[look.size for look in looks], list(by_task)]).encode())
     for look in looks:
         digest.update(look.content)
@@ -161,25 +161,25 @@ def _check_images(examples: Sequence[Example], max_pixels: int, decode: bool, ba
     ):
         for start in range(0, len(examples), _BLOCK):
             block = range(start, min(start + _BLOCK, len(examples)))
-            for number, found in zip(block, pool.map(check, block), strict=True):
-                if isinstance(found, BadImage):
-                    bad(found, examples[number].task)
-                looks.append(None if isinstance(found, BadImage) else found)
+            for number, look in zip(block, pool.map(check, block), strict=True):
+                if isinstance(look, BadImage):
+                    bad(look, examples[number].task)
+                looks.append(None if isinstance(look, BadImage) else look)
                 bar.update()
     return looks
 
 
-def _ordered_tasks(source: str, seen: Sequence[str], order: Sequence[str]) -> list[str]:
-    if not seen:
+def _ordered_tasks(source: str, tasks: Sequence[str], order: Sequence[str]) -> list[str]:
+    if not tasks:
         raise UserError(f"{source}: nothing in it names a task; expected at least one good example")
     if not order:
-        return list(seen)
+        return list(tasks)
     for name, count in Counter(order).items():
         if count > 1:
             raise UserError(f"task_order names {name!r} {count} times; expected every task once")
-    if unknown := [name for name in order if name not in seen]:
-        raise UserError(f"task_order names {listed(unknown)}, not in {source}; its tasks are {listed(seen)}")
-    if missing := [name for name in seen if name not in order]:
+    if unknown := [name for name in order if name not in tasks]:
+        raise UserError(f"task_order names {listed(unknown)}, not in {source}; its tasks are {listed(tasks)}")
+    if missing := [name for name in tasks if name not in order]:
         raise UserError(f"task_order leaves out {listed(missing)}, a task of {source}; expected every task once")
     return list(order)
 

@@ -159,8 +159,8 @@ class _Kept:
         shard, place = divmod(index, SHARD)
         path = self._path(shard)
         try:
-            found = os.stat(path)
-            reader = _reader(path, found.st_ino, found.st_mtime_ns)
+            status = os.stat(path)
+            reader = _reader(path, status.st_ino, status.st_mtime_ns)
             if reader.num_records() != len(self.numbers(shard)):
                 return None
             return _unpacked(reader.read([place])[0], index, self._seed)

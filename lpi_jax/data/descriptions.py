@@ -40,23 +40,25 @@ class Descriptions:
 
     def remarks(self) -> list[str]:
         """A sentence for each task whose descriptions differ in more than letters' case, punctuation or white space."""
-        found = []
+        sentences = []
         for task, known in self._by_task.items():
             (first, where), *others = known.values()
             if others:
                 other, place = others[0]
                 more = f", nor {len(others) - 1} others" if others[1:] else ""
                 told = f"{shown(first)} ({where}) counts, not {shown(other)} ({place}){more}"
-                found.append(f"the descriptions of task {shown(task)} differ: {told}")
-        return found
+                sentences.append(f"the descriptions of task {shown(task)} differ: {told}")
+        return sentences
 
 
 def alike(names: Sequence[str]) -> list[str]:
     """A sentence for each task whose name differs from an earlier one in letters' case or white space only."""
-    found: list[str] = []
+    sentences: list[str] = []
     first: dict[str, str] = {}
     for name in names:
         other = first.setdefault(" ".join(name.split()).casefold(), name)
         if other is not name:
-            found.append(f"tasks {shown(other)} and {shown(name)} are two, although their names are nearly the same")
-    return found
+            sentences.append(
+                f"tasks {shown(other)} and {shown(name)} are two, although their names are nearly the same"
+            )
+    return sentences

@@ -128,12 +128,12 @@ def _captions_in(text: str, fail: Fail) -> list[str]:
     """The captions that one string holds; all of them are text."""
     refuse_what_is_no_text("captions", text, fail)
     try:
-        found = captions_in(text)
+        captions = captions_in(text)
     except ValueError as error:
         fail("unreadable list", f"caption {shown(text)}: {error}; expected a caption, or a list of strings")
-    for caption in found:
+    for caption in captions:
         refuse_what_is_no_text("captions", caption, fail)  # escapes inside a list may stand for anything
-    return found
+    return captions
 
 
 def is_empty(text: str) -> bool:

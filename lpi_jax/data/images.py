@@ -97,11 +97,11 @@ class ImageInFile:
         _refuse_what_is_no_file(self.path)
         try:
             with open(self.path, "rb") as file:
-                found = b""
+                sampled = b""
                 for start, length in parts_sampled(os.fstat(file.fileno()).st_size):
                     file.seek(start)
-                    found += file.read(length)
-                return found
+                    sampled += file.read(length)
+                return sampled
         except OSError as error:
             raise BadImage(MISSING, f"{self.path}: the file cannot be read ({error.strerror})") from error
 
@@ -157,12 +157,12 @@ class ImageInside(EmbeddedImage):
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.offset)
-                found = file.read(self.size)
+                content = file.read(self.size)
         except OSError as error:
             raise BadImage(MISSING, f"{self._called}: the file cannot be read ({error.strerror})") from error
-        if len(found) < self.size:
-            raise BadImage(UNREADABLE, f"{self._called}: the file ends after {len(found)} of its {self.size} bytes")
-        return found
+        if len(content) < self.size:
+            raise BadImage(UNREADABLE, f"{self._called}: the file ends after {len(content)} of its {self.size} bytes")
+        return content
 
 
 def read_image(source: str | os.PathLike | bytes, max_pixels: int = MAX_PIXELS, name: str = "image") -> Image.Image:

@@ -29,13 +29,13 @@ class Merged:
         A later line's caption that is exactly a known one counts once. Within one line captions stay as they are: COCO
         has some twice, and published numbers count both.
         """
-        found = dict(self._examples)
+        merged = dict(self._examples)
         for identity, later in self._more.items():
-            own = self._examples[identity].captions
-            new = later.keys() - set(own)
-            captions = (*own, *(caption for caption in later if caption in new))
-            found[identity] = replace(self._examples[identity], captions=captions)
-        return list(found.values())
+            captions_of_first = self._examples[identity].captions
+            new = later.keys() - set(captions_of_first)
+            captions = (*captions_of_first, *(caption for caption in later if caption in new))
+            merged[identity] = replace(self._examples[identity], captions=captions)
+        return list(merged.values())
 
 
 def _named_twice(example: Example, first: Example) -> BadExample:

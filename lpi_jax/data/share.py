@@ -18,12 +18,12 @@ MEANING = "share of each task's images that is kept for validation, neither none
 
 
 def parted(
-    found: Sequence[Example | BadExample], validates: Collection[str] | None, share: float, seed: int
+    examples: Sequence[Example | BadExample], validates: Collection[str] | None, share: float, seed: int
 ) -> list[Example | BadExample]:
     """The same examples, those with split '' parted into train and val.
 
     Args:
-      found: examples, whose names are their identities where these are a hash (of what is in the image), else their
+      examples: examples, whose names are their identities where these are a hash (of what is in the image), else their
         keys; and bad ones, which stay as they are.
       validates: the keys of those that validate; None: a share of each task's.
       share, seed: see `chosen`.
@@ -31,7 +31,7 @@ def parted(
     Raises:
       UserError: a share that is not between 0 and 1.
     """
-    undecided = [example for example in found if isinstance(example, Example) and not example.split]
+    undecided = [example for example in examples if isinstance(example, Example) and not example.split]
     if validates is None:
         tasks: dict[str, list[str]] = {}
         for example in undecided:
@@ -42,7 +42,7 @@ def parted(
         replace(one, split="val" if one.key in validates else "train")
         if isinstance(one, Example) and not one.split
         else one
-        for one in found
+        for one in examples
     ]
 
 
@@ -62,13 +62,13 @@ def chosen(tasks: Mapping[str, Iterable[str]], share: float, seed: int) -> set[s
     """
     if not 0 < share < 1:
         raise UserError(f"config.data.val_share is {share!r}, expected more than 0 and less than 1")
-    found: set[str] = set()
+    validating: set[str] = set()
     for names in tasks.values():
         place = {name: _place(name, seed) for name in names}
         ranked = sorted(place, key=lambda name: (place[name], name))
         count = sum(here < share for here in place.values())
-        found.update(ranked[: min(max(count, 1), max(len(ranked) - 1, 0))])
-    return found
+        validating.update(ranked[: min(max(count, 1), max(len(ranked) - 1, 0))])
+    return validating
 
 
 def refuse_unread(share: float, instead: str, unread: bool) -> None:
@@ -89,7 +89,7 @@ def listed(path: str, names: Collection[str], source: str) -> set[str]:
       UserError: no such file, too large, not UTF-8, a line that names no image, or no line at all.
     """
     expected = "a text file that names the validation images, one a line"
-    known, found = frozenset(names), set()
+    known, named = frozenset(names), set()
     try:
         require_file(path, expected)
         if (size := os.path.getsize(path)) > MAX_BYTES:
@@ -101,14 +101,14 @@ def listed(path: str, names: Collection[str], source: str) -> set[str]:
                 name = next((form for form in _forms(said) if form in known), None)
                 if name is None:
                     raise _no_image(f"{path}, line {number}", said, known, source)
-                found.add(name)
+                named.add(name)
     except OSError as error:
         raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: the file is not UTF-8 ({error.reason}); expected {expected}") from error
-    if not found:
+    if not named:
         raise UserError(f"{path}: the list names no image; expected {expected}")
-    return found
+    return named
 
 
 def _name(example: Example) -> str:

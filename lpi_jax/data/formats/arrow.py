@@ -91,18 +91,18 @@ def _moment(value: Any) -> Moment | None:
     return Moment(value.value / a_second["ms" if types.is_date64(value.type) else value.type.unit])
 
 
-def _kind(found: Any) -> str:
+def _kind(arrow_type: Any) -> str:
     """In words, what a column of an Arrow type holds."""
     from pyarrow import types
 
-    if types.is_dictionary(found):
-        return _kind(found.value_type)
-    if types.is_struct(found):
-        named = {field.name: _kind(field.type) for field in found}
+    if types.is_dictionary(arrow_type):
+        return _kind(arrow_type.value_type)
+    if types.is_struct(arrow_type):
+        named = {field.name: _kind(field.type) for field in arrow_type}
         inside = named.get("bytes") in (BYTES, NOTHING) and named.get("path") in (None, TEXT, NOTHING)
-        return STRUCT if inside else str(found)
-    if _is_list(found):
-        return TEXTS if _kind(found.value_type) == TEXT else str(found)
+        return STRUCT if inside else str(arrow_type)
+    if _is_list(arrow_type):
+        return TEXTS if _kind(arrow_type.value_type) == TEXT else str(arrow_type)
     known = {
         TEXT: (types.is_string, types.is_large_string, types.is_string_view),
         BYTES: (types.is_binary, types.is_large_binary, types.is_binary_view),
@@ -110,14 +110,14 @@ def _kind(found: Any) -> str:
         TIME: (types.is_timestamp, types.is_date),
         NOTHING: (types.is_null,),
     }
-    return next((kind for kind, tests in known.items() if any(test(found) for test in tests)), str(found))
+    return next((kind for kind, tests in known.items() if any(test(arrow_type) for test in tests)), str(arrow_type))
 
 
-def _is_list(found: Any) -> bool:
+def _is_list(arrow_type: Any) -> bool:
     from pyarrow import types
 
     tests = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
-    return any(test(found) for test in tests)
+    return any(test(arrow_type) for test in tests)
 
 
 def _longest(array: Any) -> int:

@@ -37,13 +37,13 @@ def rows(path: str, allowed: Mapping[str, Sequence[str]], image: str) -> Iterato
         damage. A single value may raise nearly anything when its cell is asked for.
     """
     number, names = 0, list(allowed)
-    with _opened(path, lambda: number) as (reader, whole):
+    with _opened(path, lambda: number) as (reader, mapped):
         inside = checked_kinds(path, reader.schema, allowed)[image] in (BYTES, STRUCT)
         for batch in reader:
             batch = batch.select(names)
             batch.validate(full=True)  # or values that say to lie elsewhere would be read from there
             refuse_long_values(f"{path}, from row {number + 1} on", batch, image if inside else None)
-            spans = _spans(path, image, batch.column(image), whole) if inside else itertools.repeat(None)
+            spans = _spans(path, image, batch.column(image), mapped) if inside else itertools.repeat(None)
             for cell, span in zip(cells(batch), spans, strict=False):
                 place = f"row {number + 1}"
                 yield Row(path, place, cell, ImageInside(path, *span, place) if span else None)
@@ -58,12 +58,12 @@ def _opened(path: str, row: Callable[[], int]) -> Iterator[tuple[Any, Any]]:
         import pyarrow as pa
 
         with pa.memory_map(path) as file:
-            whole = file.read_buffer()
-            for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(whole)):
+            mapped = file.read_buffer()
+            for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(mapped)):
                 if message.type != "schema" and _is_compressed(message.metadata.to_pybytes(), message.type):
                     raise UserError(f"{path}: the rows are compressed; expected them as save_to_disk writes them")
-            with pa.ipc.open_stream(pa.BufferReader(whole)) as reader:
-                yield reader, whole
+            with pa.ipc.open_stream(pa.BufferReader(mapped)) as reader:
+                yield reader, mapped
     except UserError:
         raise
     except Exception as error:  # damaged files raise nearly anything
@@ -72,7 +72,7 @@ def _opened(path: str, row: Callable[[], int]) -> Iterator[tuple[Any, Any]]:
         ) from error
 
 
-def _spans(path: str, column: str, array: Any, whole: Any) -> Iterator[tuple[int, int] | None]:
+def _spans(path: str, column: str, array: Any, mapped: Any) -> Iterator[tuple[int, int] | None]:
     """(offset in the file, size) of each row's image; None where there is none."""
     import numpy as np
     from pyarrow import types
@@ -88,8 +88,8 @@ def _spans(path: str, column: str, array: Any, whole: Any) -> Iterator[tuple[int
     _, places, content = array.buffers()
     kind = np.int64 if types.is_large_binary(array.type) else np.int32
     ends = np.frombuffer(places, kind)[array.offset : array.offset + len(array) + 1].tolist()
-    first = content.address - whole.address if content is not None and content.size else 0
-    if not 0 <= first <= whole.size - ends[-1]:
+    first = content.address - mapped.address if content is not None and content.size else 0
+    if not 0 <= first <= mapped.size - ends[-1]:
         raise ValueError("its images lie elsewhere")
     spans = ((first + start, end - start) for start, end in itertools.pairwise(ends))
     return (span if there else None for span, there in zip(spans, valid, strict=True))

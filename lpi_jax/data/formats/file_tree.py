@@ -70,7 +70,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 def _number(folder: str) -> tuple[int, int]:
     """What tells folders apart, whatever their names."""
     try:
-        found = os.stat(folder)
+        status = os.stat(folder)
     except OSError as error:
         raise UserError(f"{folder}: the folder cannot be read ({error.strerror})") from error
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

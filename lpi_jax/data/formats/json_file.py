@@ -79,11 +79,11 @@ def decoded(raw: bytes, what: str, fail: Fail) -> str:
 
 def entries(path: str, record: dict[str, Any], key: str) -> Iterator[tuple[str, Any]]:
     """(place, entry) of the list `record[key]`; the place is written images[3]. UserError if there is no such list."""
-    found = record.get(key)
-    if not isinstance(found, list):
-        said = f"is {kind_of(found)}" if key in record else "is missing"
+    items = record.get(key)
+    if not isinstance(items, list):
+        said = f"is {kind_of(items)}" if key in record else "is missing"
         raise UserError(f"{path}: {key} {said}; expected a list of objects")
-    return ((f"{key}[{index}]", entry) for index, entry in enumerate(found))
+    return ((f"{key}[{index}]", entry) for index, entry in enumerate(items))
 
 
 def checked_object(entry: Any, fail: Fail) -> dict[str, Any]:

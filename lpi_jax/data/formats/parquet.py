@@ -65,10 +65,10 @@ class _Part:
 def _files(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    found = [os.path.join(path, name) for name in files(path)[0] if name.lower().endswith(".parquet")]
-    if not found:
+    paths = [os.path.join(path, name) for name in files(path)[0] if name.lower().endswith(".parquet")]
+    if not paths:
         raise UserError(f"{path}: there is no file *.parquet in this folder; expected a table, CSV or Parquet")
-    return found
+    return paths
 
 
 def _checked(path: str, allowed: Mapping[str, Sequence[str]], image: str) -> _Part:
@@ -108,8 +108,8 @@ def _rows(part: _Part, names: list[str], image: str) -> Iterator[Row]:
                     batch.validate()
                     refuse_long_values(f"{part.path}, from row {number + 1} on", batch, image if part.inside else None)
                     for cell in cells(batch):
-                        place, own, number = f"row {number + 1}", number - first, number + 1
-                        stored = ImageInTable(part.path, part.inside, group, own, place) if part.inside else None
+                        place, row, number = f"row {number + 1}", number - first, number + 1
+                        stored = ImageInTable(part.path, part.inside, group, row, place) if part.inside else None
                         yield Row(part.path, place, cell, stored)
 
 

@@ -62,14 +62,14 @@ def captions_in(text: str) -> list[str]:
         return _in_quotes(text, bare)
     if not _BEGINNING.match(bare):
         return [text]
-    found = _parsed(bare) if len(bare) <= MAX_LENGTH else None
-    if found is None:
+    items = _parsed(bare) if len(bare) <= MAX_LENGTH else None
+    if items is None:
         if _WRITTEN.fullmatch(bare):
             raise ValueError("it looks like a list written as text, but cannot be read as one")
         return [text]
-    if not isinstance(found, list | tuple) or not all(isinstance(one, str) for one in found):
+    if not isinstance(items, list | tuple) or not all(isinstance(one, str) for one in items):
         raise ValueError("it is a list or an object written as text, but no list of strings")
-    return [caption for one in found for caption in captions_in(one)]
+    return [caption for one in items for caption in captions_in(one)]
 
 
 def _in_quotes(text: str, bare: str) -> list[str]:

@@ -38,8 +38,8 @@ def _words(relations: str, others: str) -> Mapping[str, tuple[str, ...]]:
     words = dict(zip(("left of", "right of", "above", "below"), ((r,) for r in relations.split("|")), strict=True))
     for entry in others.replace("\n", ",").split(","):
         if entry.strip():
-            plain, own = entry.strip().split("=")
-            words[plain] = tuple(own.split("/"))
+            plain, spoken = entry.strip().split("=")
+            words[plain] = tuple(spoken.split("/"))
     return words
 
 

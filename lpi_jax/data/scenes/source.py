@@ -244,24 +244,24 @@ def _bucket(pair: str) -> int:
 def _contents(domain: Domain, split: str, seed: int, count: int) -> tuple[Content, ...]:
     """The first `count` distinct contents of a split; in validation no two scenes state the same pairs either."""
     rng = _rng(_CONTENT, seed, domain.name, split)
-    found: list[Content] = []
-    seen: set[tuple[str, ...]] = set()
+    contents: list[Content] = []
+    keys: set[tuple[str, ...]] = set()
     misses = 0
-    while len(found) < count:
+    while len(contents) < count:
         content = _propose(domain, rng)
         held_out = [_bucket(pair) == 0 for pair in content.pairs]
         right = all(held_out) if split == "val" else not any(held_out)
         key = content.pairs if split == "val" else content.key
-        if right and key not in seen:
-            seen.add(key)
-            found.append(content)
+        if right and key not in keys:
+            keys.add(key)
+            contents.append(content)
             misses = 0
         elif (misses := misses + 1) > 5000:
             raise UserError(
-                f"scenes: {split} is {count}, but domain {domain.name!r} has hardly more than {len(found)} distinct "
+                f"scenes: {split} is {count}, but domain {domain.name!r} has hardly more than {len(contents)} distinct "
                 f"{split} scenes; ask for fewer"
             )
-    return tuple(found)
+    return tuple(contents)
 
 
 def _propose(domain: Domain, rng: np.random.Generator) -> Content:

@@ -79,9 +79,9 @@ def _say(form, items, relations, ground, words, accent, rng) -> str:
 
     def word(plain: str) -> str:
         if plain not in said:
-            own = words.get(plain, ())
-            keep = not own or rng.random() >= accent
-            said[plain] = plain if keep else own[int(rng.integers(len(own)))]
+            choices = words.get(plain, ())
+            keep = not choices or rng.random() >= accent
+            said[plain] = plain if keep else choices[int(rng.integers(len(choices)))]
         return said[plain]
 
     named: set[int] = set()

@@ -63,10 +63,10 @@ def read(path: str, with_karpathy: bool) -> Coco:
         record = json_file.load(instances, LAYOUT, without=("segmentation",))
         categories = _categories(instances, record, bad)
         tasks |= dict(categories.values())
-        found = _images(instances, record, os.path.join(path, f"{half}{year}"), bad)
-        _add_objects(instances, record, categories, found, bad)
-        _add_captions(captions, json_file.load(captions, LAYOUT), found, instances, bad)
-        images += [_image(instances, half, key, image, splits.get(image.file_name)) for key, image in found.items()]
+        gathered = _images(instances, record, os.path.join(path, f"{half}{year}"), bad)
+        _add_objects(instances, record, categories, gathered, bad)
+        _add_captions(captions, json_file.load(captions, LAYOUT), gathered, instances, bad)
+        images += [_image(instances, half, key, image, splits.get(image.file_name)) for key, image in gathered.items()]
     if unknown := splits.keys() - {image.file_name for image in images}:
         raise UserError(f"{_karpathy_file(path)}: image {shown(min(unknown))} is in none of the annotations of {path}")
     kind = "COCO 2014 annotations" if set(years.values()) == {USUAL_YEAR} else "annotations in COCO's format"

@@ -121,12 +121,12 @@ def task_of(objects: Sequence[CocoObject], rule: str) -> str | None:
         they overlap); 'most_objects': the task with most objects; 'single_only': the task of all objects.
         Of several tasks that are equal, the first by `place_of`.
     """
-    found: Counter[str] = Counter()
+    weights: Counter[str] = Counter()
     for thing in objects:
-        found[thing.task] += thing.area if rule == LARGEST_AREA else 1
-    if not found or (rule == SINGLE_ONLY and len(found) > 1):
+        weights[thing.task] += thing.area if rule == LARGEST_AREA else 1
+    if not weights or (rule == SINGLE_ONLY and len(weights) > 1):
         return None
-    return max(sorted(found, key=place_of), key=found.__getitem__)
+    return max(sorted(weights, key=place_of), key=weights.__getitem__)
 
 
 def place_of(task: str) -> tuple[int, str]:

@@ -36,11 +36,11 @@ def read(path: str) -> Coco:
     images: list[CocoImage] = []
     bad: list[BadExample] = []
     for split in karpathy.SPLITS:
-        found = records(folder, split, (*_IMAGE, *_CAPTIONS, *_OBJECTS))
-        for index, _ in found.numbered_places():
+        stored_records = records(folder, split, (*_IMAGE, *_CAPTIONS, *_OBJECTS))
+        for index, _ in stored_records.numbered_places():
             place = f"split {split}, record {index}"
             try:
-                images.append(_image(folder, split, index, place, found[index], categories))
+                images.append(_image(folder, split, index, place, stored_records[index], categories))
             except Exception as error:  # a damaged file raises nearly anything, a record of another kind as well
                 message = f"{folder}, {place}: the record cannot be read ({reason(error)})"
                 bad.append(BadExample(UNREADABLE, message))

@@ -80,23 +80,23 @@ def folder(options: Options) -> Stream:
     """
     path, val_list, digest = os.fspath(options.path), options.val_list, hashlib.sha256()
     tree = _tree(path)
-    found, left_out = _examples(path, tree, options.evaluate)
-    if any(isinstance(example, Example) and not example.split for example in found):
+    examples, left_out = _examples(path, tree, options.evaluate)
+    if any(isinstance(example, Example) and not example.split for example in examples):
         validates = share.listed(val_list, _undecided(tree), path) if val_list else None
-        found = share.parted(found, validates, options.val_share, options.seed)
+        examples = share.parted(examples, validates, options.val_share, options.seed)
     elif val_list:
         raise UserError(
             f"config.data.val_list is {val_list!r}, but folders in {path} say which images validate; expected ''"
         )
     share.refuse_unread(options.val_share, f"folders in {path} say which images validate", unread=not _undecided(tree))
-    for example in found:
+    for example in examples:
         if isinstance(example, Example):
             said = [example.key, example.captions, example.task, example.split]
             digest.update(json.dumps(said).encode())
     notes = {"other_files": tree.others} if tree.others else {}
     return assemble(
         path,
-        found,
+        examples,
         options,
         digest=digest,
         notes={"path": os.path.abspath(path), **notes, **({"left_out": left_out} if left_out else {})},
@@ -181,7 +181,7 @@ def _undecided(tree: _Tree) -> list[str]:
 def _examples(root: str, tree: _Tree, evaluate: str) -> tuple[list[Example | BadExample], dict[str, int]]:
     """Examples, with split '' where no folder says one, and bad ones; how many images of which side are left out."""
     message = "this link leads to a folder that is read under another name"
-    found: list[Example | BadExample] = [
+    examples: list[Example | BadExample] = [
         BadExample("repeated folder", f"{root}, {shown(link)}: {message}") for link in tree.repeated
     ]
     sides: dict[str | None, set[str | None]] = {}
@@ -196,10 +196,10 @@ def _examples(root: str, tree: _Tree, evaluate: str) -> tuple[list[Example | Bad
             left_out[other] += len(stem.images)
         elif stem.images or place.task in tree.with_texts:
             try:
-                found.append(_example(root, stem, place.task in tree.with_texts, identity))
+                examples.append(_example(root, stem, place.task in tree.with_texts, identity))
             except BadExample as error:
-                found.append(error)
-    return found, dict(left_out)
+                examples.append(error)
+    return examples, dict(left_out)
 
 
 def _example(root: str, stem: _Stem, with_texts: bool, identity: Identity) -> Example:

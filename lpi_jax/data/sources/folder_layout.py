@@ -38,16 +38,16 @@ class Layout:
         Raises:
           UserError: a folder train (or val, test) alone.
         """
-        found = {_parts(folder) for folder in folders}
-        self._sides = _sides(root, found)
+        paths = {_parts(folder) for folder in folders}
+        self._sides = _sides(root, paths)
         if self._sides:
-            found = {parts[1:] for parts in found}
+            paths = {parts[1:] for parts in paths}
         self._name = os.path.basename(os.path.abspath(root)) or root
-        self._flat = not any(found)
+        self._flat = not any(paths)
         self._sides_of_task: dict[str, dict[str, str]] = {}
         if not self._sides:
-            for task in {parts[0] for parts in found if parts}:
-                inside = {parts[1:] for parts in found if parts[:1] == (task,)}
+            for task in {parts[0] for parts in paths if parts}:
+                inside = {parts[1:] for parts in paths if parts[:1] == (task,)}
                 self._sides_of_task[task] = _sides(os.path.join(root, task), inside)
 
     def __call__(self, folder: str) -> Place:
@@ -74,13 +74,13 @@ def _side(sides: dict[str, str], parts: tuple[str, ...]) -> tuple[str | None, tu
     return sides.get(parts[0]) if parts else None, parts[1:]
 
 
-def _sides(where: str, found: Collection[tuple[str, ...]]) -> dict[str, str]:
+def _sides(where: str, paths: Collection[tuple[str, ...]]) -> dict[str, str]:
     """The folders right below `where` that part the images, with what each says; empty if none do."""
-    names = {parts[0] for parts in found if parts}
+    names = {parts[0] for parts in paths if parts}
     sides = {name: SIDES[name.lower()] for name in names if name.lower() in SIDES}
     if len(set(sides.values())) > 1 and "train" in sides.values():
         return sides
-    if sides and len(sides) == len(names) and () not in found:
+    if sides and len(sides) == len(names) and () not in paths:
         raise UserError(
             f"{where}: of its images, all are in {listed(sorted(sides))}; expected train and val (or validation, test)"
             f" beside each other, or the folder inside as config.data.path"

@@ -93,8 +93,8 @@ class _Part:
 def _parts(path: str) -> dict[str, _Part]:
     """The splits that were saved, by name; one called '' where `path` is a split itself."""
     if not os.path.isdir(path):
-        found = "this is a file" if os.path.exists(path) else "there is no such folder"
-        raise UserError(f"{path}: {found}; expected {_SAVED}")
+        instead = "this is a file" if os.path.exists(path) else "there is no such folder"
+        raise UserError(f"{path}: {instead}; expected {_SAVED}")
     index = os.path.join(path, "dataset_dict.json")
     if not os.path.exists(index):
         if not os.path.exists(os.path.join(path, "state.json")):
@@ -123,14 +123,14 @@ def _part(folder: str) -> _Part:
 
 def _classes(path: str, features: Mapping[str, Any]) -> dict[str, Sequence[str]]:
     """The names of the classes of each column that holds some."""
-    found = {}
+    classes = {}
     for column, feature in features.items():
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
             names = feature.get("names")
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise UserError(f"{path}: the names of the classes of column {column!r} are no list of strings")
-            found[column] = names
-    return found
+            classes[column] = names
+    return classes
 
 
 def _columns(parts: Mapping[str, _Part]) -> set[str]:
@@ -175,7 +175,7 @@ def _cell(cell: Callable[[str], Any], classes: Mapping[str, Sequence[str]], fixe
     return None if value < 0 else classes[name][value]  # -1: not known
 
 
-def _parted(found: Sequence[Example | BadExample], val_share: float, seed: int) -> list[Example | BadExample]:
+def _parted(examples: Sequence[Example | BadExample], val_share: float, seed: int) -> list[Example | BadExample]:
     """All examples, of whatever split, parted anew."""
-    undecided = [replace(one, split="") if isinstance(one, Example) else one for one in found]
+    undecided = [replace(one, split="") if isinstance(one, Example) else one for one in examples]
     return share.parted(undecided, None, val_share, seed)

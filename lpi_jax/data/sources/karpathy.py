@@ -111,11 +111,11 @@ def flickr30k(options: Options) -> Stream:
     path, manifest, evaluate = os.fspath(options.path), options.manifest, options.evaluate
     splits = run_splits(evaluate)
     source = os.path.join(path, FILE)
-    found = list(read(source))
-    images = [image for image in found if isinstance(image, KarpathyImage)]
+    entries = list(read(source))
+    images = [image for image in entries if isinstance(image, KarpathyImage)]
     left_out: Counter[str] = Counter()
     if manifest:
-        names = [entry.filename for entry in found]  # those of bad entries, too: their rows are no mistakes
+        names = [entry.filename for entry in entries]  # those of bad entries, too: their rows are no mistakes
         keys = {name: name for name in names if name is not None}
         chosen = manifests.read(manifest, COLUMN, keys, source, unread=names.count(None))
         left_out["not in the manifest"] = sum(image.filename not in chosen for image in images)
@@ -126,7 +126,7 @@ def flickr30k(options: Options) -> Stream:
     return manifests.assemble_chosen(
         "flickr30k",
         source,
-        _examples(source, _image_folder(path, chosen), found, chosen, {} if manifest else splits),
+        _examples(source, _image_folder(path, chosen), entries, chosen, {} if manifest else splits),
         COLUMN,
         chosen,
         {
@@ -152,12 +152,12 @@ def _image_folder(path: str, names: Collection[str]) -> str:
 def _examples(
     source: str,
     folder: str,
-    found: Sequence[KarpathyImage | BadEntry],
+    entries: Sequence[KarpathyImage | BadEntry],
     chosen: Mapping[str, Choice],
     splits: Mapping[str, str],
 ) -> Iterator[Example | BadExample]:
     """All examples that were chosen. `splits`: what each entry's own split is in the run; empty: a manifest decides."""
-    for image in found:
+    for image in entries:
         choice = chosen.get(image.filename)
         if isinstance(image, BadEntry):
             yield BadExample(image.kind, str(image), choice and choice.task)

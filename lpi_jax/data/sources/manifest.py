@@ -87,9 +87,9 @@ def read(path: str, column: str, keys: Mapping[str, Key], source: str, unread: i
         lines[key], chosen[key] = line, Choice(task, split)
     if not splits:
         raise UserError(f"{path}: the table names no image; expected one row per image")
-    for task, own in splits.items():
+    for task, own_splits in splits.items():
         for split in SPLITS:
-            if split not in own:
+            if split not in own_splits:
                 message = f"task {shown(task)} has no {split} images; expected at least one row with split {split}"
                 raise UserError(f"{path}: {message}")
     return dict(sorted(chosen.items()))
@@ -114,7 +114,7 @@ def counts(chosen: Mapping[Key, Choice]) -> dict[str, dict[str, int]]:
 def assemble_chosen(
     name: str,
     source: str,
-    found: Iterable[Example | BadExample],
+    examples: Iterable[Example | BadExample],
     column: str,
     chosen: Mapping[Key, Choice],
     notes: Mapping[str, Any],
@@ -127,7 +127,7 @@ def assemble_chosen(
 
     Args:
       name: `Stream.name`.
-      source, found, options: see `builder.assemble`.
+      source, examples, options: see `builder.assemble`.
       column, chosen: see `table`.
       notes: `Stream.notes`; added are how many images were chosen (bad ones among them) and the table's SHA-256.
     """
@@ -135,7 +135,7 @@ def assemble_chosen(
     digest = hashlib.sha256(canonical)
     stream = assemble(
         source,
-        _hashed(found, digest),
+        _hashed(examples, digest),
         options,
         digest=digest,
         notes={**notes, "chosen": counts(chosen), "manifest_sha256": hashlib.sha256(canonical).hexdigest()},
@@ -143,8 +143,8 @@ def assemble_chosen(
     return replace(stream, name=name)
 
 
-def _hashed(found: Iterable[Example | BadExample], digest: Digest) -> Iterator[Example | BadExample]:
-    for example in found:
+def _hashed(examples: Iterable[Example | BadExample], digest: Digest) -> Iterator[Example | BadExample]:
+    for example in examples:
         if isinstance(example, Example):
             digest.update(json.dumps([example.key, example.captions, example.description]).encode())
         yield example

@@ -72,11 +72,11 @@ def stream(settings: Settings, image_size: int) -> Stream:
     """
     if settings["name"] != "multi":
         multi.refuse_unread_fields("config.data", settings["name"], settings["fields"], FIELDS)
-    whole = _arranged(settings, image_size)
+    built = _arranged(settings, image_size)
     if not settings["cache_dir"]:
-        return whole
+        return built
     check_cache(settings, image_size)
-    return cache.cached(whole, settings["cache_dir"], settings["cache_side"])
+    return cache.cached(built, settings["cache_dir"], settings["cache_side"])
 
 
 def check_cache(settings: Settings, image_size: int) -> None:

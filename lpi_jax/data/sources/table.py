@@ -53,10 +53,10 @@ class Columns:
 
     def allowed(self) -> dict[str, tuple[str, ...]]:
         """What each column that is used may hold in a Parquet table."""
-        found = {self.image: (arrow.TEXT, arrow.BYTES, arrow.STRUCT), self.caption: (arrow.TEXT, arrow.TEXTS)}
-        found |= {self.task: (arrow.TEXT,), self.split: (arrow.TEXT,)}
-        found |= {self.time: (arrow.TEXT, arrow.NUMBER, arrow.TIME)} if self.time else {}
-        return found | ({self.description: (arrow.TEXT, arrow.NOTHING)} if self.description else {})
+        kinds = {self.image: (arrow.TEXT, arrow.BYTES, arrow.STRUCT), self.caption: (arrow.TEXT, arrow.TEXTS)}
+        kinds |= {self.task: (arrow.TEXT,), self.split: (arrow.TEXT,)}
+        kinds |= {self.time: (arrow.TEXT, arrow.NUMBER, arrow.TIME)} if self.time else {}
+        return kinds | ({self.description: (arrow.TEXT, arrow.NOTHING)} if self.description else {})
 
 
 @dataclass(frozen=True)
@@ -137,18 +137,18 @@ def stream_of(
     """
     digest = hashlib.sha256()
     earliest: dict[str, float] = {}
-    found: Iterable[Example | BadExample] = _examples(path, rows, columns, digest.update, earliest)
+    examples: Iterable[Example | BadExample] = _examples(path, rows, columns, digest.update, earliest)
     if parted is not None:
-        found = parted(list(found))
-        digest.update(repr([example.split for example in found if isinstance(example, Example)]).encode())
+        examples = parted(list(examples))
+        digest.update(repr([example.split for example in examples if isinstance(example, Example)]).encode())
     if columns.time and not options.task_order:
-        found = list(found)
-        names = dict.fromkeys(example.task for example in found if example.task is not None)
+        examples = list(examples)
+        names = dict.fromkeys(example.task for example in examples if example.task is not None)
         in_time = sorted(names, key=lambda name: (name not in earliest, earliest.get(name)))
         options = replace(options, task_order=tuple(in_time))
     return assemble(
         path,
-        found,
+        examples,
         options,
         digest=digest,
         notes={"path": os.path.abspath(path), **(notes or {})},

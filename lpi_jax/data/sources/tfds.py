@@ -76,14 +76,14 @@ def tfds(options: Options) -> Stream:
     info = opened(folder).info
     texts = _checked(folder, image, [caption, *filter(None, [task])])
     digest = hashlib.sha256(json.dumps([info.full_name, image, caption, task, train, val]).encode())
-    found = (
+    examples = (
         example
         for split, name in zip(SPLITS, (train, val), strict=True)
         for example in _examples(folder, split, name, image, texts, digest.update)
     )
     stream = assemble(
         folder,
-        found,
+        examples,
         options,
         digest=digest,
         notes={"data_set": info.full_name, "path": folder, "train": train, "val": val},
@@ -119,13 +119,13 @@ def _examples(
     folder: str, split: str, name: str, image: str, texts: Sequence[Leaf], update: Callable[[bytes], object]
 ) -> Iterator[Example | BadExample]:
     """All examples of the split that TFDS calls `name`; of `texts`, the first is the captions, the second the task."""
-    found = records(folder, name, (image, *(leaf.path for leaf in texts)))
-    for index, place in found.numbered_places():
+    stored_records = records(folder, name, (image, *(leaf.path for leaf in texts)))
+    for index, place in stored_records.numbered_places():
         file, position = place
         fail = failing_at(f"{file}, record {position}")
         try:
             try:
-                stored, *values = found[index]
+                stored, *values = stored_records[index]
             except Exception as error:
                 fail("damaged record", f"the record cannot be read ({reason(error)})")
             task = _task(folder, texts[1:], values[1:], fail)

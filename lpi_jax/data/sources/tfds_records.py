@@ -164,13 +164,13 @@ def records(folder: str, split: str, paths: tuple[str, ...]) -> Records:
     return Records(folder, split, paths)
 
 
-def _stored(found: Mapping[str, Any], path: str) -> list[Any]:
+def _stored(features: Mapping[str, Any], path: str) -> list[Any]:
     """The values of one feature, in the order of all sequences that it stands in."""
-    key = path if path in found else f"{path}/ragged_flat_values"  # the second in sequences of sequences
-    if key not in found:
+    key = path if path in features else f"{path}/ragged_flat_values"  # the second in sequences of sequences
+    if key not in features:
         raise ValueError(f"it has no feature {path!r}")
-    kind = found[key].WhichOneof("kind")
-    return list(getattr(found[key], kind).value) if kind else []
+    kind = features[key].WhichOneof("kind")
+    return list(getattr(features[key], kind).value) if kind else []
 
 
 def _refuse_what_cannot_hold(path: str, count: int) -> None:
@@ -196,11 +196,11 @@ class ImageInRecord(EmbeddedImage):
 
     def _bytes(self) -> bytes:
         try:
-            ((found,),) = records(self.folder, self.split, (self.image,))[self.index]
+            ((content,),) = records(self.folder, self.split, (self.image,))[self.index]
         except Exception as error:  # the library raises nearly anything for a damaged file
             raise BadImage(UNREADABLE, f"{self._called}: the record cannot be read ({reason(error)})") from error
-        if not isinstance(found, bytes):
+        if not isinstance(content, bytes):
             raise BadImage(UNREADABLE, f"{self._called}: the record holds a number, no image")
-        if len(found) > MAX_BYTES:
-            raise BadImage(TOO_LARGE, f"{self._called}: {len(found)} bytes are more than the {MAX_BYTES} allowed")
-        return found
+        if len(content) > MAX_BYTES:
+            raise BadImage(TOO_LARGE, f"{self._called}: {len(content)} bytes are more than the {MAX_BYTES} allowed")
+        return content

@@ -122,9 +122,9 @@ def _examples(path: str, update: Callable[[bytes], object]) -> Iterator[Example 
         if damage is not None:
             yield damage
         identity = os.path.realpath(shard.path)
-        for name, found in parts.items():
+        for name, members in parts.items():
             try:
-                if (example := _example(shard, name, found, identity, damage is not None)) is not None:
+                if (example := _example(shard, name, members, identity, damage is not None)) is not None:
                     yield example
             except BadExample as error:
                 yield error
@@ -148,10 +148,10 @@ def _shards(path: str) -> list[_Shard]:
         raise UserError(
             f"{os.path.join(path, deep)}: this shard lies too deep; expected SHARD.tar or TASK/SHARD.tar in {path}"
         )
-    found = [_shard(os.path.join(path, name), name) for name in near if _is_shard(name)]
-    if not found:
+    shards = [_shard(os.path.join(path, name), name) for name in near if _is_shard(name)]
+    if not shards:
         raise UserError(f"{path}: there are no shards; expected TASK/train-000.tar and the like")
-    return found
+    return shards
 
 
 def _is_shard(name: str) -> bool:
@@ -193,14 +193,14 @@ def _name(member: tarfile.TarInfo) -> str:
 
 def _target(member: tarfile.TarInfo, stored: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
     """The member itself, or if it is a link, the file it leads to; None where there is none in the shard."""
-    found: tarfile.TarInfo | None = member
+    target: tarfile.TarInfo | None = member
     for _ in range(_MOST_LINKS):
-        if found is None or _is_file(found):
-            return found
-        if found.issym():  # a symbolic link is relative to its folder, a hard one is not
-            found = stored.get(posixpath.normpath(posixpath.join(posixpath.dirname(found.name), found.linkname)))
+        if target is None or _is_file(target):
+            return target
+        if target.issym():  # a symbolic link is relative to its folder, a hard one is not
+            target = stored.get(posixpath.normpath(posixpath.join(posixpath.dirname(target.name), target.linkname)))
         else:
-            found = stored.get(posixpath.normpath(found.linkname)) if found.islnk() else None
+            target = stored.get(posixpath.normpath(target.linkname)) if target.islnk() else None
     return None
 
 
