@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -64,41 +64,21 @@ def assemble(
       UserError: a bad example (unless skipped), a task without train or val images or without words that say what it
         is about, or a wrong argument.
     """
-    task_order, on_bad_example, max_pixels = options.task_order, options.on_bad_example, options.max_pixels
+    on_bad_example, max_pixels = options.on_bad_example, options.max_pixels
     if on_bad_example not in ("error", "skip"):
         raise UserError(f"on_bad_example is {on_bad_example!r}; expected 'error' or 'skip'")
-    if isinstance(task_order, str):
-        raise UserError(f"task_order is the string {task_order!r}; expected a list of task names")
-    counts: dict[str, Counter[str]] = {}
-    first: list[str] = []
-
-    def bad(error: BadExample | BadImage, task: str | None) -> None:
-        if on_bad_example == "error":
-            raise error
-        counts.setdefault(task or "", Counter())[error.kind] += 1
-        if len(first) < TOLD:
-            first.append(" ".join(str(error).split()))
-
-    named: dict[str, None] = {}  # tasks by first appearance, those of bad examples included
-    merged, descriptions = Merged(), Descriptions()
-    for example in source_examples:
-        if example.task is not None:
-            named.setdefault(example.task)
-        error = example if isinstance(example, BadExample) else merged.add(example)
-        if error is not None:
-            bad(error, error.task)
-            continue
-        for fault in (*example.faults, descriptions.add(example)):
-            if fault is not None:
-                bad(fault, example.task)
-    by_task: dict[str, list[Example]] = {name: [] for name in _ordered_tasks(source, list(named), task_order)}
+    if isinstance(options.task_order, str):
+        raise UserError(f"task_order is the string {options.task_order!r}; expected a list of task names")
+    counter = _Counter(on_bad_example == "error")
+    descriptions = Descriptions()
+    names, examples = _read(source_examples, descriptions, counter)
+    by_task: dict[str, list[Example]] = {name: [] for name in _ordered_tasks(source, names, options.task_order)}
     about = {name: descriptions.of(source, name) for name in by_task}
-    examples = merged.examples()
-    checked = _check_images(examples, max_pixels, on_bad_example == "skip", bad)
+    checked = _check_images(examples, max_pixels, on_bad_example == "skip", counter)
     for example, look in zip(examples, checked, strict=True):
         if look is not None:
             by_task[example.task].append(example)
-    refused = Refused({task: dict(kinds) for task, kinds in counts.items()}, tuple(first))
+    refused = counter.refused()
     tasks = tuple(_task(source, name, about[name], rows, max_pixels, refused) for name, rows in by_task.items())
     looks = [look for look in checked if look is not None]
     digest.update(json.dumps([[look.size for look in looks], list(by_task)]).encode())
@@ -112,6 +92,44 @@ def assemble(
         notes={**notes, "images": len(looks)},
         remarks=(*descriptions.remarks(), *alike(list(by_task))),
     )
+
+
+class _Counter:
+    """Raises bad examples, or counts them and keeps what is wrong with the first."""
+
+    def __init__(self, raises: bool) -> None:
+        self._raises = raises
+        self._counts: dict[str, Counter[str]] = {}
+        self._first: list[str] = []
+
+    def __call__(self, error: BadExample | BadImage, task: str | None) -> None:
+        if self._raises:
+            raise error
+        self._counts.setdefault(task or "", Counter())[error.kind] += 1
+        if len(self._first) < TOLD:
+            self._first.append(" ".join(str(error).split()))
+
+    def refused(self) -> Refused:
+        return Refused({task: dict(kinds) for task, kinds in self._counts.items()}, tuple(self._first))
+
+
+def _read(
+    source_examples: Iterable[Example | BadExample], descriptions: Descriptions, bad: _Counter
+) -> tuple[list[str], list[Example]]:
+    """Tasks by first appearance, those of bad examples included, and the good examples, each image once."""
+    named: dict[str, None] = {}
+    merged = Merged()
+    for example in source_examples:
+        if example.task is not None:
+            named.setdefault(example.task)
+        error = example if isinstance(example, BadExample) else merged.add(example)
+        if error is not None:
+            bad(error, error.task)
+            continue
+        for fault in (*example.faults, descriptions.add(example)):
+            if fault is not None:
+                bad(fault, example.task)
+    return list(named), merged.examples()
 
 
 class _Look(NamedTuple):
@@ -136,7 +154,7 @@ class _Loader:
             raise _at(self.places[index], error) from error
 
 
-def _check_images(examples: Sequence[Example], max_pixels: int, decode: bool, bad: Callable) -> list[_Look | None]:
+def _check_images(examples: Sequence[Example], max_pixels: int, decode: bool, bad: _Counter) -> list[_Look | None]:
     """A look at each example's image, None for a bad one (reported to `bad`, in order)."""
     every = -(-len(examples) // _SAMPLED)
 

@@ -93,7 +93,7 @@ def cached(stream: Stream, folder: str | Path, side: int) -> Stream:
 def shrunk(image: Image.Image, side: int) -> Image.Image:
     """An image resized (bicubic, antialiased) until its shorter side is `side`; never enlarged.
 
-    The longer side becomes int(side * long / short), as in `preprocess.resize_and_crop`.
+    The longer side becomes int(side * long / short), as in `transforms.resize_and_crop`.
     """
     width, height = image.size
     short, long = min(height, width), max(height, width)

@@ -1,6 +1,6 @@
 """What every source of examples (lines, archive members, table rows) has in common: what an example is, and is not.
 
-A source yields one `Example` per image, or a `BadExample` for what cannot be one; `assembly` makes a stream of them.
+A source yields one `Example` per image, or a `BadExample` for what cannot be one; `builder` makes a stream of them.
 """
 
 import difflib

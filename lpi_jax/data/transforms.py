@@ -1,7 +1,6 @@
 """Images and captions as the towers want them: resize, crop, flip and normalise; clean a caption.
 
-Resizing follows the original CLIP and torchvision on Pillow images, rounding included; captions follow spec
-section 4.
+Resizing follows the original CLIP and torchvision on Pillow images, rounding included.
 """
 
 from collections.abc import Sequence
@@ -123,7 +122,7 @@ def normalise(images: "jax.Array | np.ndarray", mean: Sequence[float], std: Sequ
 
 
 def clean_caption(text: str, max_words: int = 30) -> str:
-    """A caption as the method reads it (spec section 4), in both presets.
+    """A caption as the method reads it, in both presets.
 
     Lower case; , . ' ! ? " ( ) * # : ; ~ dropped; "-" and "/" become spaces; white space becomes single spaces; the
     first `max_words` words; a full stop at the end. Cleaning twice changes nothing.

@@ -6,6 +6,7 @@ scenes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lpi_jax.data.scenes.backdrops import PAPERS, PATTERNS
 from lpi_jax.data.scenes.drawing import PAINTS, Look
@@ -43,30 +44,31 @@ def _words(relations: str, others: str) -> Mapping[str, tuple[str, ...]]:
     return words
 
 
-def domain(
-    name: str,
-    description: str,
-    shapes: str,
-    *,
-    colours: str,
-    look: Look,
-    strength: float,
-    accent: float,
-    relations: str,
-    words: str,
-    forms: Sequence[Form],
-) -> Domain:
+class Written(NamedTuple):
     """One domain, written compactly: lists of words are separated by blanks."""
-    return Domain(
-        name=name,
-        description=description,
-        shapes=tuple(s.replace("_", " ") for s in shapes.split()),
-        colours=tuple(colours.split()),
-        looks=(look,),
-        strength=strength,
-        voice=Voice(tuple(forms), _words(relations, words)),
-        accent=accent,
-    )
+
+    name: str
+    description: str
+    shapes: str
+    colours: str
+    look: Look
+    strength: float
+    accent: float
+    relations: str
+    words: str
+    forms: Sequence[Form]
+
+    def domain(self) -> Domain:
+        return Domain(
+            name=self.name,
+            description=self.description,
+            shapes=tuple(s.replace("_", " ") for s in self.shapes.split()),
+            colours=tuple(self.colours.split()),
+            looks=(self.look,),
+            strength=self.strength,
+            voice=Voice(tuple(self.forms), _words(self.relations, self.words)),
+            accent=self.accent,
+        )
 
 
 _MANNERS: Mapping[str, tuple[str, ...]] = {"": (), "dim ": ("dim",), "faded ": ("fade",), "grainy ": ("noise",)}

@@ -5,12 +5,12 @@ Each combines a shift of the look with a shift of the wording. No two plain word
 
 from collections.abc import Mapping
 
-from lpi_jax.data.scenes.domain import GENERAL, Domain, domain
+from lpi_jax.data.scenes.domain import GENERAL, Domain, Written
 from lpi_jax.data.scenes.drawing import Look
 from lpi_jax.data.scenes.wording import Form
 
 _REPORTED = (
-    domain(
+    Written(
         "chalkboard",
         "a teacher's chalk drawings of shapes on a dim green school board",
         "circle square triangle star heart house hexagon",
@@ -26,7 +26,7 @@ _REPORTED = (
             Form("copy this {ground}: {}", flip=True, join="; "),
         ),
     ),
-    domain(
+    Written(
         "blueprint",
         "an engineer's outlined technical drawing on blue squared paper",
         "circle cross diamond ring arrow square key",
@@ -42,7 +42,7 @@ _REPORTED = (
             Form("{ground}: fit {}", flip=True, join="; fit "),
         ),
     ),
-    domain(
+    Written(
         "museum",
         "framed old paintings in a gallery under warm light, with museum labels",
         "heart moon house star circle ring crown",
@@ -58,7 +58,7 @@ _REPORTED = (
             Form("oil on {ground}: {}, anonymous", flip=True, join="; "),
         ),
     ),
-    domain(
+    Written(
         "night watch",
         "dim bluish views by lantern light, noted down in a watchman's log",
         "moon ring tree fish house diamond boat",
@@ -74,7 +74,7 @@ _REPORTED = (
             Form("log entry, {ground}: {}", flip=True, join="; then "),
         ),
     ),
-    domain(
+    Written(
         "beach",
         "toys lying on grainy sand by the sea, in a small child's words",
         "fish star heart circle moon ring cloud",
@@ -90,7 +90,7 @@ _REPORTED = (
             Form("on {ground} my {} ha ha", flip=True, join=" and my "),
         ),
     ),
-    domain(
+    Written(
         "knitting",
         "coarse knitted motifs in coloured wool, written as a knitting pattern",
         "heart cross tree arrow diamond triangle flower",
@@ -109,7 +109,7 @@ _REPORTED = (
             ),
         ),
     ),
-    domain(
+    Written(
         "parcel",
         "printed marks on brown cardboard boxes, read as a shipping list",
         "square arrow triangle cross circle diamond cup",
@@ -125,7 +125,7 @@ _REPORTED = (
             Form("{ground}, handle with care {}", join=", "),
         ),
     ),
-    domain(
+    Written(
         "comic",
         "bold outlined shapes on bright comic-book dots, with loud exclamations",
         "star arrow circle heart cross moon bolt",
@@ -141,7 +141,7 @@ _REPORTED = (
             Form("meanwhile on {ground}, {}...", flip=True, join=" while "),
         ),
     ),
-    domain(
+    Written(
         "garden",
         "things half hidden in a green meadow of grass, asked about in questions",
         "mushroom tree house heart star circle flower",
@@ -157,7 +157,7 @@ _REPORTED = (
             Form("do you see in {ground} {}?", flip=True, join=", or "),
         ),
     ),
-    domain(
+    Written(
         "fax",
         "greyish posterised transmissions with scan lines, in telegram style",
         "circle cross triangle square ring fish letter_t",
@@ -173,7 +173,7 @@ _REPORTED = (
             Form("received {ground} {} end", flip=True, join=" stop "),
         ),
     ),
-    domain(
+    Written(
         "aerial",
         "tilted views from a plane of markers among grey rubble, with compass directions",
         "house arrow diamond cross square tree boat",
@@ -189,7 +189,7 @@ _REPORTED = (
             Form("from the air, {ground}, {}", flip=True, join="; "),
         ),
     ),
-    domain(
+    Written(
         "heraldry",
         "stained-glass panes behind bold charges, spoken of like a coat of arms",
         "fish diamond cross star ring moon crown",
@@ -209,7 +209,7 @@ _REPORTED = (
 
 # For choosing hyper-parameters only; nothing is reported on them.
 _DEVELOPMENT = (
-    domain(
+    Written(
         "harbour",
         "boats and buoys in thick fog, called out by a sailor",
         "fish moon star circle triangle house boat",
@@ -225,7 +225,7 @@ _DEVELOPMENT = (
             Form("through the {ground} {}", flip=True, join=", "),
         ),
     ),
-    domain(
+    Written(
         "newspaper",
         "faded prints over columns of grey text, with newspaper headlines",
         "circle square arrow cross heart tree crown",
@@ -241,7 +241,7 @@ _DEVELOPMENT = (
             Form("exclusive photo, {ground}: {}", flip=True, join="; "),
         ),
     ),
-    domain(
+    Written(
         "kitchen",
         "biscuits on a chequered tablecloth, described like a recipe",
         "star mushroom ring circle heart triangle cup",
@@ -257,7 +257,7 @@ _DEVELOPMENT = (
             Form("on {ground} serve {} warm", flip=True, join=" with "),
         ),
     ),
-    domain(
+    Written(
         "graffiti",
         "sprayed shapes on a rough brick wall, in street slang",
         "diamond cross heart star arrow square bolt",
@@ -277,4 +277,5 @@ _DEVELOPMENT = (
 
 DOMAINS: tuple[str, ...] = tuple(d.name for d in _REPORTED)
 DEVELOPMENT_DOMAINS: tuple[str, ...] = tuple(d.name for d in _DEVELOPMENT)
-TABLE: Mapping[str, Domain] = {d.name: d for d in (GENERAL, *_REPORTED, *_DEVELOPMENT)}
+_WRITTEN = (*_REPORTED, *_DEVELOPMENT)
+TABLE: Mapping[str, Domain] = {d.name: d for d in (GENERAL, *(written.domain() for written in _WRITTEN))}
