@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lpi_jax.methods import lpi
-from lpi_jax.methods.base import Features, Finished
+from lpi_jax.losses import retrieval_loss
+from lpi_jax.methods import lpi, routing, similarity
+from lpi_jax.methods.base import Site, TaskContext
 from tests.reference import gradients
 from tests.reference import losses as reference_losses
 from tests.reference import prompts as reference
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
-SMALL = {"vision_width": 10, "text_width": 6, "layers": 3, "depth": 2, "length": 4, "rank": 2}
-CLIP_B16 = lpi.LPI(vision_width=768, text_width=512)
+SMALL = {"layers": 3, "depth": 2, "length": 4, "rank": 2}
+SITES = {"vision": Site(layers=3, width=10, room=16), "text": Site(layers=3, width=6, room=16)}
+CLIP_B16 = {"vision": Site(12, 768, 196), "text": Site(12, 512, 74)}
 
 
 def count(tree):
@@ -47,9 +49,17 @@ def stack(trees):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-def draw(options, seed):
+def shapes_of(options, sites=SITES):
+    return jax.eval_shape(lambda: lpi.init(options, sites, jax.random.key(0)))
+
+
+def built(options, sites=SITES):
+    return lpi.build(options, sites, routing.Options(centres=2))
+
+
+def draw(options, seed, sites=SITES):
     """A trainable tree of `init`'s shapes, drawn by NumPy."""
-    rng, shapes = np.random.default_rng(seed), jax.eval_shape(lambda: lpi.init(options, jax.random.key(0)))
+    rng, shapes = np.random.default_rng(seed), shapes_of(options, sites)
     return jax.tree.map(lambda leaf: (0.5 * rng.normal(size=leaf.shape)).astype(leaf.dtype), shapes)
 
 
@@ -74,7 +84,7 @@ def test_expand_is_the_references(seed):
 
 
 def test_stacked_tasks_expand_as_they_do_one_by_one():
-    tasks = [draw(lpi.LPI(**SMALL), t) for t in range(3)]
+    tasks = [draw(lpi.Options(**SMALL), t) for t in range(3)]
     visual, textual = jax.jit(lpi.expand)(stack(tasks)["factors"])
     chex.assert_shape((visual, textual), [(3, 3, 4, 10), (3, 3, 4, 6)])
     for t, task in enumerate(tasks):
@@ -82,7 +92,7 @@ def test_stacked_tasks_expand_as_they_do_one_by_one():
 
 
 def test_expanded_prompts_have_the_widths_of_clip_b16():
-    visual, textual = lpi.expand(draw(CLIP_B16, 0)["factors"])
+    visual, textual = lpi.expand(draw(lpi.Options(), 0, CLIP_B16)["factors"])
     chex.assert_shape((visual, textual), [(9, 16, 768), (9, 16, 512)])
     chex.assert_type((visual, textual), jnp.float32)
 
@@ -111,7 +121,7 @@ def test_interaction_is_the_references(seed):
 
 
 def test_a_task_trains_5284_numbers_at_clip_b16_and_twelve_tasks_63408():
-    one = draw(CLIP_B16, 0)
+    one = draw(lpi.Options(), 0, CLIP_B16)
     assert count(one) == 5_284
     assert count(stack([one] * 12)) == 63_408
     assert count(lpi.expand(one["factors"])) == 184_320
@@ -122,7 +132,7 @@ def test_a_task_trains_5284_numbers_at_clip_b16_and_twelve_tasks_63408():
 
 
 def test_interaction_adds_two_rank_r_affine_maps():
-    plain, mixed = (count(draw(lpi.LPI(**SMALL, interaction=on), 0)) for on in (False, True))
+    plain, mixed = (count(draw(lpi.Options(**SMALL, interaction=on), 0)) for on in (False, True))
     assert mixed - plain == 2 * 3 * 2 + (10 + 1 + 6) * 2 + (6 + 1 + 10) * 2
 
 
@@ -131,8 +141,7 @@ def beginnings():
     """One method's factors from 400 keys, of which the first two are equal."""
     keys = jax.random.split(jax.random.key(0), 400)
     keys = keys.at[1].set(keys[0])
-    method = lpi.lpi(lpi.LPI(**SMALL))
-    return in_float64(jax.jit(jax.vmap(lambda key: method.init(key, None)))(keys)["factors"])
+    return in_float64(jax.jit(jax.vmap(lambda key: lpi.init(lpi.Options(**SMALL), SITES, key)))(keys)["factors"])
 
 
 def test_factors_start_normal_with_a_deviation_of_one_half():
@@ -155,16 +164,20 @@ def test_equal_keys_give_equal_factors_and_other_keys_others():
 def features(rng):
     rows = rng.normal(size=(2, 5, 8))
     rows = (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
-    return Features(rows[0], rows[1], np.float32(20.0))
+    return rows[0], rows[1], np.float32(20.0)
 
 
 def stream(options, tasks, similar):
-    """A method, `tasks` finished tasks, and one that begins; all pairs similar or none."""
-    similarity = np.full((tasks + 1, tasks + 1), 1.0 if similar else 0.0, np.float32)
-    np.fill_diagonal(similarity, 1.0)
-    trained = [draw(options, 10 + t) for t in range(tasks)]
-    finished = Finished(stack(trained) if trained else None, similarity)
-    return lpi.lpi(options), trained, finished, draw(options, 0)
+    """`tasks` finished tasks, how alike all are, and one that begins; all pairs similar or none."""
+    alike = np.full((tasks + 1, tasks + 1), 1.0 if similar else 0.0, np.float32)
+    np.fill_diagonal(alike, 1.0)
+    return [draw(options, 10 + t) for t in range(tasks)], alike, draw(options, 0)
+
+
+def constants(options, trained, alike):
+    """What the losses of a task behind `trained` compare it with."""
+    finished = stack(trained)["factors"] if trained else {}
+    return lpi.context(options, shapes_of(options)["factors"], finished, alike)
 
 
 def reference_terms(options, pairs, similarity, seen):
@@ -185,29 +198,28 @@ def expanded(trees):
 
 @functools.cache
 def step(options):
-    """(trainable, context, features) -> ((loss, terms), gradient), compiled once for every number of finished tasks."""
+    """(trainable, constants, features) -> ((loss, terms), gradient), compiled once for any number of finished tasks."""
 
-    def loss(trainable, context, seen):
-        terms = lpi.lpi(options).losses(trainable, context, seen)
+    def loss(trainable, constants, seen):
+        terms = {"retrieval": retrieval_loss(*seen), **built(options).losses(trainable, constants, *[None] * 4)}
         return sum(terms.values()), terms
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 FORMS = pytest.mark.parametrize(("alignment", "task"), [("released", "released"), ("cosine", "intended")])
-CAPACITY = 4
 
 
 @FORMS
 @pytest.mark.parametrize("tasks", [0, 3])
 @pytest.mark.parametrize("interaction", [False, True])
 def test_a_tasks_loss_is_the_references(alignment, task, tasks, interaction):
-    options = lpi.LPI(**SMALL, alignment=alignment, task=task, interaction=interaction)
-    method, trained, finished, trainable = stream(options, tasks, similar=False)
-    finished.similarity[-1, 0] = finished.similarity[0, -1] = 0.9 if tasks else 1.0
+    options = lpi.Options(**SMALL, alignment=alignment, task=task, interaction=interaction)
+    trained, alike, trainable = stream(options, tasks, similar=False)
+    alike[-1, 0] = alike[0, -1] = 0.9 if tasks else 1.0
     seen = features(np.random.default_rng(0))
-    (loss, terms), _ = step(options)(trainable, method.context(finished, CAPACITY), seen)
-    expected = reference_terms(options, expanded([*trained, trainable]), finished.similarity, seen)
+    (loss, terms), _ = step(options)(trainable, constants(options, trained, alike), seen)
+    expected = reference_terms(options, expanded([*trained, trainable]), alike, seen)
     assert set(terms) == {"retrieval", "align", "task"}
     for name, value in expected.items():
         np.testing.assert_allclose(terms[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
@@ -218,17 +230,17 @@ def test_a_tasks_loss_is_the_references(alignment, task, tasks, interaction):
 @FORMS
 def test_the_gradient_of_the_task_terms_reaches_the_current_factors_alone(alignment, task):
     """Finite differences in the current factors, the finished ones held still, give the package's gradient."""
-    options = lpi.LPI(**SMALL, alignment=alignment, task=task)
-    method, trained, finished, trainable = stream(options, 2, similar=False)
+    options = lpi.Options(**SMALL, alignment=alignment, task=task)
+    trained, alike, trainable = stream(options, 2, similar=False)
     trainable = jax.tree.map(lambda leaf: np.float32(0.3) * leaf, trainable)  # away from saturation
     seen, before = features(np.random.default_rng(0)), expanded(trained)
 
     def by_reference(factors):
         pairs = [*before, reference.expand(factors)]
-        return sum(reference_terms(options, pairs, finished.similarity, seen).values())
+        return sum(reference_terms(options, pairs, alike, seen).values())
 
     expected = gradients.finite_differences(by_reference, in_float64(trainable["factors"]))
-    _, gradient = step(options)(trainable, method.context(finished, CAPACITY), seen)
+    _, gradient = step(options)(trainable, constants(options, trained, alike), seen)
     assert max(np.abs(leaf).max() for leaf in expected.values()) > 1e-3
     chex.assert_trees_all_close(gradient["factors"], expected, rtol=1e-3, atol=1e-4)
 
@@ -236,36 +248,79 @@ def test_the_gradient_of_the_task_terms_reaches_the_current_factors_alone(alignm
 @FORMS
 @pytest.mark.parametrize("similar", [False, True])
 def test_a_task_without_negatives_or_positives_trains_on_finite_numbers(alignment, task, similar):
-    options = lpi.LPI(**SMALL, alignment=alignment, task=task)
-    method, trained, finished, trainable = stream(options, 2, similar)
+    options = lpi.Options(**SMALL, alignment=alignment, task=task)
+    trained, alike, trainable = stream(options, 2, similar)
     seen = features(np.random.default_rng(0))
-    (loss, _), gradient = step(options)(trainable, method.context(finished, CAPACITY), seen)
-    expected = reference_terms(options, expanded([*trained, trainable]), finished.similarity, seen)
+    (loss, _), gradient = step(options)(trainable, constants(options, trained, alike), seen)
+    expected = reference_terms(options, expanded([*trained, trainable]), alike, seen)
     np.testing.assert_allclose(loss, sum(expected.values()), rtol=1e-4)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
 def test_room_for_tasks_to_come_changes_no_loss_and_needs_no_second_compilation():
-    options, seen = lpi.LPI(**SMALL), features(np.random.default_rng(0))
+    options, seen = lpi.Options(**SMALL), features(np.random.default_rng(0))
     step.cache_clear()
     for tasks in (0, 1, 2):
-        method, trained, finished, trainable = stream(options, tasks, similar=False)
-        (loss, _), _ = step(options)(trainable, method.context(finished, CAPACITY), seen)
-        expected = reference_terms(options, expanded([*trained, trainable]), finished.similarity, seen)
+        trained, alike, trainable = stream(options, tasks, similar=False)
+        (loss, _), _ = step(options)(trainable, constants(options, trained, alike), seen)
+        expected = reference_terms(options, expanded([*trained, trainable]), alike, seen)
         np.testing.assert_allclose(loss, sum(expected.values()), rtol=1e-4)
     assert step(options)._cache_size() == 1
 
 
 def test_only_depth_layers_enter_the_towers_but_all_take_part_in_the_losses():
-    options = lpi.LPI(**SMALL)
-    method, _, finished, trainable = stream(options, 1, similar=False)
-    visual, textual = method.prompts(trainable)
+    options = lpi.Options(**SMALL)
+    trained, alike, trainable = stream(options, 1, similar=False)
+    adapter, _ = built(options).adapt(trainable, {}, {"a": "weight"}, {})
+    assert adapter.params == {"a": "weight"}
+    visual, textual = adapter.prompts["vision"], adapter.prompts["text"]
     chex.assert_shape((visual, textual), [(2, 4, 10), (2, 4, 6)])
     all_visual, all_textual = reference_prompts(trainable)
     chex.assert_trees_all_close((visual, textual), (all_visual[:2], all_textual[:2]), rtol=1e-5, atol=1e-6)
-    _, gradient = step(options)(trainable, method.context(finished, CAPACITY), features(np.random.default_rng(0)))
+    _, gradient = step(options)(trainable, constants(options, trained, alike), features(np.random.default_rng(0)))
     assert np.abs(gradient["factors"]["layer"][2]).max() > 1e-6  # the layer that does not enter
 
 
-def test_the_method_asks_for_as_many_placeholders_as_there_are_prompts():
-    assert lpi.lpi(lpi.LPI(**SMALL)).placeholders == SMALL["length"]
+def test_the_method_asks_for_as_many_positions_as_there_are_prompts():
+    assert built(lpi.Options(**SMALL)).reserve == {"vision": SMALL["length"], "text": SMALL["length"]}
+
+
+# ---------------------------------------------------------------------------------------------------- memory, constants
+
+
+def task_context(number, meanings, rng):
+    """Task number `number` of a stream whose tasks mean this."""
+    items = {side: rng.normal(size=(12, 5)).astype(np.float32) for side in ("image", "text")}
+    names = tuple(f"task {n}" for n in range(number + 1))
+    return TaskContext(number, names, meanings[number], 12, 7, lambda: items, lambda count: iter(()), lambda *_: 0.0)
+
+
+def test_a_task_begins_with_what_the_memory_tells_of_those_before():
+    options, rng, frozen = lpi.Options(**SMALL), np.random.default_rng(0), {"a": np.zeros(2)}
+    method, memory, trees = built(options), {}, []
+    meanings = rng.normal(size=(3, 5)).astype(np.float32)
+    meanings /= np.linalg.norm(meanings, axis=1, keepdims=True)
+    for number in range(3):
+        task, key = task_context(number, meanings, rng), jax.random.key(number)
+        trainable, given = method.begin(key, memory, frozen, task)
+        chex.assert_trees_all_equal(trainable, lpi.init(options, SITES, key))
+        alike = similarity.cosines(meanings[: number + 1])
+        chex.assert_trees_all_equal(given, constants(options, trees, alike))
+        assert int(given["current"]) == number
+        trees.append(draw(options, 50 + number))
+        memory = method.finish(memory, trees[-1], task)
+        assert set(memory) == {"trained", "image_centres", "text_centres", "descriptions"}
+        for side, items in task.features().items():
+            np.testing.assert_array_equal(memory[f"{side}_centres"][number], routing.kmeans(items, 2, task.seed))
+        np.testing.assert_array_equal(memory["descriptions"], meanings[: number + 1])
+        for earlier, tree in enumerate(trees):
+            chex.assert_trees_all_equal(method.view(memory, earlier), (tree, {}))
+    assert method.facts(memory, task.names) == {"similarity": similarity.cosines(meanings).tolist()}
+
+
+def test_prompts_take_the_sizes_that_the_backbone_has_room_for():
+    sized = built(lpi.Options(length=0, layers=0, depth=0), CLIP_B16).options
+    assert (sized.length, sized.layers, sized.depth) == (16, 9, 9)
+    small = {"vision": Site(4, 64, 64), "text": Site(4, 64, 29)}
+    sized = built(lpi.Options(length=0, layers=0, depth=0), small).options
+    assert (sized.length, sized.layers, sized.depth) == (8, 4, 4)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lpi_jax.methods import routing
+from lpi_jax.methods.base import Assigned
 from tests.reference import clustering as reference
 
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
@@ -29,13 +30,23 @@ def groups(seed, count=5, each=20, width=6):
 # ------------------------------------------------------------------------------------------------------------ routing
 
 
+def assigned(features, centres, known=None):
+    """What is said of items of one side under centres [T, K, E]."""
+    memory = {"image_centres": centres} if len(centres) else {}
+    return routing.nearest(memory, {"image": features}, {"image": known} if known else {})["image"]
+
+
+def route(features, centres):
+    return assigned(features, centres).ids
+
+
 @FEW
 @given(
     features=hnp.arrays(np.float32, (9, 3), elements=small),
     centres=hnp.arrays(np.float32, (4, 2, 3), elements=small),
 )
 def test_route_is_the_references_with_ties_to_the_earlier_task(features, centres):
-    np.testing.assert_array_equal(routing.route(features, centres), reference.route(features, centres))
+    np.testing.assert_array_equal(route(features, centres), reference.route(features, centres))
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 50, 51])
@@ -43,7 +54,7 @@ def test_route_does_not_depend_on_the_chunk_size(monkeypatch, chunk):
     rng = np.random.default_rng(0)
     features, centres = unit_rows(rng.normal(size=(50, 8))), unit_rows(rng.normal(size=(3, 5, 8)))
     monkeypatch.setattr(routing, "CHUNK", chunk)
-    tasks = routing.route(features, centres)
+    tasks = route(features, centres)
     chex.assert_shape(tasks, (50,))
     np.testing.assert_array_equal(tasks, reference.route(features, centres))
     assert set(tasks) == {0, 1, 2}
@@ -51,23 +62,80 @@ def test_route_does_not_depend_on_the_chunk_size(monkeypatch, chunk):
 
 def test_route_measures_in_l1_and_not_in_l2():
     centres = np.array([[[3.0, 0.0]], [[2.0, 2.0]]], np.float32)
-    np.testing.assert_array_equal(routing.route(np.zeros((1, 2), np.float32), centres), [0])
+    np.testing.assert_array_equal(route(np.zeros((1, 2), np.float32), centres), [0])
 
 
 def test_route_with_one_task_seen_always_chooses_it():
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(routing.route(rng.normal(size=(4, 3)), rng.normal(size=(1, 2, 3))), [0] * 4)
+    np.testing.assert_array_equal(route(rng.normal(size=(4, 3)), rng.normal(size=(1, 2, 3))), [0] * 4)
 
 
 def test_a_task_to_come_never_changes_the_distances_to_earlier_ones():
     rng = np.random.default_rng(1)
     features, centres = unit_rows(rng.normal(size=(40, 8))), unit_rows(rng.normal(size=(4, 5, 8)))
-    before, after = routing.route(features, centres[:3]), routing.route(features, centres)
+    before, after = route(features, centres[:3]), route(features, centres)
     np.testing.assert_array_equal(before[after < 3], after[after < 3])
 
 
+def test_without_a_task_items_are_sent_nowhere():
+    found = assigned(np.ones((3, 2), np.float32), np.zeros((0, 1, 2), np.float32))
+    np.testing.assert_array_equal(found.ids, [-1] * 3)
+    np.testing.assert_array_equal(found.compared, [0] * 3)
+
+
+@FEW
+@given(
+    features=hnp.arrays(np.float32, (9, 3), elements=small),
+    centres=hnp.arrays(np.float32, (5, 2, 3), elements=small),
+    arrivals=st.lists(st.integers(0, 9), min_size=5, max_size=5),
+)
+def test_items_that_arrive_in_parts_are_assigned_as_all_at_once(features, centres, arrivals):
+    """What was said before is taken over, also of items that have met other numbers of tasks, and is not changed."""
+    known = Assigned.nowhere(0)
+    for tasks, arrived in enumerate(np.maximum.accumulate(arrivals), 1):
+        more = Assigned.nowhere(arrived - len(known.ids))
+        known = Assigned(*(np.concatenate(parts) for parts in zip(known, more, strict=True)))
+        before = [part.copy() for part in known]
+        now = assigned(features[:arrived], centres[:tasks], known)
+        for part, kept in zip(known, before, strict=True):
+            np.testing.assert_array_equal(part, kept)
+        for part, afresh in zip(now, assigned(features[:arrived], centres[:tasks]), strict=True):
+            np.testing.assert_array_equal(part, afresh)
+            assert part.dtype == afresh.dtype
+        np.testing.assert_array_equal(now.ids, reference.route(features[:arrived], centres[:tasks]))
+        known = now
+
+
+def test_an_item_is_compared_with_each_task_only_once(monkeypatch):
+    rng, met = np.random.default_rng(0), []
+    features, centres = unit_rows(rng.normal(size=(6, 8))), unit_rows(rng.normal(size=(4, 2, 8)))
+
+    def noted(items, of_task):
+        task = next(number for number, own in enumerate(centres) if np.array_equal(own, of_task))
+        met.extend((task, item.tobytes()) for item in items)
+        return distances(items, of_task)
+
+    distances = routing.distances
+    monkeypatch.setattr(routing, "distances", noted)
+    known = assigned(features[:4], centres[:1])
+    known = assigned(features[:4], centres[:3], known)
+    known = Assigned(*map(np.concatenate, zip(known, Assigned.nowhere(2), strict=True)))
+    assigned(features, centres, known)
+    assert len(met) == len(set(met)) == 6 * 4
+
+
+def test_sides_are_assigned_apart():
+    rng = np.random.default_rng(0)
+    memory = {f"{side}_centres": unit_rows(rng.normal(size=(3, 2, 8))) for side in ("image", "text")}
+    queries = {side: unit_rows(rng.normal(size=(20, 8))) for side in ("image", "text")}
+    found = routing.nearest(memory, queries, {})
+    for side, items in queries.items():
+        np.testing.assert_array_equal(found[side].ids, reference.route(items, memory[f"{side}_centres"]))
+    assert list(routing.nearest(memory, {"text": queries["text"]}, {})) == ["text"]
+
+
 def test_no_queries_give_no_tasks():
-    assert routing.route(np.zeros((0, 3), np.float32), np.zeros((2, 5, 3), np.float32)).shape == (0,)
+    assert route(np.zeros((0, 3), np.float32), np.zeros((2, 5, 3), np.float32)).shape == (0,)
 
 
 # ------------------------------------------------------------------------------------------------------------ k-means
@@ -184,4 +252,4 @@ def test_separate_tasks_route_to_themselves():
     middles = unit_rows(rng.normal(size=(3, 16)))
     items = [unit_rows(middle + 0.05 * rng.normal(size=(30, 16))) for middle in middles]
     centres = np.stack([routing.kmeans(own, 5, t) for t, own in enumerate(items)])
-    np.testing.assert_array_equal(routing.route(np.concatenate(items), centres), np.repeat(np.arange(3), 30))
+    np.testing.assert_array_equal(route(np.concatenate(items), centres), np.repeat(np.arange(3), 30))
