@@ -174,7 +174,7 @@ def test_what_is_drawn_does_not_depend_on_the_number_of_devices():
     np.testing.assert_allclose(weight, state.trainable["weight"], rtol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------ what a method is given
+# ----------------------------------------------------------------------------------------------- what a method is given
 
 
 def test_queries_are_made_only_for_a_method_that_wants_them_and_reach_its_losses():
