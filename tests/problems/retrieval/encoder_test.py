@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 
 from lpi_jax.errors import UserError
+from lpi_jax.methods import routing, zero_shot
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIP
 from lpi_jax.models.tokenizer import Tokenizer, trim
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.problems.retrieval.adapters import Group
 from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.towers import Towers
+from lpi_jax.types import Adapter
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 PICTURES = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), np.uint8)
@@ -25,11 +29,17 @@ CAPTIONS = [  # with four placeholders and the two ends, up to 16 tokens and up 
     "two rings",
 ]
 EXACT = {"rtol": 0, "atol": 1e-6}
+PLAIN = zero_shot.build(zero_shot.Options(), {}, routing.Options())
+
+
+def under(encoder, table, chosen=None):
+    """Items of one batch under prompts [A, L, P, D]; None: without."""
+    return None if table is None else Group(np.zeros(0, int), encoder.frozen, table, chosen)
 
 
 @pytest.fixture(scope="module")
 def backbone(tiny_clip):
-    """A small CLIP with its tokenizer: model, parameters, ids of CAPTIONS."""
+    """A small CLIP: model, parameters, ids of CAPTIONS behind four placeholders."""
     config, params = weights.load(tiny_clip)
     ids, _ = Tokenizer.load(tiny_clip).encode(CAPTIONS, 4, config.context_length)
     return CLIP(config), params, ids
@@ -50,9 +60,8 @@ def encoders(backbone):
     def encoder(batch):
         if batch not in made:
             mesh = meshes.make_mesh(1)
-            made[batch] = Encoder(
-                backbone[0], meshes.put_replicated(backbone[1], mesh), mesh, batch, mean=MEAN, std=STD
-            )
+            frozen = meshes.put_replicated(backbone[1], mesh)
+            made[batch] = Encoder(Towers(backbone[0], MEAN, STD), frozen, PLAIN, mesh, batch)
         return made[batch]
 
     return encoder
@@ -79,7 +88,8 @@ def one_by_one(backbone, prompts):
 def test_pictures_are_encoded_as_if_one_by_one(encoders, backbone, prompts, one_by_one, batch, prompted):
     """10 pictures in batches of 4 (two rows of padding) and 16 (six of them)."""
     own = prompts[0][None] if prompted else None
-    found = encoders(batch).images(PICTURES.__getitem__, range(10), own)
+    encoder = encoders(batch)
+    found = encoder.images(PICTURES.__getitem__, range(10), under(encoder, own))
     assert found.shape == (10, backbone[0].config.embed_dim)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, one_by_one("encode_image", prompted), **EXACT)
@@ -91,7 +101,8 @@ def test_captions_are_encoded_as_if_one_by_one_and_stay_in_their_order(
     encoders, backbone, prompts, one_by_one, batch, prompted
 ):
     own = prompts[1][None] if prompted else None
-    found = encoders(batch).texts(backbone[2], own)
+    encoder = encoders(batch)
+    found = encoder.texts(backbone[2], under(encoder, own))
     assert found.shape == (len(CAPTIONS), backbone[0].config.embed_dim)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, one_by_one("encode_text", prompted), **EXACT)
@@ -104,8 +115,8 @@ def test_items_of_one_batch_may_have_prompts_of_their_own(encoders, backbone, pr
     """A table of three: zeros, these prompts, and others; every item gets what it would get alone."""
     encoder, chosen = encoders(16), np.array([1, 0, 2, 1, 1, 2, 0, 1, 2, 1])
     calls = (
-        (0, lambda *own: encoder.images(PICTURES.__getitem__, range(10), *own)),
-        (1, lambda *own: encoder.texts(backbone[2], *own)),
+        (0, lambda *own: encoder.images(PICTURES.__getitem__, range(10), under(encoder, *own))),
+        (1, lambda *own: encoder.texts(backbone[2], under(encoder, *own))),
     )
     for side, encode in calls:
         table, count = np.stack([0 * prompts[side], prompts[side], -prompts[side]]), (10, len(CAPTIONS))[side]
@@ -124,19 +135,23 @@ def test_items_of_one_batch_may_have_prompts_of_their_own(encoders, backbone, pr
 )
 def test_the_last_batch_is_filled_up_to_few_sizes_only(encoders, monkeypatch, batch, count, sizes):
     encoder, seen = encoders(batch), []
-    compiled = encoder._image
-    monkeypatch.setattr(
-        encoder, "_image", lambda frozen, rows, *own: (seen.append(len(rows)), compiled(frozen, rows, *own))[1]
-    )
+    side = encoder._image
+
+    def noted(params, rows, *own):
+        seen.append(len(rows))
+        return side.table(params, rows, *own)
+
+    monkeypatch.setattr(encoder, "_image", side._replace(table=noted))
     assert len(encoder.images(lambda i: PICTURES[i % 10], range(count))) == count
     assert seen == sizes
 
 
 def test_prompts_change_the_features(encoders, backbone, prompts):
     encoder = encoders(4)
+    images, texts = (under(encoder, own[None]) for own in prompts)
     for plain, prompted in (
-        (encoder.images(PICTURES.__getitem__, [0]), encoder.images(PICTURES.__getitem__, [0], prompts[0][None])),
-        (encoder.texts(backbone[2][:1]), encoder.texts(backbone[2][:1], prompts[1][None])),
+        (encoder.images(PICTURES.__getitem__, [0]), encoder.images(PICTURES.__getitem__, [0], images)),
+        (encoder.texts(backbone[2][:1]), encoder.texts(backbone[2][:1], texts)),
     ):
         assert np.abs(plain - prompted).max() > 1e-2
 
@@ -178,4 +193,41 @@ def test_a_picture_that_cannot_be_loaded_is_not_swallowed(encoders):
 def test_a_batch_of_nothing_is_refused(backbone):
     mesh = meshes.make_mesh(1)
     with pytest.raises(UserError, match=r"^config\.eval\.batch is 0, expected a multiple of the 1 devices"):
-        Encoder(backbone[0], backbone[1], mesh, 0, MEAN, STD)
+        Encoder(Towers(backbone[0], MEAN, STD), backbone[1], PLAIN, mesh, 0)
+
+
+# ---------------------------------------------------------------------------------------- prompts that follow the item
+
+
+def test_a_method_may_make_the_prompts_of_every_item_from_its_plain_features(tiny_clip, backbone, prompts):
+    """Queries are captions without placeholders; each item gets what it would get alone, through other weights, too."""
+    model, params, ids = backbone
+    plain_ids, _ = Tokenizer.load(tiny_clip).encode(CAPTIONS, 0, model.config.context_length)
+    sides = {"vision": "image", "text": "text"}
+
+    def adapt(trainable, constants, frozen, queries):
+        """Prompts as long as the first number of an item's query; a side that asks makes those of that side alone."""
+        made = {
+            site: queries[side][:, :1, None, None] * trainable[site][None] + constants[site]
+            for site, side in sides.items()
+            if side in queries
+        }
+        return Adapter(jax.tree.map(lambda leaf: leaf * 1.01, frozen), made), None
+
+    method, mesh = PLAIN._replace(adapt=adapt, wants_queries=True), meshes.make_mesh(1)
+    encoder = Encoder(Towers(model, MEAN, STD), meshes.put_replicated(params, mesh), method, mesh, 4)
+    trainable = dict(zip(sides, prompts, strict=True))
+    constants = {site: 0.1 * own for site, own in trainable.items()}
+    group = Group(np.zeros(0, int), encoder.frozen, tuned=(trainable, constants))
+    pixels = ((PICTURES / 255 - np.float64(MEAN)) / np.float64(STD)).astype(np.float32)
+    moved = jax.tree.map(lambda leaf: leaf * 1.01, params)
+    for site, found, asking, items in (
+        ("vision", encoder.images(PICTURES.__getitem__, range(10), group), pixels, pixels),
+        ("text", encoder.texts(ids, group, plain_ids), plain_ids, ids),
+    ):
+        name = {"vision": "encode_image", "text": "encode_text"}[site]
+        queries = model.apply({"params": params}, asking, None, method=name)
+        own = queries[:, :1, None, None] * trainable[site] + constants[site]
+        expected = model.apply({"params": moved}, items, own, method=name)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        assert np.abs(found - model.apply({"params": params}, items, None, method=name)).max() > 1e-2

@@ -6,18 +6,19 @@ import jax
 import numpy as np
 import pytest
 
-from lpi_jax.data import captioned
-from lpi_jax.data.transforms import normalise
+from lpi_jax.data.captioned import pairs, spoken
 from lpi_jax.errors import UserError
-from lpi_jax.experiment import assemble
+from lpi_jax.experiment.experiment import assemble, stream_of
+from lpi_jax.methods import lpi, routing
 from lpi_jax.methods import memory as memories
-from lpi_jax.methods import routing
-from lpi_jax.methods.base import Finished
-from lpi_jax.problems.retrieval.gallery import NOT_ROUTED, Gallery
+from lpi_jax.methods.base import NOTHING, PLAIN
+from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.gallery import Gallery
 from lpi_jax.run import continual
-from tests.support.splits import captions_of
+from tests.reference import clustering
 
 TASKS = 4
+SITES = {"image": "vision", "text": "text"}
 
 
 class Counting:
@@ -27,22 +28,32 @@ class Counting:
         self._encoder, self.embed_dim = encoder, encoder.embed_dim
         self.pictures, self.captions = Counter(), Counter()
 
-    def images(self, load, items, table=None, chosen=None):
-        self.pictures.update((int(item), _key(table, chosen, row)) for row, item in enumerate(items))
-        return self._encoder.images(load, items, table, chosen)
+    @property
+    def frozen(self):
+        return self._encoder.frozen
 
-    def texts(self, token_ids, table=None, chosen=None):
-        self.captions.update((ids.tobytes(), _key(table, chosen, row)) for row, ids in enumerate(token_ids))
-        return self._encoder.texts(token_ids, table, chosen)
+    def images(self, load, items, group=None):
+        self.pictures.update((int(item), _key(group, row)) for row, item in enumerate(items))
+        return self._encoder.images(load, items, group)
+
+    def texts(self, token_ids, group=None, asking=None):
+        self.captions.update((ids.tobytes(), _key(group, row)) for row, ids in enumerate(token_ids))
+        return self._encoder.texts(token_ids, group, asking)
 
 
-def _key(table, chosen, row):
-    return None if table is None else np.asarray(table)[chosen[row]].tobytes()
+def _key(group, row):
+    return None if group is None else np.asarray(group.table)[group.chosen[row]].tobytes()
 
 
 @pytest.fixture(scope="module")
-def system(make_config):
-    return assemble.system(make_config())
+def experiment(make_config):
+    return assemble(make_config(), streamed=False)
+
+
+@pytest.fixture(scope="module")
+def encoder(experiment):
+    e = experiment
+    return Encoder(e.problem.towers, e.backbone.params, e.method, e.mesh, e.config.eval.batch)
 
 
 @pytest.fixture(scope="module")
@@ -56,31 +67,33 @@ def asks(request):
 
 
 @pytest.fixture(scope="module")
-def memory(system, stream, asks):
+def memory(experiment, encoder, stream, asks):
     """Four tasks with random prompts, and the centres of their training items."""
-    made = memories.empty(3, system.encoder.embed_dim)
+    made, method, captions = {}, experiment.method, experiment.problem.captions
     for number, task in enumerate(stream.tasks):
-        trained = system.method.init(jax.random.key(100 + number), Finished(None, np.ones((1, 1), np.float32)))
-        words = [caption for captions in captions_of(task.train) for caption in captions]
-        pictures = system.encoder.images(task.train.load, range(len(task.train)))
-        captions = system.encoder.texts(system.captions(words, system.method.placeholders if asks else 0))
-        centres = [routing.kmeans(features, 3, 0) for features in (pictures, captions)]
-        made = memories.remember(made, task.name, trained, *centres, captions[0])
+        trained = lpi.init(method.options, experiment.problem.sites, jax.random.key(100 + number))
+        words = spoken(task.train)
+        pictures = encoder.images(task.train.load, range(len(task.train)))
+        texts = encoder.texts(captions(words, method.reserve["text"] if asks else 0))
+        centres = {
+            f"{side}_centres": routing.kmeans(features, 3, 0)
+            for side, features in zip(SITES, (pictures, texts), strict=True)
+        }
+        made = memories.appended(made, {"trained": trained, **centres, "descriptions": texts[0]})
     return made
 
 
 def first(memory, count):
     """The memory as it was after `count` tasks."""
-    arrays = jax.tree.map(lambda leaf: leaf[:count], memory.arrays())
-    return memories.Memory(memory.names[:count], **arrays)
+    return jax.tree.map(lambda leaf: leaf[:count], memory) if count else {}
 
 
-def make_gallery(system, encoder, oracle, asks):
+def make_gallery(experiment, encoder, oracle, asks):
     return Gallery(
         encoder,
-        system.method,
-        system.captions,
-        system.eval_transform,
+        experiment.method,
+        experiment.problem.captions,
+        experiment.problem.eval_transform,
         seed=0,
         oracle=oracle,
         asks_with_placeholders=asks,
@@ -88,60 +101,59 @@ def make_gallery(system, encoder, oracle, asks):
 
 
 @pytest.fixture(scope="module")
-def afresh(system):
-    """(kind, rows, prompts) -> features straight from the towers: nothing sorted, nothing cut, nothing kept."""
+def afresh(experiment):
+    """(side, rows, prompts) -> features straight from the towers: nothing sorted, nothing cut, nothing kept."""
+    towers = experiment.problem.towers
+    encode = {"image": jax.jit(towers.image), "text": jax.jit(towers.text)}
 
-    def apply(backbone, rows, prompts, method):
-        rows = normalise(rows, system.mean, system.std) if method == "encode_image" else rows
-        return system.model.apply({"params": backbone}, rows, prompts, method=method)
-
-    towers = jax.jit(apply, static_argnames="method")
-
-    def features(kind, rows, prompts=None):
-        method = {"visual": "encode_image", "textual": "encode_text"}[kind]
+    def features(side, rows, prompts=None):
         full = np.pad(rows, [(0, -len(rows) % 48)] + [(0, 0)] * (rows.ndim - 1))
-        chunks = [towers(system.backbone, full[i : i + 48], prompts, method) for i in range(0, len(full), 48)]
+        chunks = [encode[side](experiment.backbone.params, full[i : i + 48], prompts) for i in range(0, len(full), 48)]
         return np.concatenate(chunks)[: len(rows)]
 
     return features
 
 
-def naive(system, afresh, splits, memory, oracle, asks):
+def naive(experiment, afresh, splits, memory, oracle, asks):
     """(task, routed, features) of all pictures and of all captions, every one encoded afresh."""
-    pictures = [system.eval_transform(split.load(i), (0, 0, i)) for split in splits for i in range(len(split))]
-    words = [caption for split in splits for captions in captions_of(split) for caption in captions]
-    plain, hidden = (system.captions(words, placeholders) for placeholders in (0, system.method.placeholders))
-    items = {"visual": [np.stack(pictures)] * 3, "textual": [plain, hidden if asks else plain, hidden]}
-    centres = {"visual": memory.image_centres, "textual": memory.text_centres}
-    counts = {"visual": [len(split) for split in splits], "textual": [len(captioned.pairs(split)) for split in splits]}
-    prompts = [system.method.prompts(memory.trained_of(task)) for task in range(memory.count)]
+    method, captions, transform = experiment.method, experiment.problem.captions, experiment.problem.eval_transform
+    pictures = [transform(split.load(i), (0, 0, i)) for split in splits for i in range(len(split))]
+    words = [caption for split in splits for caption in spoken(split)]
+    plain, hidden = (captions(words, placeholders) for placeholders in (0, method.reserve["text"]))
+    items = {"image": [np.stack(pictures)] * 3, "text": [plain, hidden if asks else plain, hidden]}
+    counts = {"image": [len(split) for split in splits], "text": [len(pairs(split)) for split in splits]}
+    known = memories.count(memory)
+    adapters = [
+        method.adapt(*method.view(memory, task), experiment.backbone.params, NOTHING)[0] for task in range(known)
+    ]
     found = []
-    for kind, (bare, asking, prompted) in items.items():
-        task = np.repeat(np.arange(len(splits)), counts[kind])
-        routed, features = np.full(len(task), NOT_ROUTED), afresh(kind, bare)
+    for side, (bare, asking, prompted) in items.items():
+        task = np.repeat(np.arange(len(splits)), counts[side])
+        routed, features = np.full(len(task), PLAIN), afresh(side, bare)
         if oracle:
-            routed = np.where(task < memory.count, task, NOT_ROUTED)
-        elif memory.count:
-            routed = routing.route(afresh(kind, asking), centres[kind])
-        for number, own in enumerate(prompts):
-            features = np.where((routed == number)[:, None], afresh(kind, prompted, getattr(own, kind)), features)
+            routed = np.where(task < known, task, PLAIN)
+        elif known:
+            routed = clustering.route(afresh(side, asking), memory[f"{side}_centres"])
+        for number, adapter in enumerate(adapters):
+            own = afresh(side, prompted, adapter.prompts[SITES[side]])
+            features = np.where((routed == number)[:, None], own, features)
         found.append((task, routed, features))
     return found
 
 
 @pytest.mark.parametrize("oracle", [False, True], ids=["inferred", "oracle"])
 def test_features_after_every_stage_are_those_of_encoding_everything_afresh_and_nothing_is_encoded_twice(
-    system, afresh, stream, memory, asks, oracle
+    experiment, encoder, afresh, stream, memory, asks, oracle
 ):
-    counting = Counting(system.encoder)
-    gallery = make_gallery(system, counting, oracle, asks)
+    counting = Counting(encoder)
+    gallery = make_gallery(experiment, counting, oracle, asks)
     ever = set()
     for count, task in enumerate(stream.tasks):
         gallery.add(task.val)
         for known in (count, count + 1):  # as the loop does: before the task is learnt, and after
-            gallery.follow(first(memory, known))
+            gallery.follow(first(memory, known), known)
             splits = [task.val for task in stream.tasks[: count + 1]]
-            expected = naive(system, afresh, splits, first(memory, known), oracle, asks)
+            expected = naive(experiment, afresh, splits, first(memory, known), oracle, asks)
             for side, (true, routed, features) in zip((gallery.images, gallery.captions), expected, strict=True):
                 np.testing.assert_array_equal(side.task, true)
                 np.testing.assert_array_equal(side.routed, routed)
@@ -152,13 +164,13 @@ def test_features_after_every_stage_are_those_of_encoding_everything_afresh_and_
     assert sorted(plain) == list(range(TASKS * 6))
     assert sum(prompts is None for _, prompts in counting.captions) == TASKS * 12 * (2 if asks else 1)
     prompted = [what for what, prompts in counting.pictures if prompts is not None]
-    assert len(prompted) == len([task for _, task in ever if task != NOT_ROUTED])
+    assert len(prompted) == len([task for _, task in ever if task != PLAIN])
     if not oracle:
         assert len(prompted) > TASKS * 6  # the case is not an empty one: some were routed anew
 
 
-def test_owners_tell_which_caption_describes_which_picture(system, stream):
-    gallery = make_gallery(system, system.encoder, False, False)
+def test_owners_tell_which_caption_describes_which_picture(experiment, encoder, stream):
+    gallery = make_gallery(experiment, encoder, False, False)
     for task in stream.tasks[:2]:
         gallery.add(task.val)
     np.testing.assert_array_equal(gallery.images.owner, np.arange(12))
@@ -167,23 +179,23 @@ def test_owners_tell_which_caption_describes_which_picture(system, stream):
 
 
 def test_a_restored_gallery_goes_on_with_the_same_bits_and_encodes_nothing_again(
-    system, stream, memory, asks, tmp_path
+    experiment, encoder, stream, memory, asks, tmp_path
 ):
     vals = [task.val for task in stream.tasks]
-    whole = make_gallery(system, system.encoder, False, asks)
+    whole = make_gallery(experiment, encoder, False, asks)
     for count in (1, 2):
         whole.add(vals[count - 1])
-        whole.follow(first(memory, count))
+        whole.follow(first(memory, count), count)
     whole.save(tmp_path / "features" / "task_002.npz")
-    counting = Counting(system.encoder)
-    restored = make_gallery(system, counting, False, asks)
+    counting = Counting(encoder)
+    restored = make_gallery(experiment, counting, False, asks)
     restored.restore(tmp_path / "features" / "task_002.npz", vals[:2])
-    restored.follow(first(memory, 2))
+    restored.follow(first(memory, 2), 2)
     assert not counting.pictures
     assert not counting.captions
     for gallery in (whole, restored):
         gallery.add(vals[2])
-        gallery.follow(first(memory, 3))
+        gallery.follow(first(memory, 3), 3)
     assert vars(whole.images).keys() == vars(restored.images).keys()
     for side in ("images", "captions"):
         for name, value in vars(getattr(whole, side)).items():
@@ -191,18 +203,18 @@ def test_a_restored_gallery_goes_on_with_the_same_bits_and_encodes_nothing_again
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_damaged_file_of_features_is_named(system, stream, tmp_path, share):
-    gallery = make_gallery(system, system.encoder, False, False)
+def test_a_damaged_file_of_features_is_named(experiment, encoder, stream, tmp_path, share):
+    gallery = make_gallery(experiment, encoder, False, False)
     gallery.add(stream.tasks[0].val)
     path = tmp_path / "task_001.npz"
     gallery.save(path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(UserError, match=rf"{path} cannot be read \(.+\); delete it to have it computed again"):
-        make_gallery(system, system.encoder, False, False).restore(path, [stream.tasks[0].val])
+        make_gallery(experiment, encoder, False, False).restore(path, [stream.tasks[0].val])
 
 
-def test_a_changed_byte_in_a_file_of_features_is_noticed(system, stream, tmp_path):
-    gallery = make_gallery(system, system.encoder, False, False)
+def test_a_changed_byte_in_a_file_of_features_is_noticed(experiment, encoder, stream, tmp_path):
+    gallery = make_gallery(experiment, encoder, False, False)
     gallery.add(stream.tasks[0].val)
     path = tmp_path / "task_001.npz"
     gallery.save(path)
@@ -211,7 +223,7 @@ def test_a_changed_byte_in_a_file_of_features_is_noticed(system, stream, tmp_pat
     content[place] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(UserError, match="cannot be read"):
-        make_gallery(system, system.encoder, False, False).restore(path, [stream.tasks[0].val])
+        make_gallery(experiment, encoder, False, False).restore(path, [stream.tasks[0].val])
 
 
 @pytest.mark.parametrize(
@@ -225,9 +237,9 @@ def test_a_changed_byte_in_a_file_of_features_is_noticed(system, stream, tmp_pat
     ],
 )
 def test_whatever_a_damaged_file_of_features_makes_the_reader_raise_it_is_one_sentence(
-    system, stream, tmp_path, before, after
+    experiment, encoder, stream, tmp_path, before, after
 ):
-    gallery = make_gallery(system, system.encoder, False, False)
+    gallery = make_gallery(experiment, encoder, False, False)
     gallery.add(stream.tasks[0].val)
     path = tmp_path / "task_001.npz"
     gallery.save(path)
@@ -235,7 +247,7 @@ def test_whatever_a_damaged_file_of_features_makes_the_reader_raise_it_is_one_se
     assert before in content
     path.write_bytes(content.replace(before, after))
     with pytest.raises(UserError, match=rf"^{path} cannot be read \(.+\); delete it to have it computed again"):
-        make_gallery(system, system.encoder, False, False).restore(path, [stream.tasks[0].val])
+        make_gallery(experiment, encoder, False, False).restore(path, [stream.tasks[0].val])
 
 
 # ------------------------------------------------------------------------------------------------ a run's whole results
@@ -253,25 +265,25 @@ def recalls(queries, items, query_owner, item_owner, k):
 
 @pytest.mark.parametrize("way", [{}, {"task_id": "oracle", "eval.gallery": "task"}], ids=["usual", "oracle-and-task"])
 def test_a_runs_results_are_those_of_a_naive_evaluation(
-    system, afresh, finished_run, make_config, read_memory, tmp_path, way
+    experiment, afresh, finished_run, make_config, read_progress, tmp_path, way
 ):
     config, directory, results = finished_run
     if way:
         config, directory = make_config({**way, "reuse": str(finished_run.directory)}), tmp_path / "way"
         results = continual.run(config, directory)
-    stream = assemble.stream(config, 32)
-    memory = read_memory(config, directory)
+    stream = stream_of(config, 32)
+    memory = read_progress(directory).memory
     exact = total = 0
     for stage in range(len(stream.tasks)):
         vals = [task.val for task in stream.tasks[: stage + 1]]
-        images, captions = naive(system, afresh, vals, first(memory, stage + 1), bool(way), asks=False)
+        images, captions = naive(experiment, afresh, vals, first(memory, stage + 1), bool(way), asks=False)
         owners = (
             np.arange(len(images[0])),
-            np.repeat(np.arange(len(images[0])), [len(spoken) for val in vals for spoken in captions_of(val)]),
+            np.repeat(np.arange(len(images[0])), [len(record.captions) for val in vals for record in val.records]),
         )
         for kind, side in (("image", images), ("text", captions)):
             accuracy = [100 * np.mean(side[1][side[0] == t] == t) for t in range(stage + 1)]
-            assert results["routing_accuracy"][kind]["matrix"][stage] == pytest.approx(accuracy)
+            assert results["routing"][kind]["matrix"][stage] == pytest.approx(accuracy)
         for direction, q, g in (("image_to_text", 0, 1), ("text_to_image", 1, 0)):
             sides = (images, captions)
             for t in range(stage + 1):
@@ -279,7 +291,7 @@ def test_a_runs_results_are_those_of_a_naive_evaluation(
                 shown = sides[g][0] == t if way else np.full(len(sides[g][0]), True)
                 for k in (1, 5, 10):
                     low, high = recalls(sides[q][2][asked], sides[g][2][shown], owners[q][asked], owners[g][shown], k)
-                    measured = results["recall"][direction][str(k)]["matrix"][stage][t]
+                    measured = results["metrics"][f"{direction}/R@{k}"]["matrix"][stage][t]
                     assert low - 1e-9 <= measured <= high + 1e-9
                     exact, total = exact + (low == high), total + 1
     assert exact > 0.8 * total  # the case decides something: nearly everywhere no rounding matters
