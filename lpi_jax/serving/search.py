@@ -149,9 +149,7 @@ def main(arguments: Sequence[str]) -> int:
     if out.suffix.lower() != ".png" or out.is_dir() or not out.parent.is_dir():
         raise UserError(f"--out is {out}, expected the name of a PNG file (.png) in a folder that is there")
     files = files_in(folder, out)
-    from lpi_jax.problems.retrieval.retriever import (
-        load,  # here, because JAX takes seconds to import and --help needs none of it
-    )
+    from lpi_jax.serving.load import load  # here, because JAX takes seconds to import and --help needs none of it
 
     model = load(given.run)
     if given.text is not None:

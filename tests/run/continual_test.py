@@ -12,12 +12,16 @@ import jax
 import numpy as np
 import pytest
 
+from lpi_jax.check import refusals
 from lpi_jax.errors import UserError
-from lpi_jax.experiment import assemble, refusals
-from lpi_jax.methods.base import Finished
+from lpi_jax.experiment import experiment as parts
+from lpi_jax.methods import lpi
+from lpi_jax.methods import memory as memories
 from lpi_jax.models import weights
+from lpi_jax.problems.retrieval import assemble
 from lpi_jax.problems.retrieval.encoder import Encoder
-from lpi_jax.run import continual, learn
+from lpi_jax.run import continual
+from lpi_jax.run import task as tasks
 from lpi_jax.train import step as train
 from lpi_jax.workdir import checkpoint
 
@@ -35,20 +39,21 @@ def terms(lines):
     return {line["step"]: {name: line[name] for name in ("loss", "retrieval", "align", "task")} for line in lines}
 
 
-def matrices(table):
-    """(direction, k) -> matrix, of results["recall"] or results["zero_shot"]."""
-    return {(direction, k): table[direction][k]["matrix"] for direction in table for k in table[direction]}
+def matrices(results, kind=None):
+    """metric -> matrix; kind "frozen": of the backbone without the method."""
+    found = results["metrics"]
+    return {name: (metric[kind] if kind else metric)["matrix"] for name, metric in found.items()}
 
 
 @pytest.fixture
 def use_stream(monkeypatch):
     """(stream) -> None: every configuration builds this one."""
-    return lambda stream: monkeypatch.setattr(assemble, "stream", lambda config, size: stream)
+    return lambda stream: monkeypatch.setattr(parts, "stream_of", lambda config, size: stream)
 
 
 @pytest.fixture
 def steps_made(monkeypatch):
-    """The jitted steps that runs make from now on."""
+    """The steps that runs make from now on."""
     made, make = [], train.make_step
     monkeypatch.setattr(train, "make_step", lambda *arguments: made.append(make(*arguments)) or made[-1])
     return made
@@ -62,16 +67,16 @@ def test_a_run_leaves_its_record_every_step_once_and_a_matrix_per_direction_and_
     assert results == json.loads((directory / "results.json").read_text())
     assert results["tasks"] == ["comic", "fax", "aerial"]
     assert results["tasks_to_come"] == []
-    for table in (results["recall"], results["zero_shot"]):
-        assert {(direction, k) for direction, k in matrices(table)} == {
-            (direction, k) for direction in ("image_to_text", "text_to_image") for k in ("1", "5", "10")
+    for kind in (None, "frozen", "chance"):
+        assert set(matrices(results, kind)) == {
+            f"{direction}/R@{k}" for direction in ("image_to_text", "text_to_image") for k in (1, 5, 10)
         }
-        assert all([len(row) for row in matrix] == [1, 2, 3] for matrix in matrices(table).values())
+        assert all([len(row) for row in matrix] == [1, 2, 3] for matrix in matrices(results, kind).values())
     assert [line["step"] for line in metrics(directory)] == list(range(1, 3 * STEPS + 1))
     assert [line["epoch"] for line in metrics(directory)] == [1, 1, 1, 2, 2, 2] * 3
     assert [line["task_name"] for line in metrics(directory)] == ["comic"] * 6 + ["fax"] * 6 + ["aerial"] * 6
     assert results["counts"]["steps"] == [STEPS] * 3
-    assert results["counts"]["train_captions"] == [48] * 3
+    assert results["items"]["text"]["train"] == [48] * 3
     assert sorted(path.name for path in (directory / "checkpoints").glob("task_*")) == [
         "task_001",
         "task_002",
@@ -81,68 +86,67 @@ def test_a_run_leaves_its_record_every_step_once_and_a_matrix_per_direction_and_
     assert [path.name for path in (directory / "features").iterdir()] == ["task_003.npz"]
 
 
-def test_finished_tasks_in_memory_keep_their_bits(finished_run, read_memory):
-    config, directory, _ = finished_run
-    last = read_memory(config, directory).arrays()
-    checkpoints = checkpoint.Checkpoints(directory)
+def test_finished_tasks_in_memory_keep_their_bits(finished_run, read_progress):
+    last = read_progress(finished_run.directory).memory
+    checkpoints = checkpoint.Checkpoints(finished_run.directory)
     for count in (1, 2, 3):
-        expected = jax.tree.map(lambda leaf, n=count: leaf[:n], last)
-        found, _ = checkpoints.load_task(count, jax.tree.map(np.empty_like, expected))
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        found, _ = checkpoints.load_task(count)
+        jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(lambda leaf, n=count: leaf[:n], last))
 
 
 def test_training_changes_every_prompt_and_no_weight_of_the_backbone(
-    make_config, read_memory, toy_stream, use_stream, monkeypatch, tmp_path
+    make_config, read_progress, toy_stream, use_stream, monkeypatch, tmp_path
 ):
     config = make_config({"train.checkpoint_every": 1})
-    system = assemble.system(config)
+    use_stream(toy_stream(2))
+    experiment = parts.assemble(config)
     sizes, save = [], checkpoint.Checkpoints.save_inside
 
     def save_and_note(self, task, step, state):
         sizes.append(sum(leaf.size for leaf in jax.tree.leaves(state)))
         save(self, task, step, state)
 
-    monkeypatch.setattr(assemble, "system", lambda config: system)
+    monkeypatch.setattr(continual, "assemble", lambda config: experiment)
     monkeypatch.setattr(checkpoint.Checkpoints, "save_inside", save_and_note)
-    use_stream(toy_stream(2))
     continual.run(config, tmp_path)
-    assert weights.fingerprint(system.backbone) == system.sha256
-    memory = read_memory(config, tmp_path)
+    assert weights.fingerprint(experiment.backbone.params) == experiment.backbone.hashes["backbone"]
+    memory = read_progress(tmp_path).memory
     for number in range(2):
         key = jax.random.fold_in(jax.random.key(config.seed), number)
-        begun = system.method.init(key, Finished(None, np.ones((1, 1), np.float32)))
-        jax.tree.map(lambda old, new: np.testing.assert_(not np.any(old == new)), begun, memory.trained_of(number))
+        begun = lpi.init(experiment.method.options, experiment.problem.sites, key)
+        trained = memories.row(memory["trained"], number)
+        jax.tree.map(lambda old, new: np.testing.assert_(not np.any(old == new)), begun, trained)
     # A state inside a task: the prompts' factors, the momentum of each, and the number of the step.
     prompts = sum(leaf.size for leaf in jax.tree.leaves(begun))
     assert sizes == [2 * prompts + 1] * 2
-    assert memory.arrays().keys() == {"trained", "image_centres", "text_centres", "descriptions"}
+    assert memory.keys() == {"trained", "image_centres", "text_centres", "descriptions"}
 
 
 # ---------------------------------------------------------------------------------------- any number of tasks, one step
 
 
 def test_one_compilation_serves_a_stream_and_a_second_one_more_tasks_than_there_was_room_for(
-    make_config, toy_stream, use_stream, steps_made, read_memory, monkeypatch, tmp_path
+    make_config, toy_stream, use_stream, steps_made, read_progress, monkeypatch, tmp_path
 ):
     compilations = []
-    learnt = learn.Learner.learn
+    train_one = tasks.Trainer.train
 
-    def spied(self, task, number, memory):
-        trained = learnt(self, task, number, memory)
-        compilations.append(steps_made[0]._cache_size())
+    def spied(self, task, memory):
+        trained = train_one(self, task, memory)
+        compilations.append(steps_made[0].run._cache_size())
         return trained
 
-    monkeypatch.setattr(learn.Learner, "learn", spied)
+    monkeypatch.setattr(tasks.Trainer, "train", spied)
     use_stream(toy_stream(20, val=2))
     config = make_config({"train.epochs": 1})
     results = continual.run(config, tmp_path)
     assert compilations == [1] * 16 + [2] * 4
     assert len(steps_made) == 1
     assert len(results["tasks"]) == 20
-    assert len(results["recall"]["image_to_text"]["1"]["matrix"][-1]) == 20
-    memory = read_memory(config, tmp_path)
-    assert memory.count == 20
-    assert all(len(np.unique(leaf, axis=0)) == 20 for leaf in jax.tree.leaves(memory.trained))
+    assert len(matrices(results)["image_to_text/R@1"][-1]) == 20
+    progress = read_progress(tmp_path)
+    assert progress.count == 20
+    assert all(len(np.unique(leaf, axis=0)) == 20 for leaf in jax.tree.leaves(progress.memory["trained"]))
 
 
 def test_captions_of_other_lengths_are_the_only_other_reason_to_compile(
@@ -153,13 +157,13 @@ def test_captions_of_other_lengths_are_the_only_other_reason_to_compile(
     tasks = (*stream.tasks, *(longer.__class__(f"longer {n}", f"long {n}", longer.train, longer.val) for n in range(2)))
     use_stream(stream.__class__("mixed", tasks, "mixed"))
     continual.run(make_config({"data.max_words": 30}), tmp_path)
-    assert steps_made[0]._cache_size() == 2
+    assert steps_made[0].run._cache_size() == 2
 
 
 # -------------------------------------------------------------------------------------------------- tasks and losses
 
 
-def test_a_stream_without_negatives_trains_without_nan(make_config, toy_stream, use_stream, read_memory, tmp_path):
+def test_a_stream_without_negatives_trains_without_nan(make_config, toy_stream, use_stream, read_progress, tmp_path):
     use_stream(toy_stream(3, description="all the same".format))
     config = make_config()
     results = continual.run(config, tmp_path)
@@ -167,7 +171,7 @@ def test_a_stream_without_negatives_trains_without_nan(make_config, toy_stream, 
     lines = metrics(tmp_path)
     assert len(lines) == 3 * 2
     assert all(np.isfinite(list(found.values())).all() for found in terms(lines).values())
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(read_memory(config, tmp_path).trained))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(read_progress(tmp_path).memory["trained"]))
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_in_one_sentence(make_config, toy_stream, use_stream, tmp_path):
@@ -198,31 +202,31 @@ def test_prompts_that_the_very_last_step_ruined_are_not_remembered(
 
 def test_the_zero_shot_method_is_the_zero_shot_columns_of_an_lpi_run(finished_run, make_config, tmp_path):
     results = continual.run(make_config({"method.name": "zero_shot"}), tmp_path)
-    assert matrices(results["recall"]) == matrices(finished_run.results["zero_shot"])
-    assert matrices(results["zero_shot"]) == matrices(finished_run.results["zero_shot"])
+    assert matrices(results) == matrices(finished_run.results, "frozen")
+    assert matrices(results, "frozen") == matrices(finished_run.results, "frozen")
     assert results["parameters"]["trained"] == results["parameters"]["per_task"] == 0
     assert results["counts"]["steps"] == [0, 0, 0]
-    assert matrices(results["recall"]) != matrices(finished_run.results["recall"])
+    assert matrices(results) != matrices(finished_run.results)
 
 
 def test_with_the_true_task_given_all_routing_is_right(finished_run, make_config, tmp_path):
     config = make_config({"task_id": "oracle", "reuse": str(finished_run.directory)})
     results = continual.run(config, tmp_path)
     for kind in KINDS:
-        assert results["routing_accuracy"][kind]["matrix"] == [[100.0], [100.0] * 2, [100.0] * 3]
-        assert finished_run.results["routing_accuracy"][kind]["final_average"] < 100
-    assert matrices(results["zero_shot"]) == matrices(finished_run.results["zero_shot"])
+        assert results["routing"][kind]["matrix"] == [[100.0], [100.0] * 2, [100.0] * 3]
+        assert finished_run.results["routing"][kind]["final_average"] < 100
+    assert matrices(results, "frozen") == matrices(finished_run.results, "frozen")
 
 
 def test_a_gallery_of_the_own_task_is_never_harder_than_that_of_all(finished_run, make_config, tmp_path):
     config = make_config({"eval.gallery": "task", "reuse": str(finished_run.directory)})
     own, union = continual.run(config, tmp_path), finished_run.results
-    for key, matrix in matrices(own["recall"]).items():
-        for easier, harder in zip(matrix, matrices(union["recall"])[key], strict=True):
+    for key, matrix in matrices(own).items():
+        for easier, harder in zip(matrix, matrices(union)[key], strict=True):
             assert np.all(np.array(easier) >= np.array(harder) - 1e-9)
-        assert matrix[0] == matrices(union["recall"])[key][0]
-    assert own["routing_accuracy"] == union["routing_accuracy"]
-    assert matrices(own["recall"]) != matrices(union["recall"])
+        assert matrix[0] == matrices(union)[key][0]
+    assert own["routing"] == union["routing"]
+    assert matrices(own) != matrices(union)
 
 
 # ------------------------------------------------------------------------------------------------------- another start
@@ -232,7 +236,7 @@ def test_a_finished_run_returns_its_results_without_training_or_encoding(copied_
     def never(*arguments):
         raise AssertionError("a finished run has nothing left to do")
 
-    for owner, name in ((learn.Learner, "learn"), (Encoder, "images"), (Encoder, "texts")):
+    for owner, name in ((tasks.Trainer, "train"), (Encoder, "images"), (Encoder, "texts")):
         monkeypatch.setattr(owner, name, never)
     shutil.rmtree(copied_run.directory / "features")
     (copied_run.directory / "results.json").unlink()
@@ -279,16 +283,16 @@ def test_captions_that_were_cut_are_counted_once_however_often_the_run_starts(
     use_stream(toy_stream(2, words="{} {} {}" + " word" * 95))
     config = make_config({"data.max_words": 100, "method.name": "zero_shot"})
     whole = continual.run(config, tmp_path / "whole")
-    assert whole["counts"]["captions_cut"] == sum(whole["counts"]["train_captions"] + whole["counts"]["val_captions"])
-    learnt = learn.Learner.learn
+    assert whole["counts"]["captions_cut"] == sum(whole["items"]["text"]["train"] + whole["items"]["text"]["val"])
+    train_one = tasks.Trainer.train
 
-    def interrupted(self, task, number, memory):
-        if number == 1:
+    def interrupted(self, task, memory):
+        if task.number == 1:
             raise KeyboardInterrupt
-        return learnt(self, task, number, memory)
+        return train_one(self, task, memory)
 
     with monkeypatch.context() as patch:
-        patch.setattr(learn.Learner, "learn", interrupted)
+        patch.setattr(tasks.Trainer, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
             continual.run(config, tmp_path / "parts")
     for _ in range(2):
@@ -298,14 +302,14 @@ def test_captions_that_were_cut_are_counted_once_however_often_the_run_starts(
 def test_a_run_asked_to_end_between_two_tasks_ends_there(make_config, toy_stream, use_stream, monkeypatch, tmp_path):
     use_stream(toy_stream(2))
     config = make_config({"method.name": "zero_shot"})
-    measure = continual.measure
+    finish = continual.finish
 
     def asked(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
-        return measure(*arguments)
+        return finish(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(continual, "measure", asked)
+        patch.setattr(continual, "finish", asked)
         with pytest.raises(SystemExit) as ended:
             continual.run(config, tmp_path)
     assert ended.value.code == 128 + signal.SIGTERM
@@ -334,12 +338,12 @@ def test_eight_devices_give_the_recall_of_one_and_its_losses_to_1e_5(finished_ru
     environment = {"JAX_NUM_CPU_DEVICES": "8", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=True, timeout=300)
     results = json.loads((tmp_path / "eight" / "results.json").read_text())
-    for table in ("recall", "zero_shot"):
-        for key, matrix in matrices(results[table]).items():
-            assert matrix == matrices(finished_run.results[table])[key][:2]
+    for kind in (None, "frozen"):
+        for key, matrix in matrices(results, kind).items():
+            assert matrix == matrices(finished_run.results, kind)[key][:2]
     for kind in KINDS:
-        found = results["routing_accuracy"][kind]["matrix"]
-        assert found == finished_run.results["routing_accuracy"][kind]["matrix"][:2]
+        found = results["routing"][kind]["matrix"]
+        assert found == finished_run.results["routing"][kind]["matrix"][:2]
     one, eight = terms(metrics(finished_run.directory)), terms(metrics(tmp_path / "eight"))
     assert list(eight) == list(range(1, 2 * STEPS + 1))
     for step, found in eight.items():
@@ -360,8 +364,8 @@ def test_a_run_that_is_not_finished_is_not_reused_and_the_check_knows_it(make_co
         continual.run(config, tmp_path / "again")
     assert str(error.value) == f"{sentence}start again when it is done"
     assert not (tmp_path / "again").exists()
-    stream = assemble.stream(config, 32)
-    assert str(error.value) in refusals.refusals(config, refusals.look(config), stream)
+    stream = parts.stream_of(config, 32)
+    assert str(error.value) in refusals.refusals(config, assemble.look(config), stream)
 
 
 def test_a_run_of_other_tasks_is_not_reused(make_config, finished_run, tmp_path):
@@ -375,4 +379,52 @@ def test_prompts_of_another_depth_are_not_reused(make_config, finished_run, tmp_
     config = make_config({"method.depth": 1, "reuse": str(finished_run.directory)})
     with pytest.raises(UserError, match=r"a run with config.method.depth 2 instead of 1; use --config.method.depth=2"):
         continual.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------------------------------------ sizes of batches, chains
+
+
+def killed_inside(config, directory, monkeypatch, number, at):
+    """Runs until step `at` of task `number` has been saved, and ends there as if killed."""
+    save = checkpoint.Checkpoints.save_inside
+
+    def save_and_die(self, task, step, state):
+        save(self, task, step, state)
+        if (task, step) == (number, at):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, "save_inside", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            continual.run(config, directory)
+
+
+def test_tasks_of_batches_of_their_own_train_and_go_on_with_the_same_bits(
+    make_config, toy_stream, use_stream, decided, read_progress, monkeypatch, tmp_path
+):
+    """With another size for each task, and a chain of everything that may stand around the optimiser."""
+    use_stream(toy_stream(2))
+    changes = {"train.batches": (4, 8), "train.accumulate": 2, "train.clip_norm": 1.0, "train.warmup": 2}
+    changes |= {"train.schedule": "smooth", "train.groups": (("width_", 0.5),), "train.checkpoint_every": 3}
+    config = make_config(changes)
+    whole = continual.run(config, tmp_path / "whole")
+    assert whole["counts"]["steps"] == [2 * 16 // 4, 2 * 16 // 8]
+    killed_inside(config, tmp_path / "parts", monkeypatch, 1, 3)
+    assert decided(continual.run(config, tmp_path / "parts")) == decided(whole)
+    assert terms(metrics(tmp_path / "parts")) == terms(metrics(tmp_path / "whole"))
+    memories_of = [read_progress(tmp_path / name).memory for name in ("whole", "parts")]
+    jax.tree.map(np.testing.assert_array_equal, *memories_of)
+
+
+def test_sizes_for_another_number_of_tasks_are_refused_before_anything_is_written(
+    make_config, toy_stream, use_stream, tmp_path
+):
+    use_stream(toy_stream(2))
+    for sizes, words in (
+        ((4,), "config.train.batches holds 1 sizes, expected one for each of the 2 tasks"),
+        ((4, 32), "task 'toy 1' has 16 training captions, too few for a batch: config.train.batches is 32; use"),
+    ):
+        with pytest.raises(UserError, match=f"^{words}"):
+            continual.run(make_config({"train.batches": sizes}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

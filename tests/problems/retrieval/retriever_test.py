@@ -11,10 +11,11 @@ from PIL import Image
 import lpi_jax
 from lpi_jax.data.images import read_image
 from lpi_jax.errors import UserError
-from lpi_jax.experiment import assemble
+from lpi_jax.experiment.experiment import stream_of
 from lpi_jax.models import weights
 from lpi_jax.models.clip import init_params
-from lpi_jax.problems.retrieval import retriever
+from lpi_jax.problems.retrieval.retriever import Retriever
+from lpi_jax.serving import load as serving
 from tests.support.pixels import pixels
 from tests.support.splits import captions_of
 
@@ -28,7 +29,7 @@ def model(finished_run):
 
 @pytest.fixture(scope="module")
 def stream(finished_run):
-    return assemble.stream(finished_run.config, 32)
+    return stream_of(finished_run.config, 32)
 
 
 @pytest.fixture(scope="module")
@@ -243,8 +244,9 @@ def test_a_run_that_measured_random_crops_still_encodes_a_picture_in_one_way(cop
     np.testing.assert_array_equal(there.encode_image(pictures[:4]), model.encode_image(pictures[:4]))
 
 
-def test_the_public_name_is_the_retrievers():
-    assert lpi_jax.load is retriever.load
+def test_the_public_name_opens_a_retriever(model):
+    assert lpi_jax.load is serving.load
+    assert isinstance(model, Retriever)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         lpi_jax.lode  # noqa: B018
 
@@ -258,6 +260,12 @@ def test_a_pil_image_that_cannot_be_seen_is_a_users_mistake(model):
 def test_a_run_that_was_recorded_before_a_key_came_is_loaded(copied_run):
     record = copied_run.directory / "config.json"
     fields = json.loads(record.read_text(encoding="utf-8"))
-    del fields["config"]["towers"], fields["config"]["matmul_precision"]
+    del fields["config"]["towers"], fields["config"]["matmul_precision"], fields["config"]["problem"]
+    # As it was when there was one kind of method.
+    method = fields["config"].pop("method")
+    prompt = ("length", "rank", "layers", "depth", "injection", "interaction")
+    fields["config"]["prompt"] = {name: method.pop(name) for name in prompt}
+    fields["config"]["method"] = method.pop("name")
+    fields["config"]["loss"] = method
     record.write_text(json.dumps(fields), encoding="utf-8")
     assert lpi_jax.load(copied_run.directory).tasks == tuple(copied_run.results["tasks"])
