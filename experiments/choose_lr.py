@@ -85,9 +85,9 @@ def clipart(args: argparse.Namespace) -> ConfigDict:
 def line(rate: float, found: dict) -> str:
     """One row: final averages over the union gallery."""
     cells = [f"{rate:g}"]
-    for kind in ("recall", "zero_shot"):
-        cells += [f"{found[kind][d]['1']['final_average']:.1f}" for d in ("image_to_text", "text_to_image")]
-    routed = found["routing_accuracy"]
+    at_one = [found["metrics"][f"{direction}/R@1"] for direction in ("image_to_text", "text_to_image")]
+    cells += [f"{metric['final_average']:.1f}" for metric in (*at_one, *(metric["frozen"] for metric in at_one))]
+    routed = found["routing"]
     cells.append(f"{routed['image']['final_average']:.1f} / {routed['text']['final_average']:.1f}")
     cells.append(f"{sum(sum(task.values()) for task in found['seconds']):.0f}")
     return "| " + " | ".join(cells) + " |"

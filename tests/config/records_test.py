@@ -10,9 +10,10 @@ import lpi_jax
 from lpi_jax import config as configs
 from lpi_jax import report
 from lpi_jax.config import records
-from lpi_jax.config.table import FREE, OPTIONS, is_read
+from lpi_jax.config.table import FREE, OPTIONS, RENAMED, is_read
 from lpi_jax.data.sources import registry
 from lpi_jax.errors import UserError
+from lpi_jax.experiment import reuse
 from lpi_jax.run import continual
 from tests.support.splits import captions_of
 
@@ -79,7 +80,7 @@ def test_where_something_lies_is_told_by_its_content():
 
 
 def test_a_table_of_similarities_is_told_by_its_content_and_from_none():
-    there, here = (record({**HASHES, "similarity": "7" * 64}, loss__similarity=path) for path in ("a.csv", "b/a.csv"))
+    there, here = (record({**HASHES, "similarity": "7" * 64}, method__similarity=path) for path in ("a.csv", "b/a.csv"))
     assert different(there, here) == set()
     assert different(there, {**here, "similarity": "8" * 64}) == {"similarity"}
     assert different(there, record()) == {"config.method.similarity"}
@@ -113,7 +114,9 @@ def test_a_stream_that_was_moved_is_the_same_stream(tmp_path, toy_stream):
 
 # ---- older records ---------------------------------------------------------------------------------------------------
 
-NEWER = ("towers", "matmul_precision", "compilation_cache")
+NEWER = ("towers", "matmul_precision", "compilation_cache", "problem")
+OF_PROMPTS = ("length", "rank", "layers", "depth", "injection", "interaction")
+OF_LOSSES = ("alignment", "alignment_weight", "task", "task_weight", "threshold", "similarity")
 
 
 def older(tree):
@@ -123,7 +126,13 @@ def older(tree):
         del tree["config"][key]
     for key in ("separator", "val_list", "val_share"):
         del tree["config"]["data"][key]
-    del tree["config"]["train"]["checkpoints_kept"]
+    for key in ("checkpoints_kept", "batches", "accumulate", "warmup", "clip_norm", "decay", "groups"):
+        del tree["config"]["train"][key]
+    method = tree["config"]["method"]
+    tree["config"]["prompt"] = {key: method.pop(key) for key in OF_PROMPTS}
+    tree["config"]["loss"] = {key: method.pop(key) for key in OF_LOSSES}
+    tree["config"]["method"] = method.pop("name")
+    assert not method
     return {key: value for key, value in tree.items() if key != "tokenizer"}
 
 
@@ -134,6 +143,22 @@ def test_what_a_record_lacks_is_as_the_run_did_it():
     on_cpu, on_gpu = ({**older(record()), "environment": {"devices": [name]}} for name in ("cpu", "NVIDIA H100"))
     assert records.configuration(on_cpu, "config.json").matmul_precision == "highest"
     assert records.configuration(on_gpu, "config.json").matmul_precision == "default"
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_that_was_called_otherwise_is_read_under_its_name_of_today(old, new):
+    known = OPTIONS[new]
+    others = [choice for choice in known.choices if choice != known.default]
+    value = others[0] if others else OTHERS.get(new) or OTHER[type(known.default)](known.default)
+    tree = older(record())
+    *path, name = old.split(".")
+    section = tree["config"][path[0]] if path else tree["config"]
+    assert name in section
+    section[name] = value
+    assert configs.flat(records.configuration(tree, "config.json"))[new] == value
+    there, here = older(record(**{new: value})), record(**{new: value})
+    assert different(there, here) == different(older(record()), record()) == set()
+    assert different(there, record()) == {f"config.{new}"}
 
 
 def test_arguments_of_an_optimiser_are_those_that_were_recorded():
@@ -148,12 +173,12 @@ def test_arguments_of_an_optimiser_are_those_that_were_recorded():
         ("train", "epochs", "x", "there/config.json: config.train.epochs is 'x', expected a whole number"),
         (
             "train",
-            "warmup",
+            "warm_up",
             3,
-            "there/config.json: there is no key 'train.warmup'; expected a run of this",
+            "there/config.json: there is no key 'train.warm_up'; expected a run of this",
         ),
         (None, "prompt", 3, "there/config.json: there is no key 'prompt'; expected a run of this version"),
-        (None, "method", "lora", "there/config.json: config.method is 'lora', expected 'lpi' or 'zero_shot'"),
+        (None, "method", "lora", "there/config.json: config.method.name is 'lora', expected 'lpi' or 'zero_shot'"),
     ],
 )
 def test_a_record_of_no_such_run_is_named(section, key, value, message):
@@ -172,7 +197,7 @@ def test_an_older_run_is_reported_loaded_reused_and_found_again(copied_run, make
     again = continual.run(make_config(), copied_run.directory)
     assert decided(again) == decided(copied_run.results)
     reused = make_config({"reuse": str(copied_run.directory)})
-    assert continual.reusable(reused)["config"]["prompt"]["length"] == 4
+    assert reuse.record(reused)["config"]["prompt"]["length"] == 4
 
 
 def test_sizes_that_follow_from_the_backbone_are_recorded_and_the_run_is_found_again(copied_run, make_config, decided):
@@ -191,7 +216,7 @@ def test_runs_of_one_row_may_differ_in_what_changes_no_number():
     free = {"distributed": True, "devices": 2, "train__log_every": 3, "train__checkpoints_kept": 9, "data__cache_mb": 1}
     assert first == records.telling(record(**free), "x")
     assert first != records.telling(record(train__lr=0.1), "x")
-    zero = records.telling(record(method="zero_shot"), "x")
-    assert zero == records.telling(record(method="zero_shot", train__lr=0.1, prompt__length=8), "x")
-    tables = [record({**HASHES, "similarity": "7" * 64}, loss__similarity=path) for path in ("a.csv", "b/a.csv")]
+    zero = records.telling(record(method__name="zero_shot"), "x")
+    assert zero == records.telling(record(method__name="zero_shot", train__lr=0.1, method__length=8), "x")
+    tables = [record({**HASHES, "similarity": "7" * 64}, method__similarity=path) for path in ("a.csv", "b/a.csv")]
     assert records.telling(tables[0], "x") == records.telling(tables[1], "x") != first

@@ -8,7 +8,7 @@ from flax import serialization
 from safetensors.numpy import save_file
 
 from lpi_jax.errors import UserError
-from lpi_jax.experiment import assemble
+from lpi_jax.experiment.experiment import assemble
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIPConfig, TowerConfig
 from lpi_jax.run import continual
@@ -247,7 +247,7 @@ def test_a_padded_vocabulary_is_pooled_at_its_tokenizers_end(tmp_path, params, m
     padded, tree = weights.load(tiny_clip)
     weights.save(tmp_path / "more", CLIPConfig(**{**vars(padded), "end_of_text": padded.vocab_size - 2}), tree)
     with pytest.raises(UserError, match=r"the tokenizer ends captions with id .* pools them at id"):
-        assemble.system(make_config({"backbone": str(tmp_path / "more"), "tokenizer": str(tiny_clip)}))
+        assemble(make_config({"backbone": str(tmp_path / "more"), "tokenizer": str(tiny_clip)}), streamed=False)
 
 
 def flax_tree(tree):

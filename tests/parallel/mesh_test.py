@@ -25,7 +25,10 @@ from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIP
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.methods import routing, zero_shot
+from lpi_jax.problems.retrieval.adapters import Group
 from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.towers import Towers
 
 backbone, config_file, workdir = sys.argv[1:]
 config, params = weights.load(backbone)
@@ -36,10 +39,11 @@ prompts = np.random.default_rng(1).normal(size=(1, 2, 4, 32)).astype(np.float32)
 found = {}
 for devices in (1, 8):
     mesh = meshes.make_mesh(devices)
-    encoder = Encoder(CLIP(config), meshes.put_replicated(params, mesh), mesh, 8, (0.5,) * 3, (0.25,) * 3)
+    towers, method = Towers(CLIP(config), (0.5,) * 3, (0.25,) * 3), zero_shot.build(None, {}, routing.Options())
+    encoder = Encoder(towers, meshes.put_replicated(params, mesh), method, mesh, 8)
     found[devices] = [
         encoder.images(pictures.__getitem__, range(19)),
-        encoder.images(pictures.__getitem__, range(19), prompts),
+        encoder.images(pictures.__getitem__, range(19), Group(None, encoder.frozen, prompts)),
         encoder.texts(ids),
     ]
 

@@ -52,5 +52,5 @@ def test_the_main_job_runs_on_coco(folder, tiny_clip, tmp_path, capfd, name):
     notes = results["stream"]["notes"]
     assert notes["left_out"] == {"no objects": 1} and notes["rule"] == "largest_area"
     assert f"{notes['manifest_sha256']}  {table}" in printed
-    assert results["counts"]["train_captions"] == [8, 8, 8] and results["counts"]["steps"] == [2, 2, 2]
-    assert len(results["recall"]["image_to_text"]["1"]["matrix"]) == 3
+    assert results["items"]["text"]["train"] == [8, 8, 8] and results["counts"]["steps"] == [2, 2, 2]
+    assert len(results["metrics"]["image_to_text/R@1"]["matrix"]) == 3

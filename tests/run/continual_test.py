@@ -382,7 +382,7 @@ def test_prompts_of_another_depth_are_not_reused(make_config, finished_run, tmp_
     assert not (tmp_path / "run").exists()
 
 
-# ------------------------------------------------------------------------------------------------ sizes of batches, chains
+# --------------------------------------------------------------------------------------------- sizes of batches, chains
 
 
 def killed_inside(config, directory, monkeypatch, number, at):

@@ -27,7 +27,7 @@ def quiet(monkeypatch):
 
 
 def test_a_run_that_is_loaded_again_and_again_while_it_is_at_work_ends_as_if_nobody_looked(
-    finished_run, make_config, decided, read_memory, tmp_path
+    finished_run, make_config, decided, read_progress, tmp_path
 ):
     config = make_config({"train.checkpoint_every": 1, "train.checkpoints_kept": 1})
     seen, told, ended = set(), set(), threading.Event()
@@ -47,8 +47,8 @@ def test_a_run_that_is_loaded_again_and_again_while_it_is_at_work_ends_as_if_nob
         ended.set()
         looking.join()
     assert decided(results) == decided(finished_run.results)
-    memories = [read_memory(config, path) for path in (tmp_path / "run", finished_run.directory)]
-    jax.tree.map(np.testing.assert_array_equal, *(memory.arrays() for memory in memories))
+    memories = [read_progress(path).memory for path in (tmp_path / "run", finished_run.directory)]
+    jax.tree.map(np.testing.assert_array_equal, *memories)
     names = tuple(results["tasks"])
     assert seen
     assert seen <= {names[:count] for count in (1, 2, 3)}
@@ -96,7 +96,7 @@ POINTS = {
 
 
 def test_a_disk_that_is_full_at_five_points_one_after_the_other_costs_nothing_but_starts(
-    finished_run, decided, read_memory, monkeypatch, quiet, tmp_path
+    finished_run, decided, read_progress, monkeypatch, quiet, tmp_path
 ):
     for point, (owner, name) in POINTS.items():
         method = getattr(owner, name)
@@ -114,8 +114,8 @@ def test_a_disk_that_is_full_at_five_points_one_after_the_other_costs_nothing_bu
         assert not list(tmp_path.rglob("*part*")), point
     results = continual.run(finished_run.config, tmp_path)
     assert decided(results) == decided(finished_run.results)
-    memories = [read_memory(finished_run.config, path) for path in (tmp_path, finished_run.directory)]
-    jax.tree.map(np.testing.assert_array_equal, *(memory.arrays() for memory in memories))
+    memories = [read_progress(path).memory for path in (tmp_path, finished_run.directory)]
+    jax.tree.map(np.testing.assert_array_equal, *memories)
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 19))
 

@@ -359,7 +359,7 @@ def test_a_finished_run_only_prints_its_table(capfd, config_file, small_flags, f
     arguments = [f"--config={config_file()}", f"--workdir={finished_run.directory}", *small_flags]
     assert main(["lpi_jax.main", *arguments]) == 0
     out = capfd.readouterr().out
-    recall = finished_run.results["recall"]["image_to_text"]["1"]["final_average"]
+    recall = finished_run.results["metrics"]["image_to_text/R@1"]["final_average"]
     assert f"| LPI intended | 1 | final | {recall:.1f} |" in out
     assert "| zero-shot | 1 | final |" in out
     assert out.endswith(f"Results: {finished_run.directory}/results.json\n")

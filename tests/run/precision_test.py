@@ -11,13 +11,15 @@ import numpy as np
 import optax
 import pytest
 
-from lpi_jax import metrics, report
-from lpi_jax.experiment import assemble
-from lpi_jax.methods import lpi
-from lpi_jax.methods.base import Finished
+from lpi_jax import report
+from lpi_jax.experiment.experiment import assemble
+from lpi_jax.methods import lpi, routing, zero_shot
 from lpi_jax.models import clip
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.problems.retrieval import ranks
 from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.problem import Retrieval, sites
+from lpi_jax.problems.retrieval.towers import Towers
 from lpi_jax.train import step as train
 from tests.models import towers_reference_test as tiny
 
@@ -39,15 +41,16 @@ def products(text):
 def step_of(model, mesh):
     """A training step with an interaction between the modalities, and its arguments."""
     config = model.config
-    method = lpi.lpi(lpi.LPI(config.vision.width, config.text.width, 2, 2, 2, 2, interaction=True))
-    optimizer = optax.sgd(1.0)
-    step = train.make_step(model, method, optimizer, mesh, *PIXELS)
-    first = Finished(None, np.ones((1, 1), np.float32))
-    state = train.start(method.init(jax.random.key(1), first), optimizer, mesh)
+    options = lpi.Options(layers=2, depth=2, length=2, rank=2, interaction=True)
+    method = lpi.build(options, sites(config), routing.Options())
+    problem = Retrieval(Towers(model, *PIXELS), None, None, None, None)
+    step = train.make_step(problem, method, optax.sgd(1.0), mesh)
+    trainable = lpi.init(options, sites(config), jax.random.key(1))
+    constants = lpi.context(options, trainable["factors"], {}, np.ones((1, 1), np.float32))
     rng, size = np.random.default_rng(0), config.image_size
     images = rng.integers(0, 256, (BATCH, size, size, 3), np.uint8)
-    ids = np.resize(tiny.token_ids(), (BATCH, tiny.token_ids().shape[1]))
-    return step, (state, backbone(), method.context(first, 2), images, ids, jnp.float32(1))
+    batch = {"images": images, "token_ids": np.resize(tiny.token_ids(), (BATCH, tiny.token_ids().shape[1]))}
+    return step.run, (step.start(trainable), backbone(), constants, batch, jax.random.key(0), jnp.float32(1))
 
 
 def backbone():
@@ -65,19 +68,20 @@ def test_products_of_the_training_step_and_its_gradients_are_exact():
 @pytest.mark.parametrize("prompted", [False, True])
 def test_products_of_the_encoder_are_exact(prompted):
     config, mesh = tiny.CONFIG, meshes.make_mesh(1)
-    encoder = Encoder(clip.CLIP(config), backbone(), mesh, BATCH, *PIXELS)
+    plain = zero_shot.build(zero_shot.Options(), {}, routing.Options())
+    encoder = Encoder(Towers(clip.CLIP(config), *PIXELS), backbone(), plain, mesh, BATCH)
     images = np.zeros((BATCH, config.image_size, config.image_size, 3), np.uint8)
     ids = np.resize(tiny.token_ids(), (BATCH, tiny.token_ids().shape[1]))
     for encode, rows, tower in ((encoder._image, images, config.vision), (encoder._text, ids, config.text)):
         prompts = np.zeros((1, 2, 2, tower.width), np.float32) if prompted else None
-        found = products(encode.lower(encoder.backbone, rows, prompts, np.zeros(BATCH, np.int32)).as_text())
+        found = products(encode.table.lower(encoder.frozen, rows, prompts, np.zeros(BATCH, np.int32)).as_text())
         assert len(found) >= 8 * tower.layers
         assert {precision for _, precision in found} == {"HIGHEST"}
 
 
 def test_products_of_the_ranks_are_exact():
     features, owners = np.zeros((4, 3), np.float32), np.zeros(4, np.int32)
-    found = products(metrics._count_before.lower(features, features, owners, owners).as_text())
+    found = products(ranks._count_before.lower(features, features, owners, owners).as_text())
     assert found == [("4x4xf32", "HIGHEST")]
 
 
@@ -94,10 +98,14 @@ def test_results_record_the_precision_and_the_report_tells_runs_by_it(copied_run
     ]
 
 
+def precision_of(config):
+    return assemble(config, streamed=False).problem.towers.model.precision
+
+
 def test_a_key_lowers_the_towers_precision_but_never_the_losses(make_config):
     for precision in ("high", "default"):
-        assert assemble.system(make_config({"matmul_precision": precision})).model.precision == precision
-    assert assemble.system(make_config()).model.precision == "highest"
+        assert precision_of(make_config({"matmul_precision": precision})) == precision
+    assert precision_of(make_config()) == "highest"
 
     step, arguments = step_of(clip.CLIP(tiny.CONFIG, precision="default"), meshes.make_mesh(1))
     found = products(step.lower(*arguments).as_text())

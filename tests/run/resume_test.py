@@ -93,7 +93,7 @@ POINTS = [
 
 @pytest.mark.slow
 def test_a_run_killed_at_six_points_ends_bit_for_bit_like_one_that_was_not(
-    finished_run, flags, compiled, read_memory, decided, tmp_path
+    finished_run, flags, compiled, read_progress, decided, tmp_path
 ):
     directory, rng = tmp_path / "killed", random.Random(0)
     untouched = b""
@@ -124,6 +124,6 @@ def test_a_run_killed_at_six_points_ends_bit_for_bit_like_one_that_was_not(
     results = json.loads((directory / "results.json").read_text())
     assert decided(results) == decided(finished_run.results)
     assert ownership.read(directory)["config"] == ownership.read(finished_run.directory)["config"]
-    memories = [read_memory(finished_run.config, path) for path in (directory, finished_run.directory)]
-    assert memories[0].names == memories[1].names
-    jax.tree.map(np.testing.assert_array_equal, *(memory.arrays() for memory in memories))
+    reached = [read_progress(path) for path in (directory, finished_run.directory)]
+    assert reached[0].names == reached[1].names
+    jax.tree.map(np.testing.assert_array_equal, *(progress.memory for progress in reached))

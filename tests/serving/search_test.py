@@ -10,7 +10,7 @@ from PIL import Image
 
 import lpi_jax
 from lpi_jax.data.contact_sheet import SIDE
-from lpi_jax.experiment import assemble
+from lpi_jax.experiment.experiment import stream_of
 from lpi_jax.serving import search
 
 FORMATS = ("png", "JPG", "webp", "gif", "bmp", "tiff")
@@ -21,7 +21,7 @@ def folder(finished_run, tmp_path_factory):
     """Twelve drawings in six formats, two of them in a folder below, and other things a folder holds. Read only."""
     folder = tmp_path_factory.mktemp("holiday")
     (folder / "below").mkdir()
-    for task in assemble.stream(finished_run.config, 32).tasks[:2]:
+    for task in stream_of(finished_run.config, 32).tasks[:2]:
         for number, ending in enumerate(FORMATS):
             place = folder / "below" if number == 0 else folder
             task.val.load(number).save(place / f"{task.name}-{number}.{ending}", quality=95)

@@ -14,7 +14,7 @@ import pytest
 
 from lpi_jax.errors import UserError
 from lpi_jax.train.step import TrainState
-from lpi_jax.workdir import checkpoint_folder
+from lpi_jax.workdir import checkpoint_folder, description
 from lpi_jax.workdir.checkpoint import Checkpoints
 from lpi_jax.workdir.checkpoint_folder import HASHES
 from tests.support.disks import full, snapshot
@@ -68,7 +68,7 @@ def test_a_boundary_comes_back_bit_for_bit_after_later_ones_too(opened):
     checkpoints = opened()
     assert checkpoints.finished_tasks() == 3
     for count in (1, 2, 3):
-        memory, meta = checkpoints.load_task(count, like(arrays(count)))
+        memory, meta = checkpoints.load_task(count)
         chex.assert_trees_all_equal(memory, arrays(count, seed=count))
         assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(memory))
         assert meta == {**META, "cut": count}
@@ -77,7 +77,7 @@ def test_a_boundary_comes_back_bit_for_bit_after_later_ones_too(opened):
 def test_a_memory_without_trained_numbers_comes_back(opened):
     memory = {"trained": {}, "centres": np.ones((1, 2), np.float32)}
     opened().save_task(1, memory, META)
-    found, _ = opened().load_task(1, like(memory))
+    found, _ = opened().load_task(1)
     chex.assert_trees_all_equal(found, memory)
 
 
@@ -153,7 +153,7 @@ def test_what_a_kill_left_half_written_is_not_taken_for_a_checkpoint(opened, tmp
 def test_a_checkpoint_killed_before_its_hashes_were_written_is_good(opened, tmp_path):
     opened().save_task(1, arrays(1), META)
     (tmp_path / "checkpoints" / "task_001" / HASHES).unlink()
-    memory, meta = opened().load_task(1, like(arrays(1)))
+    memory, meta = opened().load_task(1)
     chex.assert_trees_all_equal(memory, arrays(1))
     assert meta == META
 
@@ -193,7 +193,7 @@ def test_whatever_file_is_damaged_one_sentence_says_so(opened, tmp_path, capfd, 
         checkpoints = opened()
         with pytest.raises(UserError) as error:
             if kind == "task":
-                checkpoints.load_task(checkpoints.finished_tasks(), like(arrays(2)))
+                checkpoints.load_task(checkpoints.finished_tasks())
             else:
                 checkpoints.load_inside(2, like(state()))
         message = str(error.value)
@@ -211,11 +211,37 @@ def test_without_the_damaged_boundary_the_one_before_is_the_newest(opened, tmp_p
     assert opened().finished_tasks() == 1
 
 
-def test_arrays_of_other_shapes_are_refused(opened):
+def told_otherwise(monkeypatch, change):
+    """Checkpoints that are saved say of their arrays what `change` makes of it."""
+    told = description.of
+    monkeypatch.setattr(description, "of", lambda tree: change(told(tree)))
+
+
+def test_arrays_of_other_shapes_than_it_says_are_refused(opened, monkeypatch, tmp_path):
+    told_otherwise(monkeypatch, lambda told: {**told, "centres": ["float32", [1, 6, 16]]})
     opened().save_task(1, arrays(1), META)
-    wider = {**arrays(1), "centres": np.zeros((1, 6, 16), np.float32)}
-    with pytest.raises(UserError, match="other shapes"):
-        opened().load_task(1, like(wider))
+    folder = tmp_path / "checkpoints" / "task_001"
+    with pytest.raises(UserError, match=f"^checkpoint {folder} holds arrays of other shapes than it says; delete it"):
+        opened().load_task(1)
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        (None, "does not describe its arrays; expected one of this version: an earlier one wrote it"),
+        ({"trained": 7}, "is damaged: it describes an array as 7"),
+        ({"a": ["float32", [1 << 60]]}, "is damaged: it says to hold more than its files can"),
+        ({"a": ["float32", [2]]}, "cannot be read ("),
+    ],
+    ids=["nothing", "no array", "too much", "other arrays"],
+)
+def test_what_a_checkpoint_says_wrongly_is_one_sentence(opened, monkeypatch, tmp_path, told, sentence):
+    told_otherwise(monkeypatch, lambda _: told)
+    opened().save_task(1, arrays(1), META)
+    with pytest.raises(UserError) as refused:
+        opened().load_task(1)
+    assert str(refused.value).startswith(f"checkpoint {tmp_path / 'checkpoints' / 'task_001'} {sentence}")
+    assert "\n" not in str(refused.value)
 
 
 # ---- readers ---------------------------------------------------------------------------------------------------------
@@ -232,7 +258,7 @@ def test_reading_changes_nothing_not_even_what_looks_left_behind(opened, tmp_pat
     reader = Checkpoints(tmp_path)
     assert reader.finished_tasks() == 1
     assert reader.steps_inside(1) == 2
-    assert reader.load_task(1, like(arrays(1))) is not None
+    assert reader.load_task(1) is not None
     assert snapshot(tmp_path) == before
     opened()
     assert sorted(path.name for path in folder.iterdir()) == ["inside", "task_001"]
@@ -257,8 +283,8 @@ def test_a_boundary_that_was_deleted_behind_a_newer_one_is_told_from_a_damaged_o
         return hashed(path)
 
     monkeypatch.setattr(checkpoint_folder, "_sha256", meanwhile)
-    assert opened().load_task(1, like(arrays(1))) is None
-    assert opened().load_task(2, like(arrays(2))) is not None
+    assert opened().load_task(1) is None
+    assert opened().load_task(2) is not None
 
 
 def test_who_reads_while_boundaries_come_and_go_always_finds_a_whole_one(opened, tmp_path):
@@ -267,7 +293,7 @@ def test_who_reads_while_boundaries_come_and_go_always_finds_a_whole_one(opened,
     def read():
         while not ended.is_set():
             count = reader.finished_tasks()
-            if count and (loaded := reader.load_task(count, like(arrays(count)))):
+            if count and (loaded := reader.load_task(count)):
                 chex.assert_trees_all_equal(loaded[0], arrays(count, seed=count))
                 found.append(count)
 
@@ -303,7 +329,7 @@ def test_the_newest_boundaries_are_kept_whole_and_their_size_does_not_grow_with_
         sizes.append(size(tmp_path))
     assert sizes[-1] < 2 * sizes[3]
     for count in (7, 8):
-        chex.assert_trees_all_equal(checkpoints.load_task(count, like(arrays(count)))[0], arrays(count))
+        chex.assert_trees_all_equal(checkpoints.load_task(count)[0], arrays(count))
 
 
 def test_with_0_all_boundaries_are_kept(opened, tmp_path):
@@ -339,7 +365,7 @@ def test_a_damaged_boundary_says_whether_there_is_one_before(opened, tmp_path):
         folder = tmp_path / "checkpoints" / f"task_{count:03d}"
         flipped(folder / "memory" / "manifest.ocdbt")
         with pytest.raises(UserError, match=rf"checkpoint {folder} cannot be read \(.*\); {instead}$"):
-            opened().load_task(count, like(arrays(count)))
+            opened().load_task(count)
         shutil.rmtree(folder)
         assert opened().finished_tasks() == count - 1
 

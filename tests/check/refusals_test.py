@@ -7,10 +7,12 @@ import pytest
 from lpi_jax import config as configs
 from lpi_jax.check import command
 from lpi_jax.config import command_line
-from lpi_jax.experiment import assemble
+from lpi_jax.experiment.experiment import method_of, resolved
 from lpi_jax.main import main
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIPConfig, TowerConfig
+from lpi_jax.problems.retrieval.assemble import BUNDLED
+from lpi_jax.problems.retrieval.problem import sites
 from tests.conftest import ROOT
 from tests.support.survey_streams import manifest, photo
 
@@ -107,12 +109,17 @@ def test_a_folder_that_is_no_backbone_is_found(flags, tmp_path, capfd):
 # ---- what follows from the backbone ----------------------------------------------------------------------------------
 
 
+def sized(config, clip):
+    """The method's section as it is resolved for towers of these sizes."""
+    return resolved(config, method_of(config, sites(clip))).method
+
+
 @pytest.mark.parametrize(("clip", "length", "layers"), [(VIT_B16, 16, 9), (VIT_B32, 16, 9), ("bundled", 8, 4)])
 @pytest.mark.parametrize(("preset", "all_enter"), [("intended", True), ("released", False)])
 def test_sizes_follow_from_the_backbone(clip, length, layers, preset, all_enter):
-    clip = weights.config(assemble.BUNDLED) if clip == "bundled" else clip
+    clip = weights.config(BUNDLED) if clip == "bundled" else clip
     config = command_line.load(f"{OWN_DATA}:{preset}")
-    method = assemble.resolved(config, clip).method
+    method = sized(config, clip)
     assert (method.length, method.layers, method.depth) == (length, layers, layers if all_enter else 1)
     assert config.method.length == 0  # a copy
 
@@ -120,11 +127,11 @@ def test_sizes_follow_from_the_backbone(clip, length, layers, preset, all_enter)
 @pytest.mark.parametrize("preset", configs.PRESETS)
 def test_what_is_chosen_is_what_the_presets_say(preset):
     config, tiny = configs.preset(preset), configs.preset(preset)
-    expected = config.prompt.to_dict()
+    expected = config.method.to_dict()
     configs.for_any_backbone(config)
-    assert assemble.resolved(config, VIT_B16).prompt.to_dict() == expected
+    assert sized(config, VIT_B16).to_dict() == expected
     configs.for_tiny_backbone(tiny)
-    assert assemble.resolved(config, weights.config(assemble.BUNDLED)).prompt.to_dict() == tiny.prompt.to_dict()
+    assert sized(config, weights.config(BUNDLED)).to_dict() == tiny.method.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -134,5 +141,5 @@ def test_what_is_chosen_is_what_the_presets_say(preset):
 def test_what_is_given_is_kept_and_the_rest_follows(given, expected):
     config = configs.intended()
     config.method.length, config.method.layers, config.method.depth = given
-    method = assemble.resolved(config, VIT_B16).method
+    method = sized(config, VIT_B16)
     assert (method.length, method.layers, method.depth) == expected
