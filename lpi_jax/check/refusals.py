@@ -15,6 +15,7 @@ from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
 from lpi_jax.experiment import checks, reuse
 from lpi_jax.experiment.experiment import check_train_batches, method_of, resolved
+from lpi_jax.methods.registry import METHODS
 from lpi_jax.options import chosen
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.problems import registry as problems
@@ -45,7 +46,9 @@ def refusals(config: ConfigDict, look: Any, stream: Stream) -> list[str]:
         ask(partial(registry.check_cache, config.data.to_dict(), look.image_size))
     if config.reuse:
         ask(partial(reuse.check, resolved(config, method) if method else config, stream))
-    elif method and method.options.trains:
+    elif METHODS[config.method.name].Options.trains:
+        # Prompts that do not fit, or towers that are not known, are no reason to keep silent of the rest.
+        method = method or method_of(config, look.spacious)
         training, devices = chosen(optimizer.Options, config.train), mesh.size if mesh else 1
         names = [task.name for task in stream.tasks]
         examples = [problems.module(config.problem.name).examples(task.train) for task in stream.tasks]

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
 from lpi_jax import paths
-from lpi_jax.config.table import OPTIONS
+from lpi_jax.config.table import OPTIONS, RENAMED
 from lpi_jax.errors import UserError
 from lpi_jax.options import Option
 
@@ -168,6 +168,11 @@ def _line_in(name: str, error: Exception) -> str:
 def _reason(error: Exception) -> str:
     """One line for what a configuration file raised; a key that its preset does not have is the usual case."""
     text = " ".join(str(error.args[0] if error.args else "").split())
+    named = re.search(r"['\"](\w+)['\"]", text)
+    if named and isinstance(error, AttributeError | KeyError | TypeError):
+        for old, new in RENAMED.items():
+            if old.partition(".")[0] == named[1]:
+                return f"config.{old} is called config.{new} now"
     wrong, near = re.search(r'Key "(\w+)" does not exist', text), re.search(r'Did you mean "(\w+)"', text)
     if wrong:
         return f"there is no key {wrong[1]!r} in the configuration" + (f"; the closest is {near[1]!r}" if near else "")
@@ -191,6 +196,8 @@ def change(config: ConfigDict, key: str, text: str | None) -> None:
     if name not in section:  # of another optimizer
         section[name] = _literal(_something(key, text))
     elif isinstance(section[name], ConfigDict) and section[name].is_locked:
+        if key in RENAMED:
+            raise configs.unknown_key(key, ())
         raise UserError(f"config.{key} is a group of keys; expected one of them: {', '.join(section[name])}")
     else:
         section[name] = _read(key, section[name], text)

@@ -37,10 +37,12 @@ def save(checkpoints: Checkpoints, directory: Path, evaluator: Evaluator, progre
 def refill(directory: Path, evaluator: Evaluator, splits: Sequence[Split], progress: Progress) -> None:
     """The evaluator as it was after the last finished task; where its file was deleted, computed again.
 
+    Nothing where no task is finished, or none is left to be measured.
+
     Args:
       splits: the validation splits of all tasks.
     """
-    if not progress.count:
+    if not 0 < progress.count < len(splits):
         return
     path, seen = _features(directory, progress.count), splits[: progress.count]
     if processes.agreed(path.exists):

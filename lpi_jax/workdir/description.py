@@ -23,6 +23,7 @@ KINDS = (
     "float64",
 )
 _FREE = 1 << 26  # bytes that a checkpoint of any size may say to hold
+_AXES = 32  # as many as an array has in any version of NumPy
 _PACKED = 256  # by how much arrays on disk may be compressed: no memory has more zeros
 
 
@@ -56,7 +57,7 @@ def _expected(described: Any, folder: Path, room: list[int]) -> Tree:
         return {name: _expected(part, folder, room) for name, part in described.items()}
     try:
         kind, shape = described
-        if kind not in KINDS or not all(isinstance(size, int) and size >= 0 for size in shape):
+        if kind not in KINDS or len(shape) > _AXES or not all(type(size) is int and size > 0 for size in shape):
             raise ValueError(described)
         room[0] -= int(np.prod(shape, dtype=object)) * np.dtype(kind).itemsize
     except (TypeError, ValueError) as error:

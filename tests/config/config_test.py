@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
 from lpi_jax.config import command_line
+from lpi_jax.config.table import OPTIONS, RENAMED
 from lpi_jax.errors import UserError
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -51,7 +52,7 @@ SPECIFIED = {
     "eval.transform": ("centre", "random"),
     # for the record
     "preset": ("intended", "released"),
-    "method": ("lpi",),
+    "method.name": ("lpi",),
 }
 
 
@@ -153,7 +154,7 @@ def test_a_config_file_says_how_and_on_what_it_runs(file):
         ("method.injection", "insert", "config.method.injection is 'insert', expected 'add' or 'replace'"),
         ("method.alignment", "intended", "config.method.alignment is 'intended', expected 'released' or 'cosine'"),
         ("method.task", "cosine", "config.method.task is 'cosine', expected 'released' or 'intended'"),
-        ("train.schedule", "linear", "config.train.schedule is 'linear', expected 'cosine' or 'constant'"),
+        ("train.schedule", "linear", "config.train.schedule is 'linear', expected 'cosine' or 'smooth' or"),
         ("data.on_bad_example", "stop", "config.data.on_bad_example is 'stop', expected 'error' or 'skip'"),
         ("data.train_transform", "center", "config.data.train_transform is 'center', expected 'random' or 'centre'"),
         ("eval.transform", "center", "config.eval.transform is 'center', expected 'centre' or 'random'"),
@@ -175,7 +176,13 @@ def test_a_config_file_says_how_and_on_what_it_runs(file):
             "config.method.depth is 10, expected at most config.method.layers, 9; use --config.method.depth=9 or"
             " --config.method.layers=10",
         ),
-        ("method", "nonsense", "config.method is 'nonsense', expected 'lpi' or 'zero_shot'"),
+        ("method.name", "nonsense", "config.method.name is 'nonsense', expected 'lpi' or 'zero_shot'"),
+        ("train.batches", (4, 0), "config.train.batches is (4, 0), expected whole numbers of pairs, one for each task"),
+        ("train.groups", ("a",), "config.train.groups holds 'a', expected a pair of a regular expression and a factor"),
+        ("train.warmup", -1, "config.train.warmup is -1, expected at least 0"),
+        ("train.clip_norm", -0.5, "config.train.clip_norm is -0.5, expected at least 0"),
+        ("train.accumulate", 0, "config.train.accumulate is 0, expected at least 1"),
+        ("train.decay", "none", "config.train.decay is 'none', expected 'all' or 'matrices'"),
         ("data.name", "scene", "config.data.name is 'scene', expected one of scenes, jsonl, coco, flickr30k, tfds"),
         ("data.val_share", 1.5, "config.data.val_share is 1.5, expected at most 1"),
         ("routing.centres", 0, "config.routing.centres is 0, expected at least 1"),
@@ -242,3 +249,43 @@ def test_a_missing_key_is_named():
 )
 def test_the_closest_key_is_the_one_meant(wrong, right):
     assert configs.closest(wrong, configs.flat(configs.intended())) == right
+
+
+# ---- keys as they were called before ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_a_key_that_is_called_otherwise_now_is_an_error_that_says_so(old, new):
+    assert new in OPTIONS and old not in OPTIONS
+    said = f"config.{old} is called config.{new} now; use --config.{new}=..."
+    with pytest.raises(UserError) as refused:
+        command_line.change(configs.intended(), old, "4")
+    assert str(refused.value) == said
+    tree = configs.intended().to_dict()
+    *path, name = old.split(".")
+    if path:
+        tree[path[0]] = {name: 4}
+    else:
+        tree[name] = "lpi"
+    with pytest.raises(UserError) as refused:
+        configs.check(ConfigDict(tree))
+    assert str(refused.value) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("config.prompt.length = 4", "config.prompt.length is called config.method.length now"),
+        ("config.loss.task = 'released'", "config.loss.alignment is called config.method.alignment now"),
+        ("config.method = 'zero_shot'", "config.method is called config.method.name now"),
+        ("config.update({'prompt': {'length': 4}})", "config.prompt.length is called config.method.length now"),
+    ],
+)
+def test_a_file_for_an_older_version_is_told_in_one_sentence_with_its_line(tmp_path, text, said):
+    file = tmp_path / "old.py"
+    file.write_text(
+        f"from lpi_jax import config as c\ndef get_config():\n  config = c.intended()\n  {text}\n  return config\n"
+    )
+    with pytest.raises(UserError) as refused:
+        command_line.load(str(file))
+    assert str(refused.value) == f"{file}, line 4: {said}"

@@ -132,7 +132,7 @@ def test_a_key_that_two_sources_declare_in_other_words_is_a_mistake_of_ours(monk
         (
             ["method.name=zero_shot", "train.lr=1"],
             "train.lr",
-            "by training (config.method.name=lpi without config.reuse)",
+            "by training (a config.method.name that trains, without config.reuse)",
         ),
         (["method.name=zero_shot", "train.optimizer_args.momentum=0"], "train.optimizer_args.momentum", "by training"),
         (["method.name=zero_shot", "train.optimizer_args={}"], "train.optimizer_args", "by training"),
@@ -141,7 +141,11 @@ def test_a_key_that_two_sources_declare_in_other_words_is_a_mistake_of_ours(monk
             "data.flip",
             "by training with config.data.train_transform=random",
         ),
-        (["reuse=runs/a", "method.threshold=0.5"], "method.threshold", "by training (config.method.name=lpi without"),
+        (
+            ["reuse=runs/a", "method.threshold=0.5"],
+            "method.threshold",
+            "by training (a config.method.name that trains, without",
+        ),
         (["towers.text_heads=8"], "towers.text_heads", "with another config.backbone than bundled"),
         (["data.name=multi", "data.path=x", "data.streams={'name': 'jsonl'}"], "data.path", "with every config.data."),
         (["data.name=multi", "data.rule=single_only", "data.streams={'name': 'jsonl'}"], "data.rule", "with config."),
@@ -187,10 +191,10 @@ def test_what_a_file_sets_for_nothing_is_refused(parsed):
 
 def test_a_program_says_which_keys_it_set_on_purpose():
     config = configs.intended()
-    config.method, config.method.length = "zero_shot", 4
+    config.method.name, config.method.length = "zero_shot", 4
     configs.check(config)
-    configs.check(config, ["method.depth", "method"])
-    with pytest.raises(UserError, match=r"^config\.prompt\.length is 4, but nothing reads it"):
+    configs.check(config, ["method.depth", "method.name"])
+    with pytest.raises(UserError, match=r"^config\.method\.length is 4, but nothing reads it"):
         configs.check(config, ["method.length"])
 
 

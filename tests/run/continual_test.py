@@ -385,36 +385,28 @@ def test_prompts_of_another_depth_are_not_reused(make_config, finished_run, tmp_
 # --------------------------------------------------------------------------------------------- sizes of batches, chains
 
 
-def killed_inside(config, directory, monkeypatch, number, at):
-    """Runs until step `at` of task `number` has been saved, and ends there as if killed."""
-    save = checkpoint.Checkpoints.save_inside
-
-    def save_and_die(self, task, step, state):
-        save(self, task, step, state)
-        if (task, step) == (number, at):
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.Checkpoints, "save_inside", save_and_die)
-        with pytest.raises(KeyboardInterrupt):
-            continual.run(config, directory)
-
-
 def test_tasks_of_batches_of_their_own_train_and_go_on_with_the_same_bits(
     make_config, toy_stream, use_stream, decided, read_progress, monkeypatch, tmp_path
 ):
-    """With another size for each task, and a chain of everything that may stand around the optimiser."""
-    use_stream(toy_stream(2))
-    changes = {"train.batches": (4, 8), "train.accumulate": 2, "train.clip_norm": 1.0, "train.warmup": 2}
+    """With another size for each task, and a chain of what may stand around the optimiser."""
+    use_stream(toy_stream(2, train=8, val=2))
+    changes = {"train.batches": (2, 4), "train.accumulate": 2, "train.clip_norm": 1.0, "train.warmup": 2}
     changes |= {"train.schedule": "smooth", "train.groups": (("width_", 0.5),), "train.checkpoint_every": 3}
-    config = make_config(changes)
-    whole = continual.run(config, tmp_path / "whole")
-    assert whole["counts"]["steps"] == [2 * 16 // 4, 2 * 16 // 8]
-    killed_inside(config, tmp_path / "parts", monkeypatch, 1, 3)
-    assert decided(continual.run(config, tmp_path / "parts")) == decided(whole)
-    assert terms(metrics(tmp_path / "parts")) == terms(metrics(tmp_path / "whole"))
-    memories_of = [read_progress(tmp_path / name).memory for name in ("whole", "parts")]
-    jax.tree.map(np.testing.assert_array_equal, *memories_of)
+    config, save = make_config(changes), checkpoint.Checkpoints.save_inside
+
+    def save_and_copy(self, task, step, state):
+        save(self, task, step, state)
+        if (task, step) == (1, 3):  # what a kill here would leave
+            shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, "save_inside", save_and_copy)
+        whole = continual.run(config, tmp_path / "whole")
+    assert whole["counts"]["steps"] == [2 * 8 // 2, 2 * 8 // 4]
+    assert decided(continual.run(config, tmp_path / "killed")) == decided(whole)
+    assert terms(metrics(tmp_path / "killed")) == terms(metrics(tmp_path / "whole"))
+    reached = [read_progress(tmp_path / name).memory for name in ("whole", "killed")]
+    jax.tree.map(np.testing.assert_array_equal, *reached)
 
 
 def test_sizes_for_another_number_of_tasks_are_refused_before_anything_is_written(

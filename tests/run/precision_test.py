@@ -11,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 
-from lpi_jax import report
 from lpi_jax.experiment.experiment import assemble
 from lpi_jax.methods import lpi, routing, zero_shot
 from lpi_jax.models import clip
@@ -20,6 +19,7 @@ from lpi_jax.problems.retrieval import ranks
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.problem import Retrieval, sites
 from lpi_jax.problems.retrieval.towers import Towers
+from lpi_jax.report import groups
 from lpi_jax.train import step as train
 from tests.models import towers_reference_test as tiny
 
@@ -92,7 +92,7 @@ def test_results_record_the_precision_and_the_report_tells_runs_by_it(copied_run
     changed = text.replace('"matmul_precision": "highest"', '"matmul_precision": "default"')
     assert changed != text
     record.write_text(changed, encoding="utf-8")
-    (block,) = report.compare([finished_run.directory, copied_run.directory])
+    (block,) = groups.compare([finished_run.directory, copied_run.directory])
     assert [group.label for group in block.groups] == [
         f"LPI intended (matmul_precision={precision})" for precision in ("highest", "default")
     ]

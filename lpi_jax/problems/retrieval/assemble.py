@@ -24,6 +24,7 @@ from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.problems.retrieval.problem import Retrieval, sites
 from lpi_jax.problems.retrieval.towers import Towers
 
+_MANY = 1 << 20
 BUNDLED = Path(__file__).parents[2] / "assets" / "tiny_clip"
 PIXELS = {
     "clip": (transforms.CLIP_MEAN, transforms.CLIP_STD),
@@ -106,6 +107,11 @@ class Look(NamedTuple):
     def sites(self) -> Mapping[str, Site] | None:
         """Where prompts may enter."""
         return sites(self.clip) if self.clip else None
+
+    @property
+    def spacious(self) -> Mapping[str, Site]:
+        """Towers with room for any prompts: for what is asked of a method whatever the backbone."""
+        return {name: Site(layers=_MANY, width=1, room=_MANY) for name in ("vision", "text")}
 
     def count_cut(self, config: ConfigDict, reserve: Mapping[str, int]) -> Callable[[Sequence[str]], int] | None:
         """Captions -> how many of them the text tower cannot take whole behind `reserve`; None: nobody can tell."""

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from lpi_jax.data.pictures import BadImage
 
 from lpi_jax.data.batches import Plan, dropped_per_epoch, host_rows, order, steps_per_epoch, training_batches
 from lpi_jax.data.loader import Transform
-from lpi_jax.data.pictures import BadImage
 from lpi_jax.data.sources.jsonl import jsonl
 from lpi_jax.data.stream import Split
 from lpi_jax.models.tokenizer import trim
