@@ -214,7 +214,7 @@ def test_captions_are_counted_as_cut_as_the_tower_would_cut_them(tiny_clip, tmp_
         ("lpi", 9, 16, 0),
         ("zero_shot", 99, 16, 0),
     ):
-        more = {"method": method, "data.max_words": words, "method.length": length}
+        more = {"method.name": method, "data.max_words": words, "method.length": length}
         flags = [f"--config.{key}={value}" for key, value in more.items()]
         assert main(command(preset(tmp_path), path, tiny_clip, tmp_path / "out", *flags)) == 0
         assert json.loads((tmp_path / "out" / "check.json").read_text())["total"]["cut"] == cut
