@@ -14,6 +14,7 @@ from lpi_jax.methods import memory as memories
 from lpi_jax.methods.base import NOTHING, PLAIN
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.gallery import Gallery
+from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.run import continual
 from tests.reference import clustering
 
@@ -94,9 +95,7 @@ def make_gallery(experiment, encoder, oracle, asks):
         experiment.method,
         experiment.problem.captions,
         experiment.problem.eval_transform,
-        seed=0,
-        oracle=oracle,
-        asks_with_placeholders=asks,
+        Measured(encoder.batch, "union", oracle, asks, seed=0),
     )
 
 
