@@ -180,12 +180,9 @@ def _stream(config: "ConfigDict", look: Any) -> tuple[Stream, Callable[[Sequence
     The stream is the source's own, not a cache of it, without its bad examples, whatever a run would do with them.
     """
     from lpi_jax.data.sources import registry
-    from lpi_jax.experiment.experiment import method_of
 
-    image_size, count_cut = look.image_size or DRAWN, None
-    if look.sites:
-        with contextlib.suppress(UserError):  # a method that does not fit is among what a run would refuse
-            count_cut = look.count_cut(config, method_of(config, look.sites).reserve)
+    image_size = look.image_size or DRAWN
+    count_cut = look.count_cut(config, _reserve(config, look)) if look.sites else None
     if look.unknown:
         reason = look.unknown
         print(f"cut captions are not counted, drawn images are {image_size} pixels wide: {reason}", file=sys.stderr)
@@ -194,6 +191,17 @@ def _stream(config: "ConfigDict", look: Any) -> tuple[Stream, Callable[[Sequence
     parts = tuple({**part, **told} if isinstance(part, Mapping) else part for part in usual["streams"])
     data = {**usual, **told, "streams": parts, "cache_dir": ""}
     return registry.stream(data, image_size), count_cut
+
+
+def _reserve(config: "ConfigDict", look: Any) -> Mapping[str, int]:
+    """The input positions kept for prompts, also for prompts that do not fit: those are among what a run refuses."""
+    from lpi_jax.experiment.experiment import method_of
+
+    deep = {name: site._replace(layers=look.spacious[name].layers) for name, site in look.sites.items()}
+    try:
+        return method_of(config, deep).reserve
+    except UserError:
+        return method_of(config, look.spacious).reserve
 
 
 @contextlib.contextmanager

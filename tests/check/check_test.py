@@ -212,6 +212,7 @@ def test_captions_are_counted_as_cut_as_the_tower_would_cut_them(tiny_clip, tmp_
         ("lpi", 99, 16, 2),
         ("lpi", 99, 4, 0),
         ("lpi", 9, 16, 0),
+        ("lpi", 99, 20, 2),  # which has no room in the image tower
         ("zero_shot", 99, 16, 0),
     ):
         more = {"method.name": method, "data.max_words": words, "method.length": length}

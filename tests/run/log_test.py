@@ -113,22 +113,19 @@ def test_fit_tells_what_the_host_waited_for_each_batch(monkeypatch):
     def batches():
         for waiting in (0.5, 0.0, 0.25):
             seconds[0] += waiting
-            yield Batch(np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 16), np.int32))
+            yield {"images": np.zeros((2, 4, 4, 3), np.uint8), "token_ids": np.zeros((2, 16), np.int32)}
 
-    def step(state, backbone, context, images, token_ids, lr):
+    def run(state, frozen, constants, batch, key, lr):
         seconds[0] += 8.0  # no waiting for data
-        assert images.shape == (2, 4, 4, 3)
+        assert batch["images"].shape == (2, 4, 4, 3)
         return state._replace(step=state.step + 1), {"loss": lr}
 
     seen = []
     state = train.fit(
         train.TrainState({}, {}, jnp.int32(4)),
-        step,
-        {},
-        {},
+        train.Step(run, None, make_mesh(1)),
+        train.Task({}, {}, None, float),
         batches(),
-        float,
-        make_mesh(1),
         lambda state, done, terms, waited: seen.append((done, float(terms["loss"]), waited)),
     )
     assert int(state.step) == 7

@@ -15,7 +15,7 @@ from lpi_jax.main import main
 from lpi_jax.run import continual
 
 ROOT = Path(__file__).parents[2]
-BUNDLED_FITS = [f"--config.prompt.{key}=0" for key in ("length", "layers", "depth")]
+BUNDLED_FITS = [f"--config.method.{key}=0" for key in ("length", "layers", "depth")]
 COCO12 = ROOT / "lpi_jax" / "assets" / "coco12_similarity.csv"
 
 
