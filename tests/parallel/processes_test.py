@@ -24,12 +24,15 @@ from PIL import Image
 from lpi_jax import config as configs
 from lpi_jax.errors import UserError
 from lpi_jax.main import main
+from lpi_jax.methods import routing, zero_shot
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIP, init_params
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.parallel import processes
+from lpi_jax.problems.retrieval.adapters import Group
 from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.towers import Towers
 from lpi_jax.workdir import ownership
 from tests.support.together import Ended, Together, calling, command_line, flags
 
@@ -113,11 +116,13 @@ def encoded(backbone: str) -> tuple[dict[str, np.ndarray], dict[str, list[int]]]
     config, params = weights.load(backbone)
     ids, _ = Tokenizer.load(backbone).encode(CAPTIONS, 4, config.context_length)
     mesh, rng = meshes.make_mesh(), np.random.default_rng(2)
-    encoder = Encoder(CLIP(config), meshes.put_replicated(params, mesh), mesh, BATCH, (0.5,) * 3, (0.25,) * 3)
+    towers, method = Towers(CLIP(config), (0.5,) * 3, (0.25,) * 3), zero_shot.build(None, {}, routing.Options())
+    encoder = Encoder(towers, meshes.put_replicated(params, mesh), method, mesh, BATCH)
     prompts = [rng.normal(size=(1, 2, 4, tower.width)).astype(np.float32) for tower in (config.vision, config.text)]
     features, loaded = {}, {}
     for count in COUNTS:
-        for name, (visual, textual) in {"plain": (None, None), "prompted": prompts}.items():
+        for name, tables in {"plain": (None, None), "prompted": prompts}.items():
+            visual, textual = (None if own is None else Group(None, encoder.frozen, own) for own in tables)
             seen = loaded[f"{count} {name}"] = []
             load = lambda item, seen=seen: (seen.append(int(item)), PICTURES[item])[1]  # noqa: E731
             features[f"images {count} {name}"] = encoder.images(load, ORDER[:count], visual)
