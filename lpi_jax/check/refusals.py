@@ -42,6 +42,8 @@ def refusals(config: ConfigDict, look: Any, stream: Stream) -> list[str]:
         ask(partial(check_train_batches, config, mesh))
         ask(partial(meshes.check_batch, "config.eval.batch", config.eval.batch, mesh))
     method = ask(partial(method_of, config, look.sites)) if look.sites else None
+    if method:
+        ask(lambda: method.fits(look.shapes))
     if look.image_size:
         ask(partial(registry.check_cache, config.data.to_dict(), look.image_size))
     if config.reuse:

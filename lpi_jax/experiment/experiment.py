@@ -1,7 +1,9 @@
 """A run's parts, made once from its configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -15,7 +17,7 @@ from lpi_jax.options import chosen
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.problems import registry as problems
 from lpi_jax.problems.base import Backbone, Evaluator, Problem
-from lpi_jax.train import optimizer
+from lpi_jax.train import optimizer, step
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Experiment:
         stream = {"stream": self.stream.fingerprint} if self.stream else {}
         return {**stream, **self.backbone.hashes, **hashes}
 
+    @cached_property
+    def gradient(self) -> Callable[..., Any]:
+        """Of the problem's own losses (`step.make_gradient`): one compiled function for all tasks."""
+        return step.make_gradient(self.problem, self.method, self.mesh)
+
     def evaluator(self) -> Evaluator:
         """An evaluator without items."""
         return self.problem.evaluator(self.method, self.backbone.params, self.mesh)
@@ -82,6 +89,7 @@ def assemble(config: ConfigDict, streamed: bool = True) -> Experiment:
     check_train_batches(config, mesh)
     problem, backbone = problems.module(config.problem.name).build(config, mesh)
     method = method_of(config, problem.sites)
+    method.fits(backbone.params)
     stream = stream_of(config, backbone.image_size) if streamed else None
     return Experiment(resolved(config, method), problem, method, backbone, mesh, stream)
 

@@ -38,7 +38,8 @@ class TaskContext(NamedTuple):
       seed: of the run.
       features: () -> by side the frozen queries [N, E] float32 of its training items; computed when called.
       batches: (count) -> its first `count` training batches, on the devices, without replayed examples.
-      loss: (trainable, constants, batch) -> the problem's own loss under the method, a scalar.
+      gradient: (trainable, constants, batch) -> of the problem's own loss under the method, a tree like `trainable`, on
+        every device; compiled once a run.
     """
 
     number: int
@@ -48,7 +49,7 @@ class TaskContext(NamedTuple):
     seed: int
     features: Callable[[], Mapping[str, np.ndarray]]
     batches: Callable[[int], Iterator[Tree]]
-    loss: Callable[[Tree, Tree, Tree], Array]
+    gradient: Callable[[Tree, Tree, Tree], Tree]
 
 
 class Assigned(NamedTuple):
@@ -120,6 +121,7 @@ class Method(NamedTuple):
       wants_queries: whether `adapt` looks at queries.
       replay: (memory) -> [M, 2] int32 rows (task, example) that come up again in later tasks' batches, as `replayed` of
         each batch's rows.
+      fits: (frozen, arrays or their shapes) -> raises UserError where the backbone lacks what the method changes.
       check: (names of a stream's tasks) -> None; raises UserError where the method cannot learn them.
       facts: (memory, names of its tasks) -> what the results tell of the method itself, JSON.
     """
@@ -137,6 +139,7 @@ class Method(NamedTuple):
     wants_queries: bool = False
     replay: Callable[[Tree], np.ndarray] = lambda memory: np.zeros((0, 2), np.int32)
     replayed: int = 0
+    fits: Callable[[Tree], Any] = lambda frozen: None
     check: Callable[[Sequence[str]], None] = lambda names: None
     facts: Callable[[Tree, tuple[str, ...]], dict[str, Any]] = lambda memory, names: {}
 

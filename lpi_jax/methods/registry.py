@@ -2,6 +2,12 @@
 
 from types import ModuleType
 
-from lpi_jax.methods import lpi, zero_shot
+from lpi_jax.methods import ewc, finetune, lora, lpi, zero_shot
 
-METHODS: dict[str, ModuleType] = {"lpi": lpi, "zero_shot": zero_shot}
+METHODS: dict[str, ModuleType] = {
+    "lpi": lpi,
+    "lora": lora,
+    "ewc": ewc,
+    "finetune": finetune,
+    "zero_shot": zero_shot,
+}

@@ -121,7 +121,7 @@ def _items(experiment: Experiment) -> dict[str, Any]:
 def _parameters(experiment: Experiment, progress: Progress) -> dict[str, Any]:
     trained = sum(leaf.size for leaf in jax.tree.leaves(progress.memory.get("trained", {})))
     return {
-        "per_task": trained // progress.count,
+        "per_task": trained // (progress.count if experiment.method.options.keeps_tasks else 1),
         "trained": trained,
         "backbone": sum(leaf.size for leaf in jax.tree.leaves(experiment.backbone.params)),
         "backbone_source": experiment.config.backbone,

@@ -45,8 +45,8 @@ def context(experiment: Experiment, evaluator: Evaluator, progress: Progress) ->
         seed=config.seed,
         features=lambda: evaluator.features(task.train, number),
         batches=some_batches,
-        loss=step.problem_loss(
-            experiment.problem, experiment.method, experiment.backbone.params, key_of(config.seed, number)
+        gradient=lambda trainable, constants, batch: experiment.gradient(
+            trainable, constants, experiment.backbone.params, batch, key_of(config.seed, number)
         ),
     )
 

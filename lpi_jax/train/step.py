@@ -77,15 +77,20 @@ def make_step(problem: Any, method: Method, optimizer: optax.GradientTransformat
     return Step(jax.jit(step, donate_argnums=0, in_shardings=shardings, out_shardings=whole), optimizer, mesh)
 
 
-def problem_loss(problem: Any, method: Method, frozen: Tree, key: Array) -> Callable[[Tree, Tree, Tree], Array]:
-    """(trainable, constants, batch) -> the problem's own loss under the method, a scalar: for a method."""
+def make_gradient(problem: Any, method: Method, mesh: Mesh) -> Callable[[Tree, Tree, Tree, Tree, Array], Tree]:
+    """Jitted (trainable, constants, frozen, batch, key) -> the gradient of the problem's own losses, like `trainable`.
 
-    def loss(trainable: Tree, constants: Tree, batch: Tree) -> Array:
+    Args:
+      problem: as for `make_step`; the batch is split over the mesh likewise, all else is on every device.
+    """
+
+    def loss(trainable: Tree, constants: Tree, frozen: Tree, batch: Tree, key: Array) -> Array:
         queries = problem.queries(frozen, batch) if method.wants_queries else {}
         adapter, _ = method.adapt(trainable, constants, frozen, queries)
         return sum(problem.losses(problem.forward(batch, adapter, key), batch).values(), jnp.zeros(()))
 
-    return loss
+    whole, rows = meshes.replicated(mesh), meshes.split(mesh)
+    return jax.jit(jax.grad(loss), in_shardings=(whole, whole, whole, rows, whole), out_shardings=whole)
 
 
 class Task(NamedTuple):

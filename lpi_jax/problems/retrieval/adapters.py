@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -73,8 +74,16 @@ class Adapters:
     def _adapter(self, number: int) -> Adapter:
         if number not in self._made:
             trainable, constants = self._method.view(self._memory, number)
-            self._made[number], _ = self._method.adapt(trainable, constants, self.frozen, NOTHING)
+            adapter, _ = self._method.adapt(trainable, constants, self.frozen, NOTHING)
+            if adapter.params is not self.frozen:  # on the devices, once and not for every batch
+                adapter = adapter._replace(params=jax.tree.map(_like, adapter.params, self.frozen))
+            self._made[number] = adapter
         return self._made[number]
+
+
+def _like(leaf: Array | np.ndarray, other: Array) -> Array:
+    """The leaf on the devices of another, if it is not that one itself."""
+    return leaf if leaf is other else jax.make_array_from_process_local_data(other.sharding, np.asarray(leaf))
 
 
 def encoded(

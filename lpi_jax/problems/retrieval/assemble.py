@@ -15,7 +15,7 @@ from lpi_jax.data.stream import Split
 from lpi_jax.errors import UserError
 from lpi_jax.methods.base import Site
 from lpi_jax.models import hub, weights
-from lpi_jax.models.clip import CLIP, CLIPConfig
+from lpi_jax.models.clip import CLIP, CLIPConfig, param_shapes
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.problems.base import Backbone
@@ -23,6 +23,7 @@ from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.problems.retrieval.problem import Retrieval, sites
 from lpi_jax.problems.retrieval.towers import Towers
+from lpi_jax.types import Tree
 
 _MANY = 1 << 20
 BUNDLED = Path(__file__).parents[2] / "assets" / "tiny_clip"
@@ -112,6 +113,11 @@ class Look(NamedTuple):
     def spacious(self) -> Mapping[str, Site]:
         """Towers with room for any prompts: for what is asked of a method whatever the backbone."""
         return {name: Site(layers=_MANY, width=1, room=_MANY) for name in ("vision", "text")}
+
+    @property
+    def shapes(self) -> Tree:
+        """The towers' parameters without their numbers."""
+        return param_shapes(self.clip)
 
     def count_cut(self, config: ConfigDict, reserve: Mapping[str, int]) -> Callable[[Sequence[str]], int] | None:
         """Captions -> how many of them the text tower cannot take whole behind `reserve`; None: nobody can tell."""

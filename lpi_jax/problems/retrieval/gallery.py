@@ -132,7 +132,8 @@ class Gallery:
             {name: Assigned(side.routed, side.compared, side.nearest) for name, side in sides.items()},
         )
         for name, side in sides.items():
-            side.assign(assigned[name], tasks, self._measured.oracle)
+            # Only where items are routed is there a task to be told: a sequential method has no adapter but the newest.
+            side.assign(assigned[name], tasks, self._measured.oracle and self._method.options.routes)
         adapters = Adapters(self._method, memory, self._encoder.frozen)
         self.images.refresh(adapters, "vision", lambda items, group: self._encoder.images(self._load, items, group))
         self.captions.refresh(adapters, "text", self._encode_captions)
