@@ -2,12 +2,14 @@
 
 from types import ModuleType
 
-from lpi_jax.methods import ewc, finetune, lora, lpi, zero_shot
+from lpi_jax.methods import ewc, finetune, l2p, lora, lpi, replay, zero_shot
 
 METHODS: dict[str, ModuleType] = {
     "lpi": lpi,
+    "l2p": l2p,
     "lora": lora,
     "ewc": ewc,
+    "replay": replay,
     "finetune": finetune,
     "zero_shot": zero_shot,
 }

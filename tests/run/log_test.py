@@ -14,7 +14,6 @@ from tensorboardX.record_writer import masked_crc32c
 from lpi_jax.parallel.mesh import make_mesh
 from lpi_jax.run.log import Log, Silence
 from lpi_jax.train import step as train
-from tests.support.batches import Batch
 
 PLACE = ("step", "task", "epoch")
 
