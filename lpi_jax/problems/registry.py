@@ -6,7 +6,9 @@ They are named, not imported: a backbone's code is slow to load, and the names a
 import importlib
 from types import ModuleType
 
-PROBLEMS: dict[str, str] = {"retrieval": "lpi_jax.problems.retrieval.assemble"}
+PROBLEMS: dict[str, str] = {
+    "retrieval": "lpi_jax.problems.retrieval.assemble",
+}
 
 
 def module(name: str) -> ModuleType:

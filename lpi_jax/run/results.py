@@ -32,7 +32,7 @@ def summarise(experiment: Experiment, steps: Sequence[int], progress: Progress) 
         "label": label(experiment),
         "preset": config.preset,
         "trains": method.options.trains,
-        "routed": experiment.routed,
+        "routed": experiment.routed if experiment.routed in ("inferred", "given") else "none",
         "protocol": problem.protocol(experiment.routed),
         "precision": {"backbone": config.dtype, "products": config.matmul_precision},
         "stream": {"name": stream.name, "sha256": stream.fingerprint, "notes": dict(stream.notes)},

@@ -14,9 +14,9 @@ import pytest
 
 import lpi_jax
 from lpi_jax import config as configs
+from lpi_jax.data.captioned import spoken
 from lpi_jax.experiment.experiment import stream_of
 from lpi_jax.methods import replay
-from lpi_jax.problems.retrieval.captions import captions_of
 from lpi_jax.run import boundary, continual, task
 from lpi_jax.workdir.checkpoint import Checkpoints
 from tests.support.together import PATIENCE, ROOT, Together, calling
@@ -174,7 +174,7 @@ def test_a_run_is_served_as_it_was_evaluated(whole):
     model = lpi_jax.load(directory)
     splits = [one.val for one in stream_of(config, 32).tasks]
     images = model.encode_image(split.load(i) for split in splits for i in range(len(split)))
-    captions = model.encode_text(words for split in splits for words in captions_of(split))
+    captions = model.encode_text(words for split in splits for words in spoken(split))
     with np.load(directory / "features" / "task_002.npz") as kept:
         for found, side in ((images, "images"), (captions, "captions")):
             np.testing.assert_allclose(found, kept[f"{side}.features"], atol=1e-6)

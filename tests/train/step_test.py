@@ -20,7 +20,7 @@ from lpi_jax.parallel import mesh as meshes
 from lpi_jax.problems.retrieval.problem import Retrieval, sites
 from lpi_jax.problems.retrieval.towers import Towers
 from lpi_jax.train.optimizer import Options, learning_rate, make_optimizer
-from lpi_jax.train.step import Task, fit, make_step, problem_loss
+from lpi_jax.train.step import Task, fit, make_gradient, make_step
 from lpi_jax.types import Adapter
 from tests.models import towers_reference_test as tiny
 from tests.reference import losses as reference_losses
@@ -197,9 +197,9 @@ def test_queries_are_made_only_for_a_method_that_wants_them_and_reach_its_losses
     assert seen == [[], ["rows"]]
 
 
-def test_the_problems_own_loss_under_a_method_has_none_of_the_methods_terms():
-    method = plain_method(losses=lambda *_: {"own": jnp.float32(1e6)})
-    loss = problem_loss(Noisy(), method, {}, jax.random.key(3))
-    found = loss({"weight": jnp.ones(8)}, {}, BATCH)
+def test_the_gradient_of_the_problems_own_losses_has_none_of_the_methods_terms():
+    method = plain_method(losses=lambda trainable, *_: {"own": 1e6 * trainable["weight"].sum()})
+    gradient = make_gradient(Noisy(), method, meshes.make_mesh(1))
+    tree = gradient({"weight": jnp.ones(8)}, {}, {}, BATCH, jax.random.key(3))
     kept = jax.random.bernoulli(jax.random.key(3), 0.5, BATCH["rows"].shape)
-    np.testing.assert_allclose(found, np.where(kept, BATCH["rows"], 0).sum(), rtol=1e-4)
+    np.testing.assert_allclose(tree["weight"], np.where(kept, BATCH["rows"], 0).sum(0), rtol=1e-4)
