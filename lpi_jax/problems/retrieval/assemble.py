@@ -35,6 +35,7 @@ PIXELS = {
 
 def build(config: ConfigDict, mesh: Mesh) -> tuple[Retrieval, Backbone]:
     """The problem and its backbone, the weights on the mesh. Raises UserError for what does not fit together."""
+    meshes.check_batch("config.eval.batch", config.eval.batch, mesh)
     source = BUNDLED if config.backbone == "bundled" else config.backbone
     clip, params = weights.load(source, weights.Towers(**config.towers.to_dict()))
     tokenizer = Tokenizer.load(config.tokenizer or source)
