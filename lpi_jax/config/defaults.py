@@ -1,7 +1,7 @@
 """The configuration of a run: the two presets, and what a configuration must be for a run to use it.
 
 A config file builds one of the presets and changes what its experiment needs; what each key means stands in
-`lpi_jax.config.options`. The tree is locked: only `run` functions unpack it; everything below takes plain arguments.
+`lpi_jax.config.table`. The tree is locked: only `run` functions unpack it; everything below takes plain arguments.
 """
 
 import copy

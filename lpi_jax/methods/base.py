@@ -1,7 +1,7 @@
 """The protocol between the continual loop and a method: pure functions on pytrees, and a few facts.
 
 The loop, the step and the evaluation never look inside a method's trees. To add a method, write one file with its
-`Options` and a `build` that makes a `Method`, and name it in `lpi_jax.experiment.registry`.
+`Options` and a `build` that makes a `Method`, and name it in `lpi_jax.methods.registry`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """What is asked of a backbone: the protocol between a problem and everything that is not about one problem.
 
 A problem knows no method, no loop and no file format. To add one, write a folder with these parts and name it in
-`lpi_jax.experiment.registry`.
+`lpi_jax.problems.registry`.
 """
 
 from collections.abc import Mapping, Sequence

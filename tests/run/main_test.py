@@ -69,7 +69,7 @@ def test_help_explains_flags_and_keys(capfd, arguments):
     assert main(["lpi_jax.main", *arguments]) == 0
     out, err = capfd.readouterr()
     assert err == ""
-    for word in ("--config=FILE[:PRESET]", "--config.KEY=VALUE", "--workdir=DIR", "released", "lpi_jax/options.py"):
+    for word in ("--config=FILE[:PRESET]", "--config.KEY=VALUE", "--workdir=DIR", "released", "Kind of a key"):
         assert word in out
     for key in configs.flat(configs.intended()):
         assert f"  {key} = " in out
@@ -87,6 +87,8 @@ def test_help_explains_flags_and_keys(capfd, arguments):
         (["--config.tran.lr=1"], "config has no key 'tran.lr'; the closest is 'train.lr'"),
         (["--config.lr=1"], "config has no key 'lr'; the closest is 'train.lr'"),
         (["--config.sed=1"], "config has no key 'sed'; the closest is 'seed'"),
+        (["--config.method=lpi"], "config.method is called config.method.name now; use --config.method.name=..."),
+        (["--config.prompt.rank=2"], "config.prompt.rank is called config.method.rank now; use --config.method.rank="),
         (["--config.data.flip.x=1"], "config has no key 'data.flip.x'; the closest is 'data.flip'"),
         (["--config.train.=1"], "config has no key 'train.'; the closest is "),
         (["--conifg=x.py"], "--conifg is not a flag; did you mean --config? --help lists all"),
@@ -104,7 +106,7 @@ def test_help_explains_flags_and_keys(capfd, arguments):
         (["--config.train.lr", "--config.seed=1"], "--config.train.lr has no value"),
         (
             ["--config.train=3"],
-            "config.train is a group of keys; expected one of them: batch, checkpoint_every,",
+            "config.train is a group of keys; expected one of them: accumulate, batch, batches,",
         ),
         (["--config.preset=released"], "config.preset only records which preset was used; choose one by --config=FILE"),
     ],
@@ -133,7 +135,7 @@ def test_no_flags_at_all_is_one_sentence(capfd):
         ("data.domains=('fax'", "config.data.domains is \"('fax'\", expected values separated by commas"),
         ("train.optimizer_args=0.9", "config.train.optimizer_args is '0.9', expected a dictionary such as"),
         ("task_id=orakel", "config.task_id is 'orakel', expected 'inferred' or 'oracle'"),
-        ("train.schedule=linear", "config.train.schedule is 'linear', expected 'cosine' or 'constant'"),
+        ("train.schedule=linear", "config.train.schedule is 'linear', expected 'cosine' or 'smooth' or"),
         ("method.depth=10", "config.method.depth is 10, expected at most config.method.layers, 9"),
     ],
 )
@@ -259,7 +261,7 @@ def test_loading_a_configuration_file_leaves_no_trace(config_file, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("method.name=lpl", "config.method is 'lpl', expected 'lpi' or 'zero_shot'"),
+        ("method.name=lpl", "config.method.name is 'lpl', expected 'lpi' or 'zero_shot'"),
         ("data.name=scene", "config.data.name is 'scene', expected one of scenes, jsonl, coco"),
         ("data.domains=faks", "scenes: unknown domain 'faks'; did you mean 'fax'?"),
         ("data.domains=fax,fax", "scenes: domain 'fax' is given 2 times; expected once"),
