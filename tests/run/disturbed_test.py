@@ -14,8 +14,9 @@ import lpi_jax
 from lpi_jax import report
 from lpi_jax.data.sources import coco
 from lpi_jax.errors import UserError
+from lpi_jax.experiment import experiment as parts
 from lpi_jax.problems.retrieval import gallery
-from lpi_jax.run import continual, log
+from lpi_jax.run import boundary, continual, log
 from lpi_jax.workdir import checkpoint
 from tests.support.disks import full, read_only, snapshot
 
@@ -91,7 +92,7 @@ POINTS = {
     "a state inside a task": (checkpoint.Checkpoints, "save_inside"),
     "the features of a boundary": (gallery.Gallery, "save"),
     "a boundary": (checkpoint.Checkpoints, "save_task"),
-    "the results": (continual, "publish"),
+    "the results": (boundary, "publish"),
 }
 
 
@@ -151,8 +152,8 @@ def test_a_folder_that_is_removed_during_the_run_is_noticed_at_the_next_boundary
     make_config, toy_stream, decided, monkeypatch, tmp_path, left
 ):
     directory, config = tmp_path / "run", make_config({"method.name": "zero_shot"})
-    monkeypatch.setattr(continual.build, "stream", lambda config, size: toy_stream(2))
-    measure = continual.measure
+    monkeypatch.setattr(parts, "stream_of", lambda config, size: toy_stream(2))
+    finish = continual.finish
 
     def and_removed(*arguments):
         if left == "all but the checkpoints":
@@ -161,10 +162,10 @@ def test_a_folder_that_is_removed_during_the_run_is_noticed_at_the_next_boundary
             shutil.rmtree(directory)
         if left == "an empty folder":
             directory.mkdir()
-        monkeypatch.setattr(continual, "measure", measure)
-        return measure(*arguments)
+        monkeypatch.setattr(continual, "finish", finish)
+        return finish(*arguments)
 
-    monkeypatch.setattr(continual, "measure", and_removed)
+    monkeypatch.setattr(continual, "finish", and_removed)
     if left == "all but the checkpoints":
         results = continual.run(config, directory)
     else:

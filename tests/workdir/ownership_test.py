@@ -121,9 +121,9 @@ def test_a_key_that_is_newer_than_the_run_is_as_the_run_did_it(tmp_path):
 def test_a_record_of_a_newer_version_is_named(tmp_path):
     ownership.claim(tmp_path, intended(), MADE_FROM)
     record = json.loads((tmp_path / "config.json").read_text())
-    record["config"]["train"]["warmup"] = 3
+    record["config"]["train"]["warm_up"] = 3
     (tmp_path / "config.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match=r"config\.json: there is no key 'train\.warmup'; expected a run of"):
+    with pytest.raises(UserError, match=r"config\.json: there is no key 'train\.warm_up'; expected a run of"):
         ownership.claim(tmp_path, intended(), MADE_FROM)
 
 
