@@ -12,6 +12,7 @@ import pytest
 
 import lpi_jax
 from lpi_jax import report
+from lpi_jax.check import command as check
 from lpi_jax.data.sources import coco
 from lpi_jax.errors import UserError
 from lpi_jax.experiment import experiment as parts
@@ -127,7 +128,7 @@ def test_a_report_a_check_and_a_table_of_images_on_a_full_disk_are_one_sentence(
     small_stream = ("--config.data.domains=fax,comic", "--config.data.train=4", "--config.data.val=2")
     write = {
         "report": lambda: report.main(["", f"--out={tmp_path}", str(finished_run.directory)]),
-        "check": lambda: command.main(["", "--config=configs/scenes_lpi.py", f"--out={tmp_path}", *small_stream]),
+        "check": lambda: check.main(["", "--config=configs/scenes_lpi.py", f"--out={tmp_path}", *small_stream]),
         "coco": lambda: coco.main(["manifest", f"--path={tmp_path}", f"--out={tmp_path / 'a.csv'}"]),
     }
     nothing = coco._Selection(coco.Coco("published files", (), (), {}), {}, {}, {})
