@@ -8,6 +8,7 @@ fine-tuning's, whose trained tree is theta*, and "fisher" of the same shapes, ho
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,9 +66,8 @@ def build(options: Options, sites: Mapping[str, Site], router: routing.Options) 
         total = jax.tree.map(np.add, memory["fisher"], own) if memory else own
         return {**plain.finish(memory, trainable, task), "fisher": total}
 
-    return plain._replace(
-        name="ewc",
-        begin=begin,
-        finish=finish,
-        losses=lambda trainable, constants, *_: {"ewc": penalty(options.strength, trainable, constants)},
-    )
+    def losses(trainable: Tree, constants: Tree, *_: Any) -> dict[str, Array]:
+        # A penalty of 0 is left out, not computed: its program would round otherwise than that of fine-tuning.
+        return {"ewc": penalty(options.strength, trainable, constants)} if options.strength else {}
+
+    return plain._replace(name="ewc", begin=begin, finish=finish, losses=losses)
