@@ -1,8 +1,9 @@
 """Chooses the learning rate of the tiny configurations, without looking at anything that is reported.
 
 Command:  python experiments/choose_lr.py scenes  --out runs/choose_lr
+          python experiments/choose_lr.py scenes  --out runs/choose_lr --method ewc --rates 0.001 0.003
           python experiments/choose_lr.py clipart --out runs/choose_lr --clipart runs/clipart
-Hardware: two CPU cores; about a minute a line for scenes, two and a half for clip-art
+Hardware: two CPU cores; a minute or two a line for scenes, two and a half for clip-art
 
 Scenes: the four development domains, which are not among the twelve, and a seed of their own. Clip-art: a stream made
 of the reported stream's *training* drawings alone; held out are 40 % of those that the backbone has not seen either.
@@ -10,6 +11,7 @@ of the reported stream's *training* drawings alone; held out are 40 % of those t
 
 import argparse
 import hashlib
+import importlib
 import json
 import shutil
 import sys
@@ -22,7 +24,7 @@ from lpi_jax.data.scenes.source import DEVELOPMENT_DOMAINS
 from lpi_jax.run import continual
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from configs import clipart_lpi, scenes_lpi
+from configs import clipart_lpi
 
 RATES = (0.05, 0.2, 0.5, 1.0, 2.0)
 SEED = 100
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clipart", type=Path, default=Path("runs/clipart"))
     parser.add_argument("--preset", choices=("intended", "released"), default="intended")
+    parser.add_argument("--method", default="lpi", help="of scenes: the one of configs/scenes_METHOD.py")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=JSON", help="other keys, such as train.batch=32")
     args = parser.parse_args()
@@ -52,14 +55,15 @@ def main() -> None:
             for part in path:
                 node = node[part]
             node[last] = json.loads(value)
-        workdir = args.out / f"{args.stream}_{args.preset}_{rate}"
+        workdir = args.out / f"{args.stream}_{args.method}_{args.preset}_{rate}"
         shutil.rmtree(workdir, ignore_errors=True)
         print(line(rate, continual.run(config, workdir)), flush=True)
 
 
 def scenes(args: argparse.Namespace) -> ConfigDict:
     """The development domains."""
-    config = scenes_lpi.get_config(args.preset)
+    file = importlib.import_module(f"configs.scenes_{args.method}")
+    config = file.get_config(args.preset) if args.method == "lpi" else file.get_config()
     config.data.domains = DEVELOPMENT_DOMAINS
     config.data.seed = SEED
     return config
@@ -88,7 +92,7 @@ def line(rate: float, found: dict) -> str:
     at_one = [found["metrics"][f"{direction}/R@1"] for direction in ("image_to_text", "text_to_image")]
     cells += [f"{metric['final_average']:.1f}" for metric in (*at_one, *(metric["frozen"] for metric in at_one))]
     routed = found["routing"]
-    cells.append(f"{routed['image']['final_average']:.1f} / {routed['text']['final_average']:.1f}")
+    cells.append(" / ".join(f"{side['final_average']:.1f}" for side in routed.values()) or "—")
     cells.append(f"{sum(sum(task.values()) for task in found['seconds']):.0f}")
     return "| " + " | ".join(cells) + " |"
 
