@@ -18,9 +18,9 @@ import pytest
 
 import lpi_jax
 from lpi_jax import config as configs
+from lpi_jax.data.captioned import spoken
 from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import stream_of
-from lpi_jax.problems.retrieval.captions import captions_of
 from lpi_jax.run import continual
 from lpi_jax.train import step
 from lpi_jax.workdir.checkpoint import Checkpoints
@@ -134,7 +134,7 @@ def test_all_items_are_encoded_under_the_newest_stage_and_served_as_they_were_me
         own = dict(arrays)
     model, stream = lpi_jax.load(directory), stream_of(config, 32)
     pictures = np.stack([pixels(task.val.load(i)) for task in stream.tasks for i in range(len(task.val))])
-    captions = [caption for task in stream.tasks for caption in captions_of(task.val)]
+    captions = [caption for task in stream.tasks for caption in spoken(task.val)]
     for side, served in (("images", model.encode_image(pictures)), ("captions", model.encode_text(captions))):
         np.testing.assert_array_equal(own[f"{side}.encoded"], 1)
         np.testing.assert_allclose(served, own[f"{side}.features"], rtol=0, atol=1e-6)
