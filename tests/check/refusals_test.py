@@ -51,7 +51,7 @@ def refused(capfd, given, workdir):
 
 FAULTS = {
     "train.batch=3": "",  # fits
-    "train.batch=5": "task 'pets' has 4 training captions, too few for a batch: config.train.batch is 5; use",
+    "train.batch=5": "task 'pets' has 4 training examples, too few for a batch: config.train.batch is 5; use",
     "devices=99": "config.devices is 99, expected 0 (all) to ",
     "method.depth=3": "config.method.depth is 3, but the vision tower has 2 layers; use --config.method.depth=2, or",
     "method.length=40": "config.method.length is 40, too long for a context of 77 tokens and 16 patches; use",
@@ -89,7 +89,7 @@ def test_all_refusals_are_told_and_not_the_first_only(flags, tiny_clip, tmp_path
 def test_own_data_on_the_bundled_backbone_needs_no_more_than_a_batch_that_fits(flags, tmp_path, capfd):
     (sentence,) = told(capfd, flags("bundled"), tmp_path / "out")
     assert sentence.startswith(
-        "task 'pets' has 4 training captions, too few for a batch: config.train.batch is 64; use"
+        "task 'pets' has 4 training examples, too few for a batch: config.train.batch is 64; use"
     )
     assert told(capfd, [*flags("bundled"), sentence.partition("use ")[2]], tmp_path / "out") == []
 

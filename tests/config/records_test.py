@@ -133,8 +133,7 @@ def older(tree):
     method = tree["config"]["method"]
     tree["config"]["prompt"] = {key: method.pop(key) for key in OF_PROMPTS}
     tree["config"]["loss"] = {key: method.pop(key) for key in OF_LOSSES}
-    tree["config"]["method"] = method.pop("name")
-    assert not method
+    tree["config"]["method"] = method.pop("name")  # all that is left are keys of methods that there were not
     return {key: value for key, value in tree.items() if key != "tokenizer"}
 
 

@@ -11,11 +11,11 @@ import pytest
 from lpi_jax.data import batches
 from lpi_jax.data.batches import Plan, training_batches
 from lpi_jax.data.loader import Transform
-from lpi_jax.data.stream import Split
 from lpi_jax.experiment import checks
 from lpi_jax.problems.retrieval.source import Pairs
 from lpi_jax.train import optimizer
 from tests.support.pixels import loading
+from tests.support.splits import split_of
 
 BATCH, REPLAYED, SEED, NUMBER = 8, 3, 5, 2  # five rows of the task's own
 COUNTS = (7, 9, 23)  # examples of three tasks
@@ -114,7 +114,7 @@ def test_pairs_come_bit_for_bit_as_in_published_results(kind, seed, task, sha256
             row[11 + 6 * caption] = 999
         return ids
 
-    pairs = Pairs(Split(tuple("abcdef"), words, loading(pictures)), Transform(8, kind), captions, 0, asking=False)
+    pairs = Pairs(split_of(tuple("abcdef"), words, loading(pictures)), Transform(8, kind), captions, 0, asking=False)
     found = hashlib.sha256()
     for batch in training_batches(Plan({task: pairs}, task, 4, seed), 0, 9):
         for array in (batch["images"], batch["token_ids"]):

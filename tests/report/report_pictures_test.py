@@ -343,5 +343,5 @@ def test_the_page_shows_every_task_and_where_the_numbers_come_from(run, tmp_path
 
 def test_a_stream_whose_name_has_no_ascii_letter_has_pictures_that_are_seen(run, tmp_path):
     stream = {"name": "动物", "sha256": "0" * 64, "notes": {}}
-    report.write([run("a", method="zero_shot", result={"stream": stream})], tmp_path / "out")
+    report.write([run("a", method__name="zero_shot", result={"stream": stream})], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["stages.png", "zero-shot.png"]

@@ -91,7 +91,7 @@ def test_a_row_says_what_it_is(run, changes, label):
 
 
 def test_a_zero_shot_run_is_its_own_zero_shot_row(run):
-    found = rows(report.table([run("a", method="zero_shot"), run("b", 50)]))
+    found = rows(report.table([run("a", method__name="zero_shot"), run("b", 50)]))
     assert [row[0] for row in found] == ["zero-shot"] * 2 + ["LPI intended"] * 2
     assert found[1][3] == "30.5"  # its own, not what run b measured
 
@@ -121,7 +121,7 @@ def test_names_cannot_leave_their_cell(run):
     text = report.table([run("a"), run("b", result={"stream": stream})])
     (title,) = [line for line in text.splitlines() if line.startswith("### a")]
     assert title == r"### a\|b \<script> \*c\* �[31m"
-    named = run("c", prompt__length=5, loss__similarity="x|y", seed=1)
+    named = run("c", method__length=5, method__similarity="x|y", seed=1)
     table = report.table([run("d"), named])
     assert r"method.similarity=x\|y" in table
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines() if line[:1] == "|"} == {14}
@@ -176,7 +176,7 @@ def test_json_holds_everything(several):
 
 
 def test_latex_has_the_cells_of_the_table(run, several):
-    text = report.table([*several, run("d", 40, loss__similarity=r"a_b&c%$\foo${}")], "latex")
+    text = report.table([*several, run("d", 40, method__similarity=r"a_b&c%$\foo${}")], "latex")
     lines = text.splitlines()
     assert lines[0] == r"\begin{tabular}{lrrrrrrrrrrrr}"
     assert r"\multicolumn{3}{c}{image to text, n = 15}" in text
@@ -220,7 +220,7 @@ def test_what_changes_no_number_does_not_separate_runs(run, harmless):
     ("changes", "first", "second"),
     [
         ({"train__lr": 0.5}, "LPI intended (train.lr=0.05)", "LPI intended (train.lr=0.5)"),
-        ({"prompt__rank": 8}, "LPI intended (method.rank=4)", "LPI intended (method.rank=8)"),
+        ({"method__rank": 8}, "LPI intended (method.rank=4)", "LPI intended (method.rank=8)"),
         (
             {"train__optimizer_args__momentum": 0.5},
             "LPI intended (train.optimizer_args.momentum=0.9)",

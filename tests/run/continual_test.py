@@ -415,7 +415,7 @@ def test_sizes_for_another_number_of_tasks_are_refused_before_anything_is_writte
     use_stream(toy_stream(2))
     for sizes, words in (
         ((4,), "config.train.batches holds 1 sizes, expected one for each of the 2 tasks"),
-        ((4, 32), "task 'toy 1' has 16 training captions, too few for a batch: config.train.batches is 32; use"),
+        ((4, 32), "task 'toy 1' has 16 training examples, too few for a batch: config.train.batches is 32; use"),
     ):
         with pytest.raises(UserError, match=f"^{words}"):
             continual.run(make_config({"train.batches": sizes}), tmp_path / "run")

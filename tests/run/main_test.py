@@ -268,12 +268,12 @@ def test_loading_a_configuration_file_leaves_no_trace(config_file, tmp_path):
         ("devices=99", "config.devices is 99, expected 0 (all) to "),
         (
             "train.batch=49",
-            "task 'comic' has 48 training captions, too few for a batch: config.train.batch is 49; use"
+            "task 'comic' has 48 training examples, too few for a batch: config.train.batch is 49; use"
             " --config.train.batch=48",
         ),
         (
             "data.train=2",
-            "task 'comic' has 6 training captions, too few for a batch: config.train.batch is 16; use"
+            "task 'comic' has 6 training examples, too few for a batch: config.train.batch is 16; use"
             " --config.train.batch=6",
         ),
         ("method.length=40", "config.method.length is 40, too long for a context of 77 tokens and 16 patches"),
