@@ -16,7 +16,9 @@ FACE = "lpi_jax"
 LONGEST_FILE, LONGEST_FUNCTION, MOST_PARAMETERS, MEDIAN_FILE = 450, 60, 7, 150
 # Parts that must not know one problem or one method.
 GENERAL = ("run", "train", "workdir", "parallel", "experiment", "report", "types.py", "metrics.py", "problems/base.py")
-OF_RETRIEVAL = re.compile(r"caption|recall|tower|image_to_text|text_to_image|R@\d|\blpi\b|zero_shot\b|\bl2p\b", re.I)
+OF_RETRIEVAL = re.compile(
+    r"(?<!fig)caption|recall|tower|image_to_text|text_to_image|R@\d|\blpi\b|zero_shot\b|\bl2p\b|\blora\b|\bewc\b", re.I
+)
 
 
 def layers() -> list[list[str]]:

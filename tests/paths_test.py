@@ -62,7 +62,7 @@ def test_keys_of_a_configuration_may_name_the_home_folder(home, config_file):
     config = paths.in_config(config)
     assert (config.backbone, config.method.similarity, config.data.path) == (
         f"{home}/backbone",
-        f"{home}/loss.similarity",
+        f"{home}/method.similarity",
         f"{home}/data.path",
     )
     assert "~" not in str(config)

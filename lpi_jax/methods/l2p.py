@@ -39,7 +39,7 @@ class Options(base.Options):
 
 
 def init(options: Options, sites: Mapping[str, Site], width: int, key: Array) -> Tree:
-    """New pools; 74,240 numbers at CLIP ViT-B/16's widths.
+    """New pools, by side `keys` [N, E] and `prompts` [N, P, D]; 74,240 numbers at CLIP ViT-B/16's widths.
 
     Prompts are drawn from N(0, 0.02^2); keys from N(0, 1/E), so that they are about as long as a query.
 
@@ -79,7 +79,7 @@ def select(pool: Tree, queries: Array, count: int) -> tuple[Array, Array]:
 
 
 def key_loss(cosines: Mapping[str, Array]) -> Array:
-    """mean over sides and items of sum_{i in K} (1 - cos(query, key_i)) (the second term of equation 5)."""
+    """mean over sides and items of sum_{i in K} (1 - cos(query, key_i)) (equation 5); cosines: by side [B, count]."""
     return jnp.stack([(1 - near).sum(-1).mean() for near in cosines.values()]).mean()
 
 

@@ -7,8 +7,6 @@ them can be saved, and be grouped by path (`config.train.groups`), as the backbo
 import re
 from typing import Any
 
-from flax import traverse_util
-
 from lpi_jax.errors import UserError
 from lpi_jax.types import Tree
 
@@ -29,11 +27,15 @@ def check_pattern(where: str) -> None:
 
 def flat(tree: Tree) -> dict[str, Any]:
     """Every leaf by its path."""
+    from flax import traverse_util  # not before it is needed: options of methods are read without any model
+
     return traverse_util.flatten_dict(tree, sep="/")
 
 
 def nested(leaves: dict[str, Any]) -> Tree:
     """The tree whose leaves have these paths."""
+    from flax import traverse_util
+
     return traverse_util.unflatten_dict(leaves, sep="/")
 
 

@@ -179,7 +179,7 @@ def test_arguments_of_an_optimiser_are_those_that_were_recorded():
             "there/config.json: there is no key 'train.warm_up'; expected a run of this",
         ),
         (None, "prompt", 3, "there/config.json: there is no key 'prompt'; expected a run of this version"),
-        (None, "method", "lora", "there/config.json: config.method.name is 'lora', expected 'lpi' or 'zero_shot'"),
+        (None, "method", "lwf", "there/config.json: config.method.name is 'lwf', expected one of lpi, l2p, lora,"),
     ],
 )
 def test_a_record_of_no_such_run_is_named(section, key, value, message):

@@ -156,7 +156,7 @@ def test_steps_memory_and_results_are_the_methods_own(whole, read_progress):
     assert results["counts"]["steps"] == STEPS[name]
     assert memory["stage"] == 1
     assert results["parameters"]["trained"] == sum(leaf.size for leaf in jax.tree.leaves(memory["trained"]))
-    assert (results["routed"], results["routing"]) == ("newest", {})
+    assert (results["routed"], results["routing"]) == ("none", {})
     assert [plan.number for plan in plans] == [0, 1]
     if name == "l2p":
         assert results["parameters"]["trained"] == 4 * (2 * 32 + 16) + 4 * (2 * 24 + 16)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lpi_jax.errors import UserError
-from lpi_jax.methods import replay, routing
+from lpi_jax.methods import leaves, replay, routing
 from lpi_jax.models.clip import CLIPConfig, TowerConfig, param_shapes
 
 EMPTY = np.zeros((0, 2), np.int32)
@@ -82,7 +82,8 @@ def test_the_memory_is_that_of_fine_tuning_and_a_buffer(method):
 def test_all_of_clip_b16_but_its_logit_scale_is_trained(method):
     clip = CLIPConfig(224, 16, 512, TowerConfig(768, 12, 12, 3072), TowerConfig(512, 12, 8, 2048), 49408)
     frozen = param_shapes(clip)
-    trainable, _ = jax.eval_shape(lambda tree: method.begin(jax.random.key(0), {}, tree, None), frozen)
+    method.fits(frozen)
+    trainable = leaves.chosen(frozen, method.options.where)
 
     def tower(width, tokens):  # twelve blocks of attention, MLP and two norms; positions, class or tokens; norms
         return 12 * (12 * width**2 + 13 * width) + tokens * width

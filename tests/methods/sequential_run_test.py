@@ -122,7 +122,7 @@ def test_the_backbone_itself_stays_as_it_is_and_what_is_seen_with_the_method_doe
     _, _, results, _ = finished(name)
     assert recall(results, "frozen") == recall(finished(METHODS[0])[2], "frozen")
     assert recall(results) != recall(results, "frozen")
-    assert results["routed"] == "newest"
+    assert results["routed"] == "none"
     assert results["routing"] == {}
 
 

@@ -22,7 +22,7 @@ SETTINGS = (
 )
 # A new process compiles one program and tells what came from the folder.
 PROGRAM = """
-import jax, jax.numpy as jnp, sys
+import jax, jax.numpy as jnp, numpy as np, sys
 from lpi_jax.parallel.compilation import keep_compiled
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if event.endswith("cache_hits") else None)
@@ -31,7 +31,7 @@ def f(x):
     for _ in range(400):
         x = jnp.sin(x @ x)
     return x
-float(jax.jit(f)(jnp.ones((8, 8))).sum())
+jax.block_until_ready(jax.jit(f)(np.ones((8, 8), np.float32)))
 print(folder, len(hits))
 """
 

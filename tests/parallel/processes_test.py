@@ -434,7 +434,7 @@ def test_a_process_that_fails_alone_says_so_and_the_others_end_too(command, tmp_
     with Together(tmp_path, [calling(in_its_own_folder, tmp_path, *arguments)] * 2) as together:
         waiting, failed = together.ended()
     assert failed.status == 2
-    assert failed.err == "error: dark.jsonl: there is no such file; expected a JSON Lines file, one line per picture\n"
+    assert failed.err == "error: dark.jsonl: there is no such file; expected a JSON Lines file, one line per image\n"
     assert waiting.status != 0
     assert not (tmp_path / "0" / "run").exists()
 

@@ -283,7 +283,7 @@ def test_captions_that_were_cut_are_counted_once_however_often_the_run_starts(
     use_stream(toy_stream(2, words="{} {} {}" + " word" * 95))
     config = make_config({"data.max_words": 100, "method.name": "zero_shot"})
     whole = continual.run(config, tmp_path / "whole")
-    assert whole["counts"]["captions_cut"] == sum(whole["items"]["text"]["train"] + whole["items"]["text"]["val"])
+    assert whole["counts"]["texts_cut"] == sum(whole["items"]["text"]["train"] + whole["items"]["text"]["val"])
     train_one = tasks.Trainer.train
 
     def interrupted(self, task, memory):

@@ -261,7 +261,7 @@ def test_loading_a_configuration_file_leaves_no_trace(config_file, tmp_path):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("method.name=lpl", "config.method.name is 'lpl', expected 'lpi' or 'zero_shot'"),
+        ("method.name=lpl", "config.method.name is 'lpl', expected one of lpi, l2p, lora,"),
         ("data.name=scene", "config.data.name is 'scene', expected one of scenes, jsonl, coco"),
         ("data.domains=faks", "scenes: unknown domain 'faks'; did you mean 'fax'?"),
         ("data.domains=fax,fax", "scenes: domain 'fax' is given 2 times; expected once"),

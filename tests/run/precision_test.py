@@ -19,7 +19,7 @@ from lpi_jax.problems.retrieval import ranks
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.problem import Retrieval, sites
 from lpi_jax.problems.retrieval.towers import Towers
-from lpi_jax.report import groups
+from lpi_jax.report import comparison
 from lpi_jax.train import step as train
 from tests.models import towers_reference_test as tiny
 
@@ -86,13 +86,13 @@ def test_products_of_the_ranks_are_exact():
 
 
 def test_results_record_the_precision_and_the_report_tells_runs_by_it(copied_run, finished_run):
-    assert finished_run.results["precision"] == {"towers": "float32", "products": "highest"}
+    assert finished_run.results["precision"] == {"backbone": "float32", "products": "highest"}
     record = copied_run.directory / "config.json"
     text = record.read_text(encoding="utf-8")
     changed = text.replace('"matmul_precision": "highest"', '"matmul_precision": "default"')
     assert changed != text
     record.write_text(changed, encoding="utf-8")
-    (block,) = groups.compare([finished_run.directory, copied_run.directory])
+    (block,) = comparison.compare([finished_run.directory, copied_run.directory])
     assert [group.label for group in block.groups] == [
         f"LPI intended (matmul_precision={precision})" for precision in ("highest", "default")
     ]

@@ -8,7 +8,7 @@ from lpi_jax.methods.base import Method, Options
 from lpi_jax.problems.retrieval.adapters import Adapters, encoded
 from lpi_jax.types import Adapter
 
-FROZEN = {"weight": np.ones(2, np.float32)}
+FROZEN = {"weight": jnp.ones(2)}
 IDS = np.array([2, -1, 0, 2, -1, 5], np.int32)
 
 

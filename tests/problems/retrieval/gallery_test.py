@@ -26,7 +26,7 @@ class Counting:
     """An encoder that counts how often each picture and caption is encoded under which prompts."""
 
     def __init__(self, encoder):
-        self._encoder, self.embed_dim = encoder, encoder.embed_dim
+        self._encoder, self.embed_dim, self.batch = encoder, encoder.embed_dim, encoder.batch
         self.pictures, self.captions = Counter(), Counter()
 
     @property

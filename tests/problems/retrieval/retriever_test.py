@@ -264,8 +264,9 @@ def test_a_run_that_was_recorded_before_a_key_came_is_loaded(copied_run):
     # As it was when there was one kind of method.
     method = fields["config"].pop("method")
     prompt = ("length", "rank", "layers", "depth", "injection", "interaction")
+    loss = ("alignment", "alignment_weight", "task", "task_weight", "threshold", "similarity")
     fields["config"]["prompt"] = {name: method.pop(name) for name in prompt}
+    fields["config"]["loss"] = {name: method.pop(name) for name in loss}
     fields["config"]["method"] = method.pop("name")
-    fields["config"]["loss"] = method
     record.write_text(json.dumps(fields), encoding="utf-8")
     assert lpi_jax.load(copied_run.directory).tasks == tuple(copied_run.results["tasks"])
