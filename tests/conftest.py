@@ -1,11 +1,16 @@
 """What several test files share: a tiny random CLIP, small runs on it, and streams made by hand."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+# The suite would spend most of its time on compiling small programs: they are compiled without optimisation, in all
+# processes alike. (`.ci/run` runs from the command line as users do.) What is set outside comes first.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import jax
 import numpy as np

@@ -86,10 +86,16 @@ class Checkpoints:
             instead = _BEFORE if folders.numbers(self._tasks, "task")[:1] < [count] else "delete it to begin anew"
             return folders.read(folder, name, expected, instead)
 
-        meta = processes.agreed(lambda: (read(None, None) or (None, None))[1])
-        if meta is None:
+        def read_meta() -> tuple[dict[str, Any], int] | None:
+            found = read(None, None)
+            room = description.room(folder)  # the others do not see the folder
+            return (found[1], room) if found and folder.exists() else None
+
+        found = processes.agreed(read_meta)
+        if found is None:
             return None
-        expected = memory = description.expected(meta.pop(ARRAYS, None), folder)
+        meta, room = found
+        expected = memory = description.expected(meta.pop(ARRAYS, None), folder, room)
 
         def read_memory() -> bool:
             nonlocal memory

@@ -1,5 +1,7 @@
 """What a checkpoint says of its own arrays: nested dictionaries whose leaves are a dtype and a shape, as JSON."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,22 @@ def of(tree: Tree) -> Any:
     return [str(leaf.dtype), list(leaf.shape)]
 
 
-def expected(described: Any, folder: Path) -> Tree:
+def room(folder: Path) -> int:
+    """How many bytes the arrays of a checkpoint can have; files that are being deleted do not count."""
+    size = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.stat(os.path.join(path, name)).st_size
+    return _FREE + _PACKED * size
+
+
+def expected(described: Any, folder: Path, room: int) -> Tree:
     """Uninitialised host arrays as a description says.
 
     Args:
-      described: from `of`, as it came back from a checkpoint that anybody may have written. folder: the checkpoint's.
+      described: from `of`, as it came back from a checkpoint that anybody may have written. folder: the checkpoint's,
+        for messages. room: of that folder.
 
     Raises:
       UserError: there is none, it is none, or it says more than the files can hold.
@@ -48,7 +61,6 @@ def expected(described: Any, folder: Path) -> Tree:
         raise UserError(
             f"checkpoint {folder} does not describe its arrays; expected one of this version: an earlier one wrote it"
         )
-    room = _FREE + _PACKED * sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return _expected(described, folder, [room])
 
 

@@ -40,8 +40,6 @@ class Together:
             "JAX_NUM_CPU_DEVICES": str(devices),
             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
             "JAX_NUM_PROCESSES": str(len(commands)),
-            # Compiled without optimisation: quicker, and one more thing that the numbers do not depend on.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
         }
         self._said = [(folder / f"{number}.out", folder / f"{number}.err") for number in range(len(commands))]
         self.processes: list[subprocess.Popen] = []

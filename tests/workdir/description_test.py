@@ -11,6 +11,11 @@ from lpi_jax.errors import UserError
 from lpi_jax.workdir import description
 
 
+def said(told, folder):
+    """The arrays that a checkpoint in this folder says to have."""
+    return description.expected(told, folder, description.room(folder))
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A checkpoint whose files have 1,000 bytes."""
@@ -23,7 +28,7 @@ def folder(tmp_path):
 def test_nested_arrays_come_back_in_their_shapes_and_kinds(folder, kind):
     tree = {"a": {"b": np.zeros((3, 2), kind), "empty": {}}, "c": np.zeros((), kind), "d": np.ones((1, 4), np.int8)}
     told = json.loads(json.dumps(description.of(tree)))
-    found = description.expected(told, folder)
+    found = said(told, folder)
     assert jax.tree.structure(found) == jax.tree.structure(tree)
     chex.assert_trees_all_equal_shapes_and_dtypes(found, tree)
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
@@ -33,12 +38,12 @@ def test_arrays_on_a_device_and_plain_numbers_are_described_as_on_the_host(folde
     told = description.of({"a": jax.numpy.ones((2, 3)), "b": np.float32(1), "stage": np.int32(4)})
     assert told == {"a": ["float32", [2, 3]], "b": ["float32", []], "stage": ["int32", []]}
     assert description.of({}) == {}
-    assert description.expected({}, folder) == {}
+    assert said({}, folder) == {}
 
 
 def test_without_a_description_an_earlier_version_wrote_it(folder):
     with pytest.raises(UserError, match=f"^checkpoint {folder} does not describe its arrays; expected one of this"):
-        description.expected(None, folder)
+        said(None, folder)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +75,7 @@ def test_without_a_description_an_earlier_version_wrote_it(folder):
 )
 def test_what_describes_no_array_is_one_sentence(folder, told):
     with pytest.raises(UserError) as refused:
-        description.expected(told, folder)
+        said(told, folder)
     assert str(refused.value).startswith(f"checkpoint {folder} is damaged: it describes an array as ")
     assert len(str(refused.value)) < len(str(folder)) + 150
 
@@ -78,14 +83,14 @@ def test_what_describes_no_array_is_one_sentence(folder, told):
 @pytest.mark.parametrize("told", [["float32", [10**30]], ["float64", [1 << 40, 1 << 40]], ["int8", [1 << 27]]], ids=str)
 def test_more_than_the_files_can_hold_is_refused_before_anything_is_made(folder, told):
     with pytest.raises(UserError, match=f"^checkpoint {folder} is damaged: it says to hold more than its files can$"):
-        description.expected({"a": ["float32", [1]], "b": told}, folder)
+        said({"a": ["float32", [1]], "b": told}, folder)
 
 
 def test_many_arrays_count_together(folder, monkeypatch):
     monkeypatch.setattr(description, "_FREE", 0)
     room = description._PACKED * 1000 // 4  # float32
-    assert description.expected({"a": ["float32", [room]]}, folder)["a"].size == room
+    assert said({"a": ["float32", [room]]}, folder)["a"].size == room
     halves = {"a": ["float32", [room // 2]], "b": ["float32", [room // 2]]}
-    assert description.expected(halves, folder)
+    assert said(halves, folder)
     with pytest.raises(UserError, match="more than its files can"):
-        description.expected({**halves, "c": ["int8", [1]]}, folder)
+        said({**halves, "c": ["int8", [1]]}, folder)
