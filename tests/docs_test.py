@@ -42,7 +42,7 @@ from lpi_jax.run import continual
 config = configs.intended()
 config.update_from_flattened_dict({
     "backbone": backbone, "data.domains": ("comic", "fax"), "data.train": 16, "data.val": 8, "train.epochs": 1,
-    "train.batch": 16, "method.length": 4, "method.layers": 2, "method.depth": 2, "eval.batch": 32,
+    "train.batch": 16, "data.max_words": 4, "method.length": 4, "method.layers": 2, "method.depth": 2, "eval.batch": 32,
 })
 exec(sys.stdin.read(), {"config": config})
 configs.check(config)

@@ -23,15 +23,14 @@ class Log:
     back, so its own idle time may be less; near 0 the data keep up, near 1 they are the bottleneck.
 
     Args:
-      workdir: the run's directory. total: steps of the whole stream. batch: pairs a step. tasks: of the stream.
+      workdir: the run's directory. total: steps of the whole stream. tasks: of the stream.
       done: steps done before this start; later lines of an interrupted start are dropped, so that none is there twice.
       evaluations: seconds that the evaluation after each finished task took.
     """
 
-    def __init__(
-        self, workdir: Path, total: int, done: int, batch: int, tasks: int, evaluations: Sequence[float] = ()
-    ) -> None:
-        self._workdir, self._batch, self._total, self._done, self._tasks = workdir, batch, total, done, tasks
+    def __init__(self, workdir: Path, total: int, done: int, tasks: int, evaluations: Sequence[float] = ()) -> None:
+        self._workdir, self._total, self._done, self._tasks = workdir, total, done, tasks
+        self._batch = 0
         path = workdir / "metrics.jsonl"
         with writing(workdir, RESUME):
             if path.exists():
@@ -56,9 +55,9 @@ class Log:
             if stays and not self._display.moves:
                 self._display.line(place[0])
 
-    def catch_up(self, step: int) -> None:
-        """The run stands at `step`: a task is taken up in its middle."""
-        self._done = step
+    def catch_up(self, step: int, batch: int) -> None:
+        """The run stands at `step`: a task is taken up, maybe in its middle, with so many pairs a batch."""
+        self._done, self._batch = step, batch
         self._pace.skip()
         self._last, self._waited = (time.monotonic(), step), 0.0
 
@@ -134,7 +133,7 @@ class Silence(Log):
         pass
 
     def says(self, number: int, name: str, doing: str, stays: bool = False) -> None: ...
-    def catch_up(self, step: int) -> None: ...
+    def catch_up(self, step: int, batch: int) -> None: ...
     def prints(self, line: str) -> None: ...
     def advance(self, waited: float) -> None: ...
     def terms(self, step: int, position: dict[str, Any], terms: dict[str, float]) -> None: ...

@@ -55,7 +55,7 @@ def log(experiment: Experiment, directory: Path, steps: list[int], progress: Pro
 
     def begin() -> None:
         nonlocal opened
-        opened = Log(directory, sum(steps), done, experiment.training.batch, len(steps), evaluations)
+        opened = Log(directory, sum(steps), done, len(steps), evaluations)
 
     processes.agreed(begin)
     return opened

@@ -96,7 +96,7 @@ class Trainer:
         if saved is not None:
             state = mesh.put_replicated(saved, experiment.mesh)
         done = int(state.step)
-        self._log.catch_up(sum(self._steps[:number]) + done)
+        self._log.catch_up(sum(self._steps[:number]) + done, self._options.batch_of(number))
         if not self._compiled:
             self._log.says(number, task.names[-1], "compiling", stays=True)
         rate = optimizer.learning_rate(self._options, steps // self._options.epochs)

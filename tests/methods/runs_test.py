@@ -54,8 +54,8 @@ class Whole(NamedTuple):
 
 @pytest.fixture(scope="module")
 def settings(small_settings):
-    """By method the settings of a run of two tasks; captions all take as many tokens: one program."""
-    two = {**small_settings, "data.domains": ("comic", "fax"), "data.max_words": 6}
+    """By method the settings of a run of two tasks; captions, placeholders in front, fit one length: one program."""
+    two = {**small_settings, "data.domains": ("comic", "fax"), "data.max_words": 4}
     return {name: {**two, "method.name": name, **own} for name, own in METHODS.items()}
 
 

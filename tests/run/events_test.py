@@ -11,7 +11,7 @@ TERMS = {"loss": 1.0, "retrieval": 0.5, "align": 0.25, "task": 0.25}
 
 
 def trains(folder, steps):
-    log = Log(folder, steps, 0, batch=4, tasks=1)
+    log = Log(folder, steps, 0, tasks=1)
     for step in range(1, steps + 1):
         log.terms(step, {}, TERMS)
     log.close()
@@ -40,14 +40,14 @@ def test_events_that_cannot_even_begin_are_told_once_and_training_goes_on(tmp_pa
 
 def test_no_thread_stands_between_the_run_and_its_files(tmp_path):
     before = set(threading.enumerate())
-    log = Log(tmp_path, 2, 0, batch=4, tasks=1)
+    log = Log(tmp_path, 2, 0, tasks=1)
     log.terms(1, {}, TERMS)
     assert set(threading.enumerate()) == before
     log.close()
 
 
 def test_events_are_in_the_file_as_soon_as_they_are_logged(tmp_path):
-    log = Log(tmp_path, 2, 0, batch=4, tasks=1)
+    log = Log(tmp_path, 2, 0, tasks=1)
     log.terms(1, {}, TERMS)
     assert {value.tag for event in events(tmp_path) for value in event.summary.value} > {"train/loss", "train/align"}
     log.close()

@@ -24,11 +24,11 @@ def lines(workdir):
 
 def logged(workdir, first, last, value=1.0, total=8):
     """Logs the steps first + 1 .. last as the loop does."""
-    logs(Log(workdir, total, first, batch=4, tasks=2), first, last, value)
+    logs(Log(workdir, total, first, tasks=2), first, last, value)
 
 
 def logs(log, first, last, value=1.0):
-    log.catch_up(first)
+    log.catch_up(first, batch=4)
     log.says(0, "fax", "epoch 1/1", stays=True)
     for step in range(first + 1, last + 1):
         log.advance(0.0)
@@ -79,7 +79,7 @@ def clock(monkeypatch):
 
 
 def test_data_wait_is_the_share_of_the_time_since_the_line_before(tmp_path, clock, capsys):
-    log = Log(tmp_path, 8, 0, batch=4, tasks=2)
+    log = Log(tmp_path, 8, 0, tasks=2)
     for step, (seconds, waited) in enumerate([(1.0, 0.25), (3.0, 0.125), (2.0, 2.0), (0.0, 0.0), (1.0, 7.0)]):
         clock[0] += seconds
         log.advance(waited)
@@ -94,15 +94,26 @@ def test_data_wait_is_the_share_of_the_time_since_the_line_before(tmp_path, cloc
 
 
 def test_time_before_a_task_is_taken_up_counts_as_no_wait(tmp_path, clock):
-    log = Log(tmp_path, 8, 0, batch=4, tasks=2)
+    log = Log(tmp_path, 8, 0, tasks=2)
     log.advance(5.0)
     clock[0] += 10.0
-    log.catch_up(3)
+    log.catch_up(3, batch=4)
     clock[0] += 2.0
     log.advance(0.5)
     log.terms(4, {"task": "fax", "epoch": 1}, {"loss": 1.0})
     log.close()
     assert lines(tmp_path)[0]["data_wait"] == 0.25
+
+
+def test_the_rate_is_in_pairs_of_the_task_s_own_batches(tmp_path, clock):
+    log = Log(tmp_path, 8, 0, tasks=2)
+    for step, batch in enumerate([4, 10]):
+        log.catch_up(step, batch)
+        clock[0] += 2.0
+        log.advance(0.0)
+        log.terms(step + 1, {"task": "fax", "epoch": 1}, {"loss": 1.0})
+    log.close()
+    assert [line["pairs_per_second"] for line in lines(tmp_path)] == [2.0, 5.0]
 
 
 def test_fit_tells_what_the_host_waited_for_each_batch(monkeypatch):
@@ -132,7 +143,7 @@ def test_fit_tells_what_the_host_waited_for_each_batch(monkeypatch):
 
 
 def test_lines_are_there_while_the_run_goes_on(tmp_path):
-    log = Log(tmp_path, 8, 0, batch=4, tasks=2)
+    log = Log(tmp_path, 8, 0, tasks=2)
     log.terms(1, {"task": "fax", "epoch": 1}, {"loss": 1.0})
     assert len(lines(tmp_path)) == 1
     log.close()

@@ -17,8 +17,8 @@ SHOWN = r"loss 4\.568, \d+ pairs/s, align 0\.250, retrieval 3\.500, task 0\.125,
 
 def trains(folder, name="comic", steps=6, tasks=3):
     """A log as the loop keeps it over one task of two epochs and its evaluation."""
-    log = Log(folder, steps * tasks, 0, batch=4, tasks=tasks)
-    log.catch_up(0)
+    log = Log(folder, steps * tasks, 0, tasks=tasks)
+    log.catch_up(0, batch=4)
     log.says(0, name, "compiling", stays=True)
     for step in range(1, steps + 1):
         log.says(0, name, f"epoch {(step - 1) // (steps // 2) + 1}/2")
@@ -54,7 +54,7 @@ def test_on_80_columns_task_epoch_bar_steps_and_time_left_stand_in_one_line(tmp_
 
 def test_a_terminal_says_at_once_that_the_step_is_being_compiled(tmp_path, monkeypatch):
     with terminal(monkeypatch, 80) as sent:
-        log = Log(tmp_path, 18, 0, batch=4, tasks=3)
+        log = Log(tmp_path, 18, 0, tasks=3)
         log.says(0, "comic", "compiling", stays=True)
         log.close()
     assert screen(sent, 80)[0].startswith("task 1/3 comic, compiling [")
@@ -62,7 +62,7 @@ def test_a_terminal_says_at_once_that_the_step_is_being_compiled(tmp_path, monke
 
 def test_a_run_with_nothing_to_do_draws_nothing(tmp_path, monkeypatch):
     with terminal(monkeypatch, 80) as sent:
-        Log(tmp_path, 18, 18, 4, 3, [1.0, 1.0, 1.0]).close()
+        Log(tmp_path, 18, 18, 3, [1.0, 1.0, 1.0]).close()
     assert b"".join(sent) == b""
 
 
@@ -166,7 +166,7 @@ def test_a_line_that_stays_leaves_nothing_of_the_one_below(monkeypatch):
 
 
 def test_the_losses_of_one_task_are_not_shown_with_the_next(tmp_path, capfd):
-    log = Log(tmp_path, 4, 0, batch=4, tasks=2)
+    log = Log(tmp_path, 4, 0, tasks=2)
     for number in (0, 1):
         log.says(number, "abc"[number], "epoch 1/1")
         log.advance(0.0)

@@ -81,7 +81,7 @@ def test_a_name_in_a_progress_bar_cannot_steer_and_the_bar_still_moves(printed, 
 
 def test_a_run_cleans_what_it_logs(tmp_path, capfd):
     """Also outside of a command: a task's name must not even end the line."""
-    log = Log(tmp_path, total=2, done=0, batch=1, tasks=2)
+    log = Log(tmp_path, total=2, done=0, tasks=2)
     log.says(0, f"{NASTY}\nfoo", "epoch 1/2", stays=True)
     log.prints(f"after {NASTY}\nerror: all is lost")
     log.close()

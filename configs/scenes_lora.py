@@ -1,0 +1,25 @@
+"""LoRA on twelve domains of drawn scenes, with the bundled backbone.
+
+Command:  python -m lpi_jax.main --config=configs/scenes_lora.py --workdir=DIR
+Hardware: two CPU cores, X minutes
+Expected: final R@1 X image to text, X text to image (zero-shot 30.0, 25.1), forgetting X and X, seed 0
+"""
+
+from ml_collections import ConfigDict
+
+from lpi_jax import config as lpi_config
+
+
+def get_config() -> ConfigDict:
+    """Data and batches are those of configs/scenes_lpi.py."""
+    config = lpi_config.intended()
+    config.method.name = "lora"
+    config.data.name = "scenes"
+    config.data.train, config.data.val = 150, 50
+    # Left and right mean something here, and nothing may be cut off.
+    config.data.flip = False
+    config.data.crop_scale = (0.8, 1.0)
+    config.train.batch, config.train.epochs = 32, 5
+    # Chosen among X on the development domains alone, with a seed of their own.
+    config.train.lr = 0.001
+    return config
