@@ -40,7 +40,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.14", "tokenizers", "matplotlib>=3.9"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.14", "tokenizers", "matplotlib>=3.9"],
         "parity": ["torch==2.13.0"],
         "experiments": ["matplotlib>=3.9", "tokenizers"],
         "cuda12": ["jax[cuda12]>=0.10,<0.11"],

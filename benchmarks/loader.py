@@ -1,6 +1,6 @@
-"""Pictures per second of the loader, from JPEG files and from the cache, beside PyTorch's DataLoader.
+"""Images per second of the loader, from JPEG files and from the cache, beside PyTorch's DataLoader.
 
-Command:  python benchmarks/loader.py [--pictures 2000] [--size 224] [--rounds 5]
+Command:  python benchmarks/loader.py [--images 2000] [--size 224] [--rounds 5]
 Hardware: any processor with nothing else to do; no accelerator
 Minutes:  about five on two cores (the first line printed says how many it took)
 
@@ -9,7 +9,7 @@ blurred colours of all sizes under a little noise, quality 90. The lanes take tu
 The clock of an epoch runs from the moment when each worker has made a batch to the last batch, so that starting and
 ending threads or processes is not counted. The median of the rounds is shown, and the same per core that the lane's
 workers can use. PyTorch's lanes (left out where it is not installed) decode, crop, resize and flip with Pillow alone,
-as its users do, and must give the same pictures.
+as its users do, and must give the same images.
 """
 
 import argparse
@@ -49,11 +49,11 @@ class Lane(NamedTuple):
 
 
 def main() -> None:
-    """Draws the pictures, times the lanes and prints a table."""
+    """Draws the images, times the lanes and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--size", type=int, default=224, help="side of the crops, pixels")
-    parser.add_argument("--side", type=int, default=256, help="shorter side of the cached pictures, pixels")
+    parser.add_argument("--side", type=int, default=256, help="shorter side of the cached images, pixels")
     parser.add_argument("--width", type=int, default=640, help="of the JPEGs, pixels")
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--batch", type=int, default=64)
@@ -61,53 +61,53 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     least = (max(args.workers, loader.WORKERS) + 1) * args.batch
-    if args.pictures < least:
-        parser.error(f"--pictures is {args.pictures}, expected at least {least}: a batch for each worker and one more")
+    if args.images < least:
+        parser.error(f"--images is {args.images}, expected at least {least}: a batch for each worker and one more")
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes ask for absl's flags
 
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = draw_jpegs(folder, args.pictures, args.width, args.height)
+        paths = draw_jpegs(folder, args.images, args.width, args.height)
         stream = jsonl(Options(str(write_manifest(folder, paths))))
         started = time.perf_counter()
         kept = cached(stream, folder / "cache", args.side)
-        building = args.pictures / (time.perf_counter() - started)
+        building = args.images / (time.perf_counter() - started)
         lanes = [
             *our_lanes(stream.tasks[0].train, "JPEG", args),
             *torch_lanes(paths, args),
             *our_lanes(kept.tasks[0].train, "cache", args),
         ]
-        refuse_other_pictures(lanes)
+        refuse_other_images(lanes)
         rates = measure(lanes, args.rounds)
         size = sum(path.stat().st_size for path in paths) / len(paths)
     print(f"Command:  {' '.join(['python', *sys.argv])}")
     print(f"Hardware: {os.cpu_count()} cores, {processor()}; {(time.perf_counter() - began) / 60:.1f} minutes")
-    print(f"Pictures: {args.pictures} JPEGs of {args.width} x {args.height}, {size / 1000:.0f} kB on average")
-    print(f"Cache:    shorter side {args.side}, made at {building:.0f} pictures/s\n")
+    print(f"Images:   {args.images} JPEGs of {args.width} x {args.height}, {size / 1000:.0f} kB on average")
+    print(f"Cache:    shorter side {args.side}, made at {building:.0f} images/s\n")
     print(table(lanes, rates))
 
 
 def draw_jpegs(folder: Path, count: int, width: int, height: int) -> list[Path]:
-    """Writes `count` pictures with structure of all sizes, about as hard to decode as photographs."""
+    """Writes `count` images with structure of all sizes, about as hard to decode as photographs."""
     paths = []
     for number in range(count):
         rng = np.random.default_rng([SEED, number])
-        picture = rng.normal(0, 4, (height, width, 3))
+        image = rng.normal(0, 4, (height, width, 3))
         for cells, contrast in ((4, 60), (16, 30), (64, 15)):
             coarse = rng.normal(128, contrast, (cells, cells, 3)).clip(0, 255).astype(np.uint8)
-            picture += np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)) / 3.0
+            image += np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)) / 3.0
         paths.append(folder / f"{number}.jpg")
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=90)
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=90)
     return paths
 
 
 def write_manifest(folder: Path, paths: list[Path]) -> Path:
-    """A JSON Lines file of one task: all pictures for training; a stream wants one for validation, too."""
+    """A JSON Lines file of one task: all images for training; a stream wants one for validation, too."""
     (folder / "val.jpg").write_bytes(paths[0].read_bytes())
     splits = {**{path.name: "train" for path in paths}, "val.jpg": "val"}
-    rows = [{"image": name, "captions": ["a picture"], "task": "one", "split": split} for name, split in splits.items()]
-    manifest = folder / "pictures.jsonl"
+    rows = [{"image": name, "captions": ["an image"], "task": "one", "split": split} for name, split in splits.items()]
+    manifest = folder / "images.jsonl"
     manifest.write_text("\n".join(map(json.dumps, rows)))
     return manifest
 
@@ -134,7 +134,7 @@ def our_lanes(split: Split, source: str, args: argparse.Namespace) -> list[Lane]
 
 @dataclass(frozen=True)
 class EpochBatch:
-    """Position in an epoch -> the batch's pictures. A plain record, so that it reaches worker processes."""
+    """Position in an epoch -> the batch's images. A plain record, so that it reaches worker processes."""
 
     split: Split
     transform: loader.Transform
@@ -162,7 +162,7 @@ def in_processes(make: Callable[[int], np.ndarray], steps: int, workers: int) ->
 
 
 @dataclass(frozen=True)
-class PillowPictures:
+class PillowImages:
     """What a PyTorch user's data set does: index -> [S, S, 3] uint8 with Pillow alone; crops as in our lanes."""
 
     paths: list[Path]
@@ -175,15 +175,15 @@ class PillowPictures:
     def __getitem__(self, index: int) -> np.ndarray:
         """[S, S, 3] uint8."""
         with Image.open(self.paths[index]) as file:
-            picture = file.convert("RGB")
+            image = file.convert("RGB")
         rng = np.random.default_rng([SEED, TASK, self.epoch, index])
         limits = loader.Transform(self.size).scale, (3 / 4, 4 / 3)
-        top, left, height, width = transforms.random_box(picture.height, picture.width, rng, *limits)
-        picture = picture.crop((left, top, left + width, top + height))
-        picture = picture.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        top, left, height, width = transforms.random_box(image.height, image.width, rng, *limits)
+        image = image.crop((left, top, left + width, top + height))
+        image = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
         if rng.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.array(picture)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.array(image)
 
 
 def torch_lanes(paths: list[Path], args: argparse.Namespace) -> list[Lane]:
@@ -197,7 +197,7 @@ def torch_lanes(paths: list[Path], args: argparse.Namespace) -> list[Lane]:
     def lane(workers: int) -> Lane:
         def epoch(number: int) -> Iterator[np.ndarray]:
             order = batches.order(SEED, TASK, number, len(paths)).tolist()
-            data = PillowPictures(paths, args.size, number)
+            data = PillowImages(paths, args.size, number)
             made = DataLoader(data, args.batch, sampler=order, num_workers=workers, drop_last=True)
             return (batch.numpy() for batch in made)
 
@@ -206,7 +206,7 @@ def torch_lanes(paths: list[Path], args: argparse.Namespace) -> list[Lane]:
     return [lane(args.workers), lane(0)]
 
 
-def refuse_other_pictures(lanes: list[Lane]) -> None:
+def refuse_other_images(lanes: list[Lane]) -> None:
     """Ends the benchmark where two lanes do not make the same of the same files. Warms up all of them."""
     firsts: dict[str, np.ndarray] = {}
     for lane in lanes:
@@ -215,11 +215,11 @@ def refuse_other_pictures(lanes: list[Lane]) -> None:
         for _ in batches:
             pass
         if not np.array_equal(own, firsts.setdefault(lane.source, own)):
-            sys.exit(f"{lane.name}, {lane.workers} workers: other pictures from {lane.source} than the lanes before")
+            sys.exit(f"{lane.name}, {lane.workers} workers: other images from {lane.source} than the lanes before")
 
 
 def measure(lanes: list[Lane], rounds: int) -> list[float]:
-    """Pictures per second of each lane, the median over rounds in which every lane has its turn."""
+    """Images per second of each lane, the median over rounds in which every lane has its turn."""
     rates: list[list[float]] = [[] for _ in lanes]
     for number in range(rounds):
         for lane, own in zip(lanes, rates, strict=True):
@@ -228,7 +228,7 @@ def measure(lanes: list[Lane], rounds: int) -> list[float]:
                 next(batches)
             began = time.perf_counter()
             made = [(len(batch), time.perf_counter()) for batch in batches]
-            own.append(sum(pictures for pictures, _ in made) / (made[-1][1] - began))
+            own.append(sum(images for images, _ in made) / (made[-1][1] - began))
     return [statistics.median(own) for own in rates]
 
 

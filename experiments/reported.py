@@ -4,7 +4,7 @@ Command:  python experiments/reported.py scenes  --out runs/reported
           python experiments/reported.py clipart --out runs/reported --clipart runs/clipart
 Hardware: two CPU cores; minutes are in the table it prints
 
-A seed decides the initial prompts, the order of the data and, for scenes, the pictures. The rows with the task known
+A seed decides the initial prompts, the order of the data and, for scenes, the images. The rows with the task known
 measure the prompts of the `intended` runs once more. An interrupted sweep goes on where it stopped.
 """
 

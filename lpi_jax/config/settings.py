@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lpi_jax.options import OTHER_BACKBONE, ROUTING, option
+from lpi_jax.options import ROUTING, option
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Run:
         content="backbone",
     )
     tokenizer: str = option("", "folder or hub id; '': where the backbone is", kind="place", content="tokenizer")
-    dtype: str = option("float32", "what the towers compute in", choices=("float32", "bfloat16"))
+    dtype: str = option("float32", "what the backbone computes in", choices=("float32", "bfloat16"))
     matmul_precision: str = option(
         "highest", "of float32 products; fewer bits on TPU and GPU are faster", choices=("highest", "high", "default")
     )
@@ -39,19 +39,3 @@ class Run:
     compilation_cache: str = option(
         "auto", "of compiled programs: auto (the user's cache folder), off, or a folder", kind="speed"
     )
-
-
-@dataclass(frozen=True)
-class Towers:
-    """Section `towers`: what the weights' files do not say."""
-
-    activation: str = option(
-        "", "'': as the weights' files say, or OpenAI's", choices=("", "quick_gelu", "gelu"), reader=OTHER_BACKBONE
-    )
-    vision_heads: int = option(
-        0,
-        "attention heads; 0: as the weights' files say, or OpenAI's 64 numbers a head",
-        least=0,
-        reader=OTHER_BACKBONE,
-    )
-    text_heads: int = option(0, "the same for the text tower", least=0, reader=OTHER_BACKBONE)

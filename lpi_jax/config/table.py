@@ -6,11 +6,12 @@ The one table behind the presets, `--help`, the check of a configuration, resume
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lpi_jax.config.settings import Run, Towers
+from lpi_jax.config.settings import Run
 from lpi_jax.data import cache, transforms
 from lpi_jax.data.sources import multi, registry
 from lpi_jax.methods import routing
 from lpi_jax.methods.registry import METHODS
+from lpi_jax.models.options import Towers
 from lpi_jax.options import Option, Values, both, declared, either, flat, with_
 from lpi_jax.problems.registry import PROBLEMS
 from lpi_jax.problems.retrieval.options import Evaluation, Pixels

@@ -120,7 +120,7 @@ def counting(total: int, what: str, unit: str, quiet: bool = False, items: Itera
     """A bar over many small things, or over `items`; without a terminal one plain line that says what begins.
 
     Args:
-      what: is done, such as "checking pictures". quiet: shows nothing.
+      what: is done, such as "checking images". quiet: shows nothing.
     """
     terminal = sys.stderr is not None and sys.stderr.isatty()
     if not quiet and not terminal:

@@ -145,7 +145,7 @@ def test_folders_that_lead_in_a_circle_are_walked_once(folder, tmp_path):
         (["--text=..."], "the caption '...' is empty; expected at least one word"),
         (["--text=a \udcff b"], "the caption 'a \\udcff b' holds half of a surrogate pair"),
         (["--like=nosuch.png"], "nosuch.png: there is no such file"),
-        (["--like=gs://b/a.png"], "a picture is gs://b/a.png, a URL; expected a path on this machine"),
+        (["--like=gs://b/a.png"], "an image is gs://b/a.png, a URL; expected a path on this machine"),
     ],
 )
 def test_a_mistake_is_one_sentence(run, tmp_path, arguments, sentence):

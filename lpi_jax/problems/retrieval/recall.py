@@ -111,6 +111,6 @@ def protocol(galleries: str, transform: str, routed: str, asks_with_placeholders
         " Image to text counts a hit if any of the image's captions is among the first k; text to image uses the"
         " caption's one image. Equal scores count against the method."
         f" Each item is encoded {encoded[routed]}"
-        f" Validation pictures are {cropped}"
+        f" Validation images are {cropped}"
         " R[s][t] is the recall on task t after stage s, per cent."
     )

@@ -16,7 +16,7 @@ from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.types import Tree
 
-Picture = np.ndarray | Image.Image | str | os.PathLike[str]
+ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
 
 
 class Retriever:
@@ -50,8 +50,8 @@ class Retriever:
         self._adapters = Adapters(method, memory, encoder.frozen)
         self.tasks = tasks
 
-    def prepare(self, image: Picture) -> np.ndarray:
-        """A picture as the tower sees it: [S, S, 3] uint8, of which `encode_image` makes what it makes of the picture.
+    def prepare(self, image: ImageLike) -> np.ndarray:
+        """An image as the tower sees it: [S, S, 3] uint8, of which `encode_image` makes what it makes of the image.
 
         Args:
           image: one of those that `encode_image` takes.
@@ -61,19 +61,19 @@ class Retriever:
         """
         return transforms.resize_and_crop(_rgb(image), self._image_size)
 
-    def encode_image(self, images: Picture | Iterable[Picture]) -> np.ndarray:
-        """Features of pictures.
+    def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
+        """Features of images.
 
         Args:
-          images: [B, H, W, 3] uint8 RGB of any size, one picture, or several of any sizes: arrays [H, W, 3], and files
-            (their paths) and PIL images, which are read as the pictures of a stream are (upright, transparency on
+          images: [B, H, W, 3] uint8 RGB of any size, one image, or several of any sizes: arrays [H, W, 3], and files
+            (their paths) and PIL images, which are read as the images of a stream are (upright, transparency on
             white).
 
         Returns:
           [B, E] float32, L2-normalised.
 
         Raises:
-          UserError: something else than such pictures, or a file that is missing, damaged or too large.
+          UserError: something else than such images, or a file that is missing, damaged or too large.
         """
         prepared = [self.prepare(image) for image in _several(images)]
         numbers = np.arange(len(prepared))
@@ -152,17 +152,17 @@ def _captions(captions: Any) -> list[str]:
 
 
 def _rgb(image: Any) -> Image.Image:
-    """A picture in mode RGB, from an array, a PIL image or a file."""
+    """An image in mode RGB, from an array, a PIL image or a file."""
     if isinstance(image, str | os.PathLike):
-        return images.read_image(paths.local(image, "a picture"))
+        return images.read_image(paths.local(image, "an image"))
     if isinstance(image, Image.Image):
         if 0 in image.size:
-            raise UserError(f"a picture is {image.width} x {image.height} pixels, expected at least one")
+            raise UserError(f"an image is {image.width} x {image.height} pixels, expected at least one")
         try:
             return images.as_seen(image)
         except Exception as error:  # an image that was opened but not loaded may be damaged, or of a grey without white
-            raise UserError(f"a picture in mode {image.mode} cannot be used ({reason(error)})") from error
+            raise UserError(f"an image in mode {image.mode} cannot be used ({reason(error)})") from error
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
-        raise UserError(f"a picture is {array.dtype} {array.shape}, expected uint8 (height, width, 3)")
+        raise UserError(f"an image is {array.dtype} {array.shape}, expected uint8 (height, width, 3)")
     return Image.fromarray(array)

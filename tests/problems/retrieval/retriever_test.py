@@ -161,18 +161,18 @@ def test_nothing_in_nothing_out(model):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((2, 8, 8, 3), np.float32), r"a picture is float32 \(8, 8, 3\), expected uint8 \(height, width, 3\)"),
-        (np.zeros((8, 8), np.uint8), r"a picture is uint8 \(8, 8\), expected uint8"),
-        (np.zeros((8, 8, 4), np.uint8), r"a picture is uint8 \(8, 8, 4\), expected uint8"),
-        (np.zeros((1, 0, 8, 3), np.uint8), r"a picture is uint8 \(0, 8, 3\), expected uint8"),
-        (np.zeros((1, 1, 8, 8, 3), np.uint8), r"a picture is uint8 \(1, 1, 8, 8, 3\)"),
-        ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.int64)], r"a picture is int64 \(8, 8, 3\)"),
+        (np.zeros((2, 8, 8, 3), np.float32), r"an image is float32 \(8, 8, 3\), expected uint8 \(height, width, 3\)"),
+        (np.zeros((8, 8), np.uint8), r"an image is uint8 \(8, 8\), expected uint8"),
+        (np.zeros((8, 8, 4), np.uint8), r"an image is uint8 \(8, 8, 4\), expected uint8"),
+        (np.zeros((1, 0, 8, 3), np.uint8), r"an image is uint8 \(0, 8, 3\), expected uint8"),
+        (np.zeros((1, 1, 8, 8, 3), np.uint8), r"an image is uint8 \(1, 1, 8, 8, 3\)"),
+        ([np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.int64)], r"an image is int64 \(8, 8, 3\)"),
         (["nosuch.png"], "^nosuch.png: there is no such file"),
-        ("gs://bucket/a.png", "a picture is gs://bucket/a.png, a URL; expected a path on this machine"),
-        ("a\0b", r"a picture is 'a\\x00b', expected a path"),
-        ([b"a.png"], r"a picture is \|S5 \(\), expected uint8"),
+        ("gs://bucket/a.png", "an image is gs://bucket/a.png, a URL; expected a path on this machine"),
+        ("a\0b", r"an image is 'a\\x00b', expected a path"),
+        ([b"a.png"], r"an image is \|S5 \(\), expected uint8"),
         (7, "images is a int, expected arrays, PIL images or paths"),
-        (Image.new("RGB", (0, 5)), "a picture is 0 x 5 pixels, expected at least one"),
+        (Image.new("RGB", (0, 5)), "an image is 0 x 5 pixels, expected at least one"),
     ],
 )
 def test_what_is_no_picture_is_refused(model, images, message):
@@ -253,7 +253,7 @@ def test_the_public_name_opens_a_retriever(model):
 
 def test_a_pil_image_that_cannot_be_seen_is_a_users_mistake(model):
     deep = Image.fromarray(np.array([[0, 70_000]], np.int32))
-    with pytest.raises(UserError, match=r"^a picture in mode I cannot be used \(its grey reaches from 0 to 70000"):
+    with pytest.raises(UserError, match=r"^an image in mode I cannot be used \(its grey reaches from 0 to 70000"):
         model.encode_image(deep)
 
 
