@@ -20,6 +20,6 @@ def get_config() -> ConfigDict:
     config.data.flip = False
     config.data.crop_scale = (0.8, 1.0)
     config.train.batch, config.train.epochs = 32, 5
-    # Chosen among X on the development domains alone, with a seed of their own.
-    config.train.lr = 0.001
+    # Chosen among 0.1 and 1 on two of the development domains alone, with a seed of their own.
+    config.train.lr = 0.1
     return config
