@@ -1,8 +1,8 @@
 """Elastic weight consolidation on twelve domains of drawn scenes, with the bundled backbone.
 
 Command:  python -m lpi_jax.main --config=configs/scenes_ewc.py --workdir=DIR
-Hardware: two CPU cores, X minutes
-Expected: final R@1 X image to text, X text to image (zero-shot 30.0, 25.1), forgetting X and X, seed 0
+Hardware: two CPU cores, 17 minutes beside other work
+Expected: final R@1 35.8 image to text, 37.3 text to image (zero-shot 30.0, 25.1), forgetting -26.5 and -19.8, seed 0
 """
 
 from ml_collections import ConfigDict

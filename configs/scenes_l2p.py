@@ -1,8 +1,8 @@
 """L2P on twelve domains of drawn scenes, with the bundled backbone.
 
 Command:  python -m lpi_jax.main --config=configs/scenes_l2p.py --workdir=DIR
-Hardware: two CPU cores, X minutes
-Expected: final R@1 X image to text, X text to image (zero-shot 30.0, 25.1), forgetting X and X, seed 0
+Hardware: two CPU cores, 12 minutes beside other work
+Expected: final R@1 15.5 image to text, 13.7 text to image (zero-shot 30.0, 25.1), forgetting -21.6 and -19.9, seed 0
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
 """LoRA on twelve domains of drawn scenes, with the bundled backbone.
 
 Command:  python -m lpi_jax.main --config=configs/scenes_lora.py --workdir=DIR
-Hardware: two CPU cores, X minutes
-Expected: final R@1 X image to text, X text to image (zero-shot 30.0, 25.1), forgetting X and X, seed 0
+Hardware: two CPU cores, 7 minutes beside other work
+Expected: final R@1 8.5 image to text, 6.7 text to image (zero-shot 30.0, 25.1), forgetting -26.9 and -33.1, seed 0
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
 """Experience replay on twelve domains of drawn scenes, with the bundled backbone.
 
 Command:  python -m lpi_jax.main --config=configs/scenes_replay.py --workdir=DIR
-Hardware: two CPU cores, X minutes
-Expected: final R@1 X image to text, X text to image (zero-shot 30.0, 25.1), forgetting X and X, seed 0
+Hardware: two CPU cores, 16 minutes beside other work
+Expected: final R@1 49.7 image to text, 45.1 text to image (zero-shot 30.0, 25.1), forgetting -13.5 and -13.8, seed 0
 """
 
 from ml_collections import ConfigDict
