@@ -14,12 +14,7 @@ def get_config() -> ConfigDict:
     """Data and batches are those of configs/scenes_lpi.py."""
     config = lpi_config.intended()
     config.method.name = "l2p"
-    config.data.name = "scenes"
-    config.data.train, config.data.val = 150, 50
-    # Left and right mean something here, and nothing may be cut off.
-    config.data.flip = False
-    config.data.crop_scale = (0.8, 1.0)
-    config.train.batch, config.train.epochs = 32, 5
+    lpi_config.for_scenes(config)
     # Eight prompts an item, as for LPI: 25 hide the 36 patches.
     config.method.prompt_length, config.method.chosen = 2, 4
     # Chosen among 0.005 and 0.02 (and Adam's 0.003) on two of the development domains alone, with a seed of their own.

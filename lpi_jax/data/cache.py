@@ -46,6 +46,8 @@ _READ_BUFFER = 1 << 15  # bytes
 
 @dataclass(frozen=True)
 class Options:
+    """Where images stay once they are decoded."""
+
     cache_mb: int = option(1024, "decoded images kept in memory", kind="speed", least=0)
     cache_dir: str = option("", "folder of images resized once, so that each is decoded once; '': none", kind="place")
     cache_side: int = option(256, "of their shorter side, pixels", least=1, reader=with_any("data.cache_dir"))

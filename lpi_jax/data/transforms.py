@@ -31,6 +31,8 @@ _CROPS = either(
 
 @dataclass(frozen=True)
 class Options:
+    """How training images are cropped, and captions cut."""
+
     train_transform: str = option("random", "random: crop and flip", choices=("random", "centre"), reader=TRAINING)
     crop_scale: tuple[float, float] = option((0.08, 1.0), "share of the area that a random crop keeps", reader=_CROPS)
     flip: bool = option(True, "whether half of the random crops are mirrored", reader=_CROPS)

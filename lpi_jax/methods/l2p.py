@@ -39,7 +39,7 @@ class Options(base.Options):
 
 
 def init(options: Options, sites: Mapping[str, Site], width: int, key: Array) -> Tree:
-    """New pools, by side `keys` [N, E] and `prompts` [N, P, D]; 74,240 numbers at CLIP ViT-B/16's widths.
+    """New pools by site: `keys` [M, E], `prompts` [M, P, D]; 74,240 numbers at CLIP ViT-B/16's widths.
 
     Prompts are drawn from N(0, 0.02^2); keys from N(0, 1/E), so that they are about as long as a query.
 

@@ -334,9 +334,7 @@ def test_eight_devices_give_the_recall_of_one_and_its_losses_to_1e_5(finished_ru
         "continual.run(config, sys.argv[2])\n"
     )
     command = [sys.executable, "-c", program, json.dumps(settings), str(tmp_path / "eight")]
-    # Compiled without optimisation: quicker, and one more thing that the numbers do not depend on.
-    environment = {"JAX_NUM_CPU_DEVICES": "8"}
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=True, timeout=300)
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "JAX_NUM_CPU_DEVICES": "8"}, check=True, timeout=300)
     results = json.loads((tmp_path / "eight" / "results.json").read_text())
     for kind in (None, "frozen"):
         for key, matrix in matrices(results, kind).items():

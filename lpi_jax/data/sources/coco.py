@@ -36,6 +36,8 @@ RELEASE_WEIGHTS = dict(zip(TASKS, (73, 27, 44, 255, 210, 306, 474, 500, 500, 500
 
 @dataclass(frozen=True)
 class Options(FileOptions):
+    """Beside the folder: tasks and splits of COCO."""
+
     rule: str = option(LARGEST_AREA, "how an image with several kinds of objects gets its task", choices=RULES)
     manifest: str = option(
         "",

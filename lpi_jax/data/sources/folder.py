@@ -47,6 +47,8 @@ _COUNTED = 20  # endings of other files
 
 @dataclass(frozen=True)
 class Options(FileOptions):
+    """Beside the folder: which of its images validate."""
+
     val_list: str = option(
         "", "a text file that names the validation images, one a line", kind="place", content="stream"
     )

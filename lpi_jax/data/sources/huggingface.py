@@ -30,6 +30,8 @@ _SAVED = "a folder that save_to_disk of datasets wrote (Parquet files are read b
 
 @dataclass(frozen=True)
 class Options(FileOptions):
+    """Beside the folder: its columns, and which of its rows validate."""
+
     fields: Fields = section(Fields)
     val_share: float = option(share.USUAL, share.MEANING, least=0, most=1)
     seed: int = option(0, "decides which images", least=0)

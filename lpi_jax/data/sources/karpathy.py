@@ -83,6 +83,8 @@ def not_evaluated(split: str) -> str:
 
 @dataclass(frozen=True)
 class Options(FileOptions):
+    """Beside the folder: tasks, and the split to measure on."""
+
     manifest: str = option("", "a CSV table of image, task and split", kind="place", content="stream")
     evaluate: str = option(
         "test", "the split to measure on, of Karpathy's, or of a source that has both", choices=("test", "val")

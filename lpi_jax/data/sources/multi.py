@@ -15,6 +15,8 @@ NOT_INHERITED = {"path": "", "task_order": (), "order_seed": -1, "shots": 0}
 
 @dataclass(frozen=True)
 class Options:
+    """The streams, and the order of their tasks."""
+
     streams: tuple[Mapping[str, Any], ...] = option((), "a dictionary of these keys for each stream")
     task_order: tuple[str, ...] = option((), "names of the tasks; (): the stream's own order")
 

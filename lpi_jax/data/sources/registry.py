@@ -57,6 +57,8 @@ FIELDS = {  # by source: the names of columns or features that it reads
 
 @dataclass(frozen=True)
 class Options:
+    """Which source."""
+
     name: str = options.option("scenes", "the source", choices=NAMES)
 
 

@@ -61,6 +61,8 @@ class Columns:
 
 @dataclass(frozen=True)
 class Fields:
+    """Names of columns."""
+
     image: str = option("", "column or feature; '': the source's usual name")
     caption: str = option("", "column or feature; '': the source's usual name")
     task: str = option("", "column or feature; '': the source's usual name")
@@ -82,6 +84,8 @@ class Fields:
 
 @dataclass(frozen=True)
 class Options(FileOptions):
+    """Beside the file: its columns and what separates them."""
+
     fields: Fields = section(Fields)
     separator: str = option("", "between the columns of a text file; '': a comma, in a .tsv file a tab")
 

@@ -30,6 +30,8 @@ from lpi_jax.options import option, section
 
 @dataclass(frozen=True)
 class Fields:
+    """Names of features and splits."""
+
     image: str = option("", "column or feature; '': the source's usual name")
     caption: str = option("", "column or feature; '': the source's usual name")
     task: str = option("", "column or feature; '': the source's usual name")
@@ -39,6 +41,8 @@ class Fields:
 
 @dataclass(frozen=True)
 class Options(FileOptions):
+    """Beside TFDS's data_dir: the data set and its features."""
+
     builder: str = option("", "the data set, such as coco_captions/2014")
     fields: Fields = section(Fields)
 
