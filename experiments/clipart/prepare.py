@@ -17,9 +17,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,8 +34,10 @@ from lpi_jax.data.images import BadImage, read_image
 from lpi_jax.data.transforms import clean_caption
 from lpi_jax.errors import UserError
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from streams import frame, groups, name_hash, refuse_what_exists, whole_folder, write_lines
+
 ROOT = "/usr/share/openclipart"
-SIDE = 160  # pixels
 MAX_PIXELS = 50_000_000
 TASKS = 12
 # Top folders that show things. Left out: shapes, special, decorations, buttons, logos (ornaments); unsorted.
@@ -94,8 +94,7 @@ def prepare(root: Path, out: Path) -> dict:
     """Makes all of the folder `out`; returns the report."""
     if not (root / "svg").is_dir() or not (root / "png").is_dir():
         raise UserError(f"{root} has no folders svg and png: apt-get install openclipart-png openclipart-svg")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already; give --out a folder that is new or empty")
+    refuse_what_exists(out)
     dropped = Counter()
     drawings = pictured(root, described(root, dropped), dropped)
     if not drawings:
@@ -106,18 +105,12 @@ def prepare(root: Path, out: Path) -> dict:
     sizes = Counter(d.folder for d in drawings if d.folder in CANDIDATES)
     tasks = sorted(sorted(sizes, key=lambda name: (-sizes[name], name))[:TASKS])
     val = val_keys(drawings, clusters(drawings), tasks)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        report = write(temporary, drawings, tasks, val)
+    with whole_folder(out) as folder:
+        report = write(folder, drawings, tasks, val)
         report["drawings"] = sum(dropped.values()) + len(drawings)
         report["dropped"] = dict(dropped.most_common())
         report["versions"] = {"pillow": PIL.__version__, "numpy": np.__version__}
-        (temporary / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-        temporary.chmod(0o755)
-        temporary.replace(out)  # onto an empty folder at most: a full one stops it
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
 
 
@@ -172,23 +165,6 @@ def pictured(root: Path, drawings: Sequence[Drawing], dropped: Counter) -> list[
     return kept
 
 
-def frame(pixels: np.ndarray, side: int = SIDE) -> np.ndarray | None:
-    """[H, W, 3] uint8 -> [S, S, 3] uint8, S <= side: cut to what is drawn, on a white square; None if blank."""
-    drawn = (pixels < 245).any(axis=2)
-    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
-    if not len(rows) or max(np.ptp(rows), np.ptp(columns)) < 16:
-        return None
-    pixels = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = pixels.shape[:2]
-    longest = max(height, width)
-    margin = round(0.04 * longest)
-    square = Image.new("RGB", (longest + 2 * margin,) * 2, "white")
-    square.paste(Image.fromarray(pixels), (margin + (longest - width) // 2, margin + (longest - height) // 2))
-    if square.width > side:
-        square = square.resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return np.array(square)
-
-
 def look_of(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What two look-alikes share: a 16 x 16 difference hash [256] bool and 8 x 8 mean colours [8, 8, 3] float32."""
     picture = Image.fromarray(pixels)
@@ -223,12 +199,6 @@ def without_copies(drawings: Sequence[Drawing]) -> list[Drawing]:
 
 def clusters(drawings: Sequence[Drawing]) -> list[int]:
     """A cluster number per drawing. Look-alikes, and drawings of one family of titles by one author, share theirs."""
-    parent = list(range(len(drawings)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
 
     def related(i: int, j: int) -> bool:
         if families[i] == families[j]:
@@ -241,10 +211,7 @@ def clusters(drawings: Sequence[Drawing]) -> list[int]:
     pairs += [(i, j) for i, j in near_pairs(drawings, *SAME_WORDS) if related(i, j)]
     first = {}
     pairs += [(first.setdefault((families[i], d.creator), i), i) for i, d in enumerate(drawings)]
-    for i, j in pairs:
-        low, high = sorted((root(i), root(j)))
-        parent[high] = low
-    return [root(i) for i in range(len(drawings))]
+    return groups(len(drawings), pairs)
 
 
 def val_keys(drawings: Sequence[Drawing], cluster: Sequence[int], tasks: Sequence[str]) -> set[str]:
@@ -269,10 +236,6 @@ def in_background_half(key: str) -> bool:
     return int(name_hash("background " + key.rpartition("/")[2])[:8], 16) % 2 == 0
 
 
-def name_hash(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
 def write(folder: Path, drawings: Sequence[Drawing], tasks: Sequence[str], val: set[str]) -> dict:
     """Writes images, stream.jsonl and background.jsonl; returns their counts and checksums."""
     (folder / "images").mkdir()
@@ -293,9 +256,7 @@ def write(folder: Path, drawings: Sequence[Drawing], tasks: Sequence[str], val: 
         pictures.update(drawing.key.encode() + drawing.pixels.tobytes())
     checksums = {"pictures": pictures.hexdigest()}
     for name, lines in (("stream.jsonl", stream), ("background.jsonl", background)):
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (folder / name).write_text(text, encoding="utf-8")
-        checksums[name] = hashlib.sha256(text.encode()).hexdigest()
+        checksums[name] = write_lines(folder / name, lines)
     return {
         "tasks": counts,
         "stream": {

@@ -1,0 +1,28 @@
+"""LPI on ten tasks of Tux Paint's stamps, photographs and drawings with a sentence each, with the bundled backbone.
+
+Prepare:  apt-get install tuxpaint-stamps-default librsvg2-bin
+          python experiments/stamps/prepare.py --out runs/stamps
+Command:  python -m lpi_jax.main --config=configs/stamps_lpi.py --workdir=DIR
+          (--config=configs/stamps_lpi.py:released for the authors' release)
+Hardware: two CPU cores
+Expected: see the README
+"""
+
+from ml_collections import ConfigDict
+
+from lpi_jax import config as lpi_config
+
+
+def get_config(preset: str = "intended") -> ConfigDict:
+    """`preset` is what stands behind the colon: intended or released."""
+    config = lpi_config.preset(preset)
+    config.data.name = "jsonl"
+    config.data.path = "runs/stamps/stream.jsonl"
+    lpi_config.for_tiny_backbone(config)
+    if preset == "intended":
+        # A stamp is one thing on white: a small crop of it is of nothing.
+        config.data.crop_scale = (0.5, 1.0)
+        # The clip-art's settings, unchanged.
+        config.train.batch, config.train.epochs = 32, 8
+        config.train.lr = 0.2
+    return config
