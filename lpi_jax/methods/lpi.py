@@ -1,7 +1,9 @@
 """LPI: low-rank prompts of both modalities from partly shared factors, kept apart task by task.
 
 The equations are those of Low-rank Prompt Interaction (ACM MM 2024, arXiv 2501.14369); one task's trainable tree is
-{'factors': {...}} and, with `interaction`, {'factors': {...}, 'interaction': {'to_text': {...}, 'to_vision': {...}}}.
+{'factors': {...}} and, with `interaction`, also 'interaction': {'to_text': {...}, 'to_vision': {...}}. With injection
+"attend" every layer has a gate, 'gates': {'visual': [L], 'textual': [L]}: prompts are keys, and values times the gate,
+so that at a gate of zero training begins at the frozen model itself.
 """
 
 from collections.abc import Mapping
@@ -19,7 +21,7 @@ from lpi_jax.losses import alignment_loss, task_loss
 from lpi_jax.methods import base, routing, similarity
 from lpi_jax.methods import memory as memories
 from lpi_jax.methods.base import Method, Site, TaskContext
-from lpi_jax.options import TRAINING, option
+from lpi_jax.options import TRAINING, both, option, with_
 from lpi_jax.parallel import processes
 from lpi_jax.types import Adapter, Tree
 
@@ -41,7 +43,18 @@ class Options(base.Options):
     rank: int = option(4, "of the low-rank factors", least=1)
     layers: int = option(9, "layers that have prompts; 0: as many as the backbone has, up to 9", least=0)
     depth: int = option(9, "how many of these enter the towers; 0: all", least=0)
-    injection: str = option("add", "how deeper prompts meet what is there", choices=("add", "replace"))
+    injection: str = option(
+        "add",
+        "how prompts meet what is there: at positions of their own, to which deeper ones are added or whose place they"
+        " take, or as keys and values that every token attends to",
+        choices=("add", "replace", "attend"),
+    )
+    gate: float = option(
+        0.0,
+        "of the values, before training; at 0 training begins at the frozen model",
+        reader=both(with_("method.injection", "attend"), TRAINING),
+    )
+    shared: bool = option(True, "whether the two modalities share the factor of layers")
     interaction: bool = option(False, "whether the two modalities' factors interact")
     alignment: str = option(
         "cosine", "form of the loss between the modalities", choices=("released", "cosine"), reader=TRAINING
@@ -118,16 +131,17 @@ def expand(factors: dict[str, Array]) -> tuple[Array, Array]:
 
     Args:
       factors: layer [L, r], token_visual [P, r], token_textual [P, r], width_visual [Dv, r], width_textual [Dx, r];
-        all may carry the same leading task axis.
+        all may carry the same leading task axis. In place of `layer`: layer_visual and layer_textual, not shared.
 
     Returns:
       visual [L, P, Dv] and textual [L, P, Dx] (behind the leading axis, if there is one).
     """
-    rank = factors["layer"].shape[-1]
+    rank = factors["token_visual"].shape[-1]
 
     def product(modality: str) -> Array:
+        layer = factors["layer"] if "layer" in factors else factors[f"layer_{modality}"]
         token, width = factors[f"token_{modality}"], factors[f"width_{modality}"]
-        return jnp.einsum("...lk,...nk,...jk->...lnj", factors["layer"], token, width, precision="highest") / rank
+        return jnp.einsum("...lk,...nk,...jk->...lnj", layer, token, width, precision="highest") / rank
 
     return product("visual"), product("textual")
 
@@ -165,13 +179,15 @@ def interact(maps: dict[str, dict[str, Array]], visual: Array, textual: Array) -
 def init(options: Options, sites: Mapping[str, Site], key: Array) -> Tree:
     """A new task's trainable tree, every number drawn from N(0, 0.5^2); 5,284 numbers at CLIP ViT-B/16's defaults.
 
+    But for the gates, which begin at `options.gate`; with them 5,302.
+
     Args:
       options: with every size (`fitted`). key: a scalar random key.
     """
     o, vision_width, text_width = options, sites["vision"].width, sites["text"].width
     shapes: Tree = {
         "factors": {
-            "layer": (o.layers, o.rank),
+            **dict.fromkeys(("layer",) if o.shared else ("layer_visual", "layer_textual"), (o.layers, o.rank)),
             "token_visual": (o.length, o.rank),
             "token_textual": (o.length, o.rank),
             "width_visual": (vision_width, o.rank),
@@ -189,9 +205,11 @@ def init(options: Options, sites: Mapping[str, Site], key: Array) -> Tree:
         }
     leaves, treedef = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
     keys = jax.random.split(key, len(leaves))
-    return treedef.unflatten(
-        [FACTOR_STD * jax.random.normal(k, s, jnp.float32) for k, s in zip(keys, leaves, strict=True)]
-    )
+    drawn = [FACTOR_STD * jax.random.normal(k, s, jnp.float32) for k, s in zip(keys, leaves, strict=True)]
+    tree = treedef.unflatten(drawn)
+    if o.injection == "attend":
+        tree["gates"] = {name: jnp.full(o.layers, o.gate, jnp.float32) for name in ("visual", "textual")}
+    return tree
 
 
 def context(options: Options, one: Tree, finished: Tree, similarity: np.ndarray) -> Tree:
@@ -217,11 +235,19 @@ def context(options: Options, one: Tree, finished: Tree, similarity: np.ndarray)
 
 
 def prompts(options: Options, trainable: Tree) -> dict[str, Array]:
-    """By site the prompts that enter the towers, [depth, P, D]."""
+    """By site the prompts that enter the towers, [depth, P, D]; with injection "attend" [depth, 2P, D]."""
     visual, textual = expand(trainable["factors"])
     if "interaction" in trainable:
         visual, textual = interact(trainable["interaction"], visual, textual)
+    if "gates" in trainable:
+        gates = trainable["gates"]
+        visual, textual = attended(visual, gates["visual"]), attended(textual, gates["textual"])
     return {"vision": visual[: options.depth], "text": textual[: options.depth]}
+
+
+def attended(prompts: Array, gates: Array) -> Array:
+    """Keys and values of prompts [L, P, D] with gates [L]: the prompts themselves, then gates x prompts, [L, 2P, D]."""
+    return jnp.concatenate([prompts, gates[:, None, None] * prompts], axis=1)
 
 
 def losses(options: Options, trainable: Tree, constants: Tree) -> dict[str, Array]:
@@ -264,7 +290,7 @@ def build(options: Options, sites: Mapping[str, Site], router: routing.Options) 
         view=lambda memory, task: (memories.row(memory["trained"], task), {}),
         losses=lambda trainable, constants, *_: losses(options, trainable, constants),
         assign=routing.nearest,
-        reserve={"vision": options.length, "text": options.length},
+        reserve=base.NOTHING if options.injection == "attend" else {"vision": options.length, "text": options.length},
         injection=options.injection,
         check=partial(similarity.check, source=options.similarity),
         facts=partial(similarity.facts, source=options.similarity),

@@ -2,9 +2,10 @@
 
 Row 0 of the prompts enters at the input: in vision between the class token and the patches, behind the positions and
 before `pre_layrnorm`; in text in place of the embeddings at positions 1..P, before the positions are added. Row l > 0
-is added to (or replaces) the hidden states at positions 1..P just before block l. Captions are pooled at their highest
-id. The parameter names are those of Hugging Face's CLIP, so that converting a checkpoint (`weights.py`) is mostly
-renaming.
+is added to (or replaces) the hidden states at positions 1..P just before block l. Or no position is taken: with
+injection "attend" every token of block l also attends, apart, to the block's own prompts, P keys and P values; where
+the values are zero the tower is the frozen one. Captions are pooled at their highest id. The parameter names are those
+of Hugging Face's CLIP, so that converting a checkpoint (`weights.py`) is mostly renaming.
 
 Shapes: B batch, S image size, N text length, E embedding, D a tower's width, L prompt layers, P prompts per layer.
 """
@@ -100,7 +101,11 @@ def _for_each(prompts: jax.Array, x: jax.Array) -> jax.Array:
 
 
 class Attention(nn.Module):
-    """Multi-head attention: queries [B, Q, D], tokens [B, N, D], mask [B or 1, 1, Q, N] (True = seen) -> [B, Q, D]."""
+    """Multi-head attention: queries [B, Q, D], tokens [B, N, D], mask [B or 1, 1, Q, N] (True = seen) -> [B, Q, D].
+
+    Prompts, None or [B, 2P, D], are P keys and P values: softmax(q W_k keys / sqrt(d)) W_v values is added before the
+    output's projection. A softmax of their own, so that values of zero change nothing.
+    """
 
     tower: TowerConfig
     dtype: Any
@@ -110,12 +115,20 @@ class Attention(nn.Module):
             nn.Dense(self.tower.width, dtype=self.dtype) for _ in range(4)
         )
 
-    def __call__(self, queries: jax.Array, tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
-        heads = self.tower.heads
-        q, k, v = (
-            x.reshape(*x.shape[:2], heads, -1) for x in (self.q_proj(queries), self.k_proj(tokens), self.v_proj(tokens))
-        )
-        return self.out_proj(jax.nn.dot_product_attention(q, k, v, mask=mask).reshape(queries.shape))
+    def __call__(
+        self, queries: jax.Array, tokens: jax.Array, mask: jax.Array | None, prompts: jax.Array | None = None
+    ) -> jax.Array:
+        def by_head(x: jax.Array) -> jax.Array:
+            return x.reshape(*x.shape[:2], self.tower.heads, -1)
+
+        q, k, v = by_head(self.q_proj(queries)), by_head(self.k_proj(tokens)), by_head(self.v_proj(tokens))
+        seen = jax.nn.dot_product_attention(q, k, v, mask=mask)
+        if prompts is not None:
+            keys, values = jnp.split(prompts, 2, axis=1)
+            # Without the bias, which the tokens' values have already: no value, nothing added, exactly.
+            values = self.v_proj(values) - self.v_proj(jnp.zeros_like(values[:1, :1]))
+            seen += jax.nn.dot_product_attention(q, by_head(self.k_proj(keys)), by_head(values))
+        return self.out_proj(seen.reshape(queries.shape))
 
 
 class MLP(nn.Module):
@@ -152,10 +165,13 @@ class Block(nn.Module):
         self.layer_norm2 = _layer_norm(self.config, self.dtype)
         self.mlp = MLP(self.tower, self.config.activation, self.dtype)
 
-    def __call__(self, x: jax.Array, only: jax.Array | int | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, only: jax.Array | int | None = None, prompts: jax.Array | None = None
+    ) -> jax.Array:
         """[B, N, D] -> [B, N, D]; or, with a position `only` ([] or [B]), that token's output alone: [B, 1, D].
 
-        One token's output needs the keys and values of all, but only its own query and MLP.
+        One token's output needs the keys and values of all, but only its own query and MLP. prompts: None or
+        [B, 2P, D], to attend to.
         """
         places = jnp.arange(x.shape[1])
         tokens = self.layer_norm1(x)
@@ -163,7 +179,7 @@ class Block(nn.Module):
         if only is not None:
             x, queries, asked = _at(x, only), _at(tokens, only), jnp.reshape(only, (-1, 1))
         mask = (places <= asked[..., None])[:, None] if self.causal else None
-        x = x + self.self_attn(queries, tokens, mask)
+        x = x + self.self_attn(queries, tokens, mask, prompts)
         return x + self.mlp(self.layer_norm2(x))
 
 
@@ -183,9 +199,13 @@ class Encoder(nn.Module):
         """x [B, N, D], prompts None or [B or 1, L, P, D] float32, pooled position ([] or [B]) -> that token, [B, D]."""
         inject = _add if self.injection == "add" else _replace
         for index, block in enumerate(self.layers):
-            if prompts is not None and 0 < index < prompts.shape[1]:
-                x = inject(x, prompts[:, index])
-            x = block(x, pooled if index == self.tower.layers - 1 else None)
+            attended = None
+            if prompts is not None and index < prompts.shape[1]:
+                if self.injection == "attend":
+                    attended = _for_each(prompts[:, index], x)
+                elif index:
+                    x = inject(x, prompts[:, index])
+            x = block(x, pooled if index == self.tower.layers - 1 else None, attended)
         return x[:, 0]
 
 
@@ -240,7 +260,7 @@ class VisionTower(nn.Module):
     def __call__(self, images: jax.Array, prompts: jax.Array | None) -> jax.Array:
         """[B, S, S, 3] -> the class token after the last block, [B, D] float32."""
         x = self.embeddings(images)
-        if prompts is not None:  # behind the class token, without positions
+        if prompts is not None and self.injection != "attend":  # behind the class token, without positions
             first = jnp.broadcast_to(prompts[:, 0], (x.shape[0], *prompts.shape[2:]))
             x = jnp.concatenate([x[:, :1], first, x[:, 1:]], axis=1)
         return self.post_layernorm(self.encoder(self.pre_layrnorm(x), prompts, 0))
@@ -260,7 +280,8 @@ class TextTower(nn.Module):
 
     def __call__(self, token_ids: jax.Array, prompts: jax.Array | None) -> jax.Array:
         """[B, N] -> the EOT token (the highest id, the first if repeated) after the last block, [B, D] float32."""
-        x = self.embeddings(token_ids, None if prompts is None else prompts[:, 0]).astype(self.dtype)
+        first = None if prompts is None or self.injection == "attend" else prompts[:, 0]
+        x = self.embeddings(token_ids, first).astype(self.dtype)
         return self.final_layer_norm(self.encoder(x, prompts, jnp.argmax(token_ids, axis=-1)))
 
 
@@ -274,12 +295,12 @@ class CLIP(nn.Module):
 
     config: CLIPConfig
     dtype: Any = jnp.float32
-    injection: Literal["add", "replace"] = "add"
+    injection: Literal["add", "replace", "attend"] = "add"
     precision: Literal["highest", "high", "default"] = "highest"
 
     def setup(self):
-        if self.injection not in ("add", "replace"):
-            raise ValueError(f"injection {self.injection!r} is unknown; expected 'add' or 'replace'")
+        if self.injection not in ("add", "replace", "attend"):
+            raise ValueError(f"injection {self.injection!r} is unknown; expected 'add', 'replace' or 'attend'")
         self.vision_model = VisionTower(self.config, self.dtype, self.injection)
         self.text_model = TextTower(self.config, self.dtype, self.injection)
         self.visual_projection = nn.Dense(self.config.embed_dim, use_bias=False)
@@ -293,6 +314,7 @@ class CLIP(nn.Module):
           images: [B, S, S, 3] float32, already normalised.
           prompts: None, [L, P, D] or [B, L, P, D], L at most the tower's layers. Row 0 is inserted behind the class
             token; row l > 0 is added to (injection "replace": takes the place of) positions 1..P before block l.
+            Injection "attend": [L, 2P, D] or [B, L, 2P, D], the keys, then the values that block l attends to.
 
         Returns: [B, E] float32, L2-normalised.
         Raises: ValueError where a shape does not fit the configuration.
@@ -310,9 +332,10 @@ class CLIP(nn.Module):
 
         Args:
           token_ids: [B, N] int32, N at most the context length: SOT, P placeholders if there are prompts, caption,
-            EOT (the highest id), anything.
+            EOT (the highest id), anything. Injection "attend" needs no placeholders.
           prompts: None, [L, P, D] or [B, L, P, D]. Row 0 replaces the embeddings at positions 1..P; row l > 0 is
-            added to (injection "replace": takes the place of) positions 1..P before block l.
+            added to (injection "replace": takes the place of) positions 1..P before block l. Injection "attend": as
+            for images.
 
         Returns: [B, E] float32, L2-normalised.
         Raises: ValueError where a shape does not fit the configuration.
@@ -321,7 +344,7 @@ class CLIP(nn.Module):
         if token_ids.ndim != 2 or not 1 <= token_ids.shape[1] <= longest:
             raise ValueError(f"token ids must be [B, N] with N from 1 to {longest}; got {list(token_ids.shape)}")
         prompts = _batched(prompts, self.config.text, token_ids.shape[0], "text")
-        if prompts is not None and prompts.shape[2] + 2 > token_ids.shape[1]:
+        if prompts is not None and self.injection != "attend" and prompts.shape[2] + 2 > token_ids.shape[1]:
             raise ValueError(
                 f"{prompts.shape[2]} text prompts, a start and an end token do not fit in {token_ids.shape[1]} tokens"
             )
