@@ -2,6 +2,7 @@
 
 from lpi_jax.config.defaults import (
     PRESETS,
+    anchored,
     changed,
     check,
     closest,
@@ -18,6 +19,7 @@ from lpi_jax.config.defaults import (
 
 __all__ = [
     "PRESETS",
+    "anchored",
     "changed",
     "check",
     "closest",

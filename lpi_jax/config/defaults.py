@@ -1,4 +1,4 @@
-"""The configuration of a run: the two presets, and what a configuration must be for a run to use it.
+"""The configuration of a run: the presets, and what a configuration must be for a run to use it.
 
 A config file builds one of the presets and changes what its experiment needs; what each key means stands in
 `lpi_jax.config.table`. The tree is locked: only `run` functions unpack it; everything below takes plain arguments.
@@ -49,6 +49,15 @@ def released() -> ConfigDict:
     return config
 
 
+def anchored() -> ConfigDict:
+    """LPI at its best: prompts that begin at the frozen model, and scores that are comparable between tasks."""
+    config = intended()
+    config.preset = "anchored"
+    config.train.optimizer_args = {}
+    config.update_from_flattened_dict(changed_by("anchored"))
+    return config
+
+
 def for_tiny_backbone(config: ConfigDict) -> None:
     """Sizes a preset for the bundled backbone: four layers a tower, eight prompts a layer."""
     config.method.length = 8
@@ -73,7 +82,7 @@ def for_any_backbone(config: ConfigDict) -> None:
         config.method.depth = 0
 
 
-PRESETS = {"intended": intended, "released": released}
+PRESETS = {"anchored": anchored, "intended": intended, "released": released}
 
 
 def preset(name: str) -> ConfigDict:

@@ -46,12 +46,18 @@ class Split(Generic[R]):
 
 @dataclass(frozen=True)
 class Task(Generic[R]):
-    """One task of a stream. `description` is what the semantic distance between tasks is computed from."""
+    """One task of a stream.
+
+    Attributes:
+      description: what the semantic distance between tasks is computed from.
+      train, val: what is learnt from and what is measured on. held_out: training images that train nothing, or none.
+    """
 
     name: str
     description: str
     train: Split[R]
     val: Split[R]
+    held_out: Split[R] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,18 @@ def steps_per_task(
     optimizer.make_optimizer(training)
     method.check(names)
     check_batches(training, method, names, examples, devices)
-    return [
-        training.epochs * steps_per_epoch(count, own_rows(training, method, number))
-        for number, count in enumerate(examples)
-    ]
+    if training.held_out and method.plain is None:
+        raise UserError(
+            f"config.train.held_out is {training.held_out}, but {method.name} has no way to leave a task to the frozen"
+            " backbone; expected 0, or lpi with config.method.injection=attend"
+        )
+    each = [epoch_of(training, method, number, count) for number, count in enumerate(examples)]
+    return [training.epochs_in(steps) * steps for steps in each]
+
+
+def epoch_of(training: optimizer.Options, method: Method, number: int, examples: int) -> int:
+    """Steps of an epoch of task number `number`, which has so many training examples."""
+    return steps_per_epoch(examples, own_rows(training, method, number))
 
 
 def own_rows(training: optimizer.Options, method: Method, number: int) -> int:

@@ -1,13 +1,14 @@
 """A run's parts, made once from its configuration."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from lpi_jax.data import held_out
 from lpi_jax.data.sources import registry as sources
 from lpi_jax.data.stream import Stream
 from lpi_jax.methods import routing, similarity
@@ -28,7 +29,7 @@ class Experiment:
       config: with a value for every size that follows from the backbone.
       problem: what is asked. method: what adapts the backbone to it.
       backbone: the frozen weights. mesh: the devices they are on.
-      stream: the tasks; None where a finished run is only served.
+      stream: the tasks; None where a finished run is only served. probes: streams that are only measured, by name.
     """
 
     config: ConfigDict
@@ -37,6 +38,7 @@ class Experiment:
     backbone: Backbone
     mesh: Mesh
     stream: Stream | None = None
+    probes: Mapping[str, Stream] = field(default_factory=dict)
 
     @property
     def training(self) -> optimizer.Options:
@@ -63,7 +65,8 @@ class Experiment:
         }
         hashes = {name: similarity.fingerprint(path) for name, path in tables.items() if path != "text"}
         stream = {"stream": self.stream.fingerprint} if self.stream else {}
-        return {**stream, **self.backbone.hashes, **hashes}
+        probes = {f"probe {name}": probe.fingerprint for name, probe in self.probes.items()}
+        return {**stream, **probes, **self.backbone.hashes, **hashes}
 
     @cached_property
     def gradient(self) -> Callable[..., Any]:
@@ -71,8 +74,11 @@ class Experiment:
         return step.make_gradient(self.problem, self.method, self.mesh)
 
     def evaluator(self) -> Evaluator:
-        """An evaluator without items."""
-        return self.problem.evaluator(self.method, self.backbone.params, self.mesh)
+        """An evaluator without items, which knows what will come and what is only measured."""
+        evaluator = self.problem.evaluator(self.method, self.backbone.params, self.mesh)
+        for name, probe in self.probes.items():
+            evaluator.probe(name, [task.val for task in probe.tasks])
+        return evaluator
 
 
 def assemble(config: ConfigDict, streamed: bool = True) -> Experiment:
@@ -90,8 +96,12 @@ def assemble(config: ConfigDict, streamed: bool = True) -> Experiment:
     problem, backbone = problems.module(config.problem.name).build(config, mesh)
     method = method_of(config, problem.sites)
     method.fits(backbone.params)
-    stream = stream_of(config, backbone.image_size) if streamed else None
-    return Experiment(resolved(config, method), problem, method, backbone, mesh, stream)
+    resolved_config = resolved(config, method)
+    if not streamed:
+        return Experiment(resolved_config, problem, method, backbone, mesh)
+    stream = held_out.apart(stream_of(config, backbone.image_size), config.train.held_out, config.seed)
+    probes = sources.probes(config.data.to_dict(), config.eval.probes, backbone.image_size)
+    return Experiment(resolved_config, problem, method, backbone, mesh, stream, probes)
 
 
 def method_of(config: ConfigDict, sites: Mapping[str, Site]) -> Method:
@@ -104,8 +114,8 @@ def method_of(config: ConfigDict, sites: Mapping[str, Site]) -> Method:
 def resolved(config: ConfigDict, method: Method) -> ConfigDict:
     """A copy in which every option of the method that is 0 because it follows from the backbone has its value."""
     config = config.copy_and_resolve_references()
-    for field in fields(method.options):  # type: ignore[arg-type]
-        config.method[field.name] = getattr(method.options, field.name)
+    for known in fields(method.options):  # type: ignore[arg-type]
+        config.method[known.name] = getattr(method.options, known.name)
     return config
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from lpi_jax import config as configs
 from lpi_jax import options
 from lpi_jax.config import records
+from lpi_jax.config.table import is_read
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import Experiment
@@ -54,7 +55,7 @@ def record(config: ConfigDict) -> dict[str, Any]:
     theirs, own = (configs.flat(one) for one in (records.configuration(there, config.reuse), config))
     declared = options.declared(METHODS[config.method.name].Options, "method")
     # What only training reads may differ: what was trained with it can be measured without.
-    for key in ("method.name", *(key for key, known in declared.items() if known.reader is not options.TRAINING)):
+    for key in ("method.name", *(key for key in declared if is_read(key, own))):
         if theirs[key] != own[key]:
             raise UserError(
                 f"config.reuse is {config.reuse!r}, a run with config.{key} {theirs[key]!r} instead of {own[key]!r};"

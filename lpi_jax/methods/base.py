@@ -58,16 +58,32 @@ class Assigned(NamedTuple):
     Attributes:
       ids: [N] int32, adapter ids; -1 is the plain backbone.
       compared: [N] int32, with how many tasks the item has been compared; nearest: [N] float32, the best distance.
+        What a rule needs that compares an item with every task only once.
+      posterior: [N, T + 1] float32, p(task | item), the last column being none of the tasks.
     """
 
     ids: np.ndarray
     compared: np.ndarray
     nearest: np.ndarray
+    posterior: np.ndarray
 
     @classmethod
     def nowhere(cls, count: int) -> "Assigned":
         """Items that have not been compared with any task yet."""
-        return cls(np.full(count, PLAIN, np.int32), np.zeros(count, np.int32), np.full(count, np.inf, np.float32))
+        ids = np.full(count, PLAIN, np.int32)
+        return cls(ids, np.zeros(count, np.int32), np.full(count, np.inf, np.float32), one_hot(ids, 0))
+
+    @classmethod
+    def of_posterior(cls, posterior: np.ndarray) -> "Assigned":
+        """Every item gets the task that is most likely. posterior: [N, T + 1] float32."""
+        best, tasks = posterior.argmax(1), posterior.shape[1] - 1
+        nowhere = cls.nowhere(len(posterior))
+        return nowhere._replace(ids=np.where(best == tasks, PLAIN, best).astype(np.int32), posterior=posterior)
+
+
+def one_hot(ids: np.ndarray, tasks: int) -> np.ndarray:
+    """[N, T + 1] float32: all of an item belongs to its adapter id, -1 being none of the tasks; ids: [N] int32."""
+    return (np.where(ids == PLAIN, tasks, ids)[:, None] == np.arange(tasks + 1)).astype(np.float32)
 
 
 class Options:
@@ -123,6 +139,7 @@ class Method(NamedTuple):
         each batch's rows.
       fits: (frozen, arrays or their shapes) -> raises UserError where the backbone lacks what the method changes.
       check: (names of a stream's tasks) -> None; raises UserError where the method cannot learn them.
+      plain: a task's tree -> one that leaves the backbone as it is; None where there is none.
       facts: (memory, names of its tasks) -> what the results tell of the method itself, JSON.
     """
 
@@ -141,6 +158,7 @@ class Method(NamedTuple):
     replayed: int = 0
     fits: Callable[[Tree], Any] = lambda frozen: None
     check: Callable[[Sequence[str]], None] = lambda names: None
+    plain: Callable[[Tree], Tree] | None = None
     facts: Callable[[Tree, tuple[str, ...]], dict[str, Any]] = lambda memory, names: {}
 
 

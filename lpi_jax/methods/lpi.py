@@ -6,10 +6,10 @@ The equations are those of Low-rank Prompt Interaction (ACM MM 2024, arXiv 2501.
 so that at a gate of zero training begins at the frozen model itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,22 @@ import numpy as np
 from jax import Array
 
 from lpi_jax.errors import UserError
-from lpi_jax.losses import alignment_loss, task_loss
-from lpi_jax.methods import base, routing, similarity
+from lpi_jax.losses import alignment_loss, current_task_loss, projected_alignment_loss, task_loss
+from lpi_jax.methods import base, interaction, routing, similarity
 from lpi_jax.methods import memory as memories
 from lpi_jax.methods.base import Method, Site, TaskContext
-from lpi_jax.options import TRAINING, both, option, with_
+from lpi_jax.methods.factors import attended, expand
+from lpi_jax.methods.interaction import interact
+from lpi_jax.methods.similarity import Rule
+from lpi_jax.options import TRAINING, both, option, with_, with_any
 from lpi_jax.parallel import processes
 from lpi_jax.types import Adapter, Tree
 
+JOINT = ("visual_projection", "text_projection", "logit_scale")  # of the backbone: how features meet
 CONTEXT_ENDS = 3  # positions of a context that are no prompt's: start, end, one word
 FACTOR_STD = 0.5
-INTERACTION_SHARE = 0.1
-LAYER_NORM_EPS = 1e-5
+
+_expand = jax.jit(expand)
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,50 @@ class Options(base.Options):
     )
     shared: bool = option(True, "whether the two modalities share the factor of layers")
     interaction: bool = option(False, "whether the two modalities' factors interact")
+    interaction_form: str = option(
+        "norm",
+        "what becomes of their prompts: of LayerNorm's size, or as large as they were and the first layer as it is",
+        choices=("norm", "residual"),
+        reader=with_any("method.interaction"),
+    )
     alignment: str = option(
-        "cosine", "form of the loss between the modalities", choices=("released", "cosine"), reader=TRAINING
+        "cosine",
+        "form of the loss between the modalities: of the prompts' means over the width, or of what the towers see",
+        choices=("released", "cosine", "projected"),
+        reader=TRAINING,
     )
     alignment_weight: float = option(0.1, "its weight", least=0, reader=TRAINING)
-    task: str = option("intended", "form of the loss between tasks", choices=("released", "intended"), reader=TRAINING)
+    task: str = option(
+        "intended",
+        "form of the loss between tasks: of all pairs of tasks, or of the current task's own alone",
+        choices=("released", "intended", "current"),
+        reader=TRAINING,
+    )
     task_weight: float = option(0.1, "its weight", least=0, reader=TRAINING)
-    threshold: float = option(0.4, "cosine above which two tasks count as similar", reader=TRAINING)
+    threshold: float = option(
+        0.4,
+        "cosine above which two tasks count as similar",
+        reader=both(with_("method.task", "released", "intended"), TRAINING),
+    )
+    similar_share: float = option(
+        0.5,
+        "share of all pairs of tasks so far that count as similar",
+        least=0,
+        most=1,
+        reader=both(with_("method.task", "current"), TRAINING),
+    )
     similarity: str = option(
         "text",
         "of tasks: text (by the frozen text tower), or a CSV table",
         reader=TRAINING,
         content="similarity",
     )
+
+    @property
+    def rule(self) -> Rule:
+        """Which tasks count as similar."""
+        share = self.similar_share if self.task == "current" else None
+        return Rule(self.similarity, self.threshold, share)
 
     def __post_init__(self) -> None:
         if self.layers and self.depth > self.layers:
@@ -78,8 +113,20 @@ class Options(base.Options):
             )
 
 
-# The authors' release, as changes of dotted keys; without the defects that make it crash.
+# As changes of dotted keys. `released`: the authors' release, without the defects that make it crash. `anchored`:
+# prompts that begin at the frozen model, tasks told apart by a discriminant, scores that are comparable between tasks.
 PRESETS = {
+    "anchored": {
+        "method.injection": "attend",
+        "method.alignment_weight": 0.0,
+        "method.task_weight": 0.0,
+        "routing.rule": "lda",
+        "eval.score": "prompted+prior",
+        "eval.equal_texts": "one",
+        "train.optimizer": "adam",
+        "train.schedule": "smooth",
+        "train.lr": 0.03,
+    },
     "released": {
         "pixels": "imagenet",
         "method.depth": 1,
@@ -87,7 +134,7 @@ PRESETS = {
         "method.task": "released",
         "routing.caption": "placeholders",
         "eval.transform": "random",
-    }
+    },
 }
 
 
@@ -126,60 +173,11 @@ def fitted(options: Options, sites: Mapping[str, Site]) -> Options:
     return fit
 
 
-def expand(factors: dict[str, Array]) -> tuple[Array, Array]:
-    """Prompts from factors: prompt_m[l, n, j] = (1/r) sum_k layer[l, k] token_m[n, k] width_m[j, k].
-
-    Args:
-      factors: layer [L, r], token_visual [P, r], token_textual [P, r], width_visual [Dv, r], width_textual [Dx, r];
-        all may carry the same leading task axis. In place of `layer`: layer_visual and layer_textual, not shared.
-
-    Returns:
-      visual [L, P, Dv] and textual [L, P, Dx] (behind the leading axis, if there is one).
-    """
-    rank = factors["token_visual"].shape[-1]
-
-    def product(modality: str) -> Array:
-        layer = factors["layer"] if "layer" in factors else factors[f"layer_{modality}"]
-        token, width = factors[f"token_{modality}"], factors[f"width_{modality}"]
-        return jnp.einsum("...lk,...nk,...jk->...lnj", layer, token, width, precision="highest") / rank
-
-    return product("visual"), product("textual")
-
-
-_expand = jax.jit(expand)
-
-
-def interact(maps: dict[str, dict[str, Array]], visual: Array, textual: Array) -> tuple[Array, Array]:
-    """Mixes the two modalities' prompts, independent of any input, so that features can still be cached.
-
-    Per layer l and direction, M[i, j] = (1/r) sum_k layer[l, k] source[i, k] target[j, k], the last row of `source`
-    being the bias: X' = LN((1-a) X + a (V M_vx + b)), V' = LN((1-a) V + a (X M_xv + c)), a = 0.1, LN without affine.
-
-    Args:
-      maps: to_text {layer [L, r], source [Dv + 1, r], target [Dx, r]} and to_vision likewise with the widths swapped.
-      visual: [L, P, Dv]. textual: [L, P, Dx].
-
-    Returns:
-      The mixed prompts, in the same shapes.
-    """
-
-    def mapped(source: Array, m: dict[str, Array]) -> Array:
-        with_one = jnp.concatenate([source, jnp.ones_like(source[..., :1])], -1)
-        low = jnp.einsum("...lni,...ik->...lnk", with_one, m["source"], precision="highest")
-        rank = m["layer"].shape[-1]
-        layer, target = m["layer"], m["target"]
-        return jnp.einsum("...lnk,...lk,...jk->...lnj", low, layer, target, precision="highest") / rank
-
-    def mixed(own: Array, other: Array, m: dict[str, Array]) -> Array:
-        return _layer_norm((1 - INTERACTION_SHARE) * own + INTERACTION_SHARE * mapped(other, m))
-
-    return mixed(visual, textual, maps["to_vision"]), mixed(textual, visual, maps["to_text"])
-
-
 def init(options: Options, sites: Mapping[str, Site], key: Array) -> Tree:
     """A new task's trainable tree, every number drawn from N(0, 0.5^2); 5,284 numbers at CLIP ViT-B/16's defaults.
 
-    But for the gates, which begin at `options.gate`; with them 5,302.
+    But for the gates, which begin at `options.gate`; with them 5,302. An interaction of form "residual" begins as the
+    identity.
 
     Args:
       options: with every size (`fitted`). key: a scalar random key.
@@ -195,79 +193,104 @@ def init(options: Options, sites: Mapping[str, Site], key: Array) -> Tree:
         }
     }
     if o.interaction:
-
-        def maps(source: int, target: int) -> Tree:
-            return {"layer": (o.layers, o.rank), "source": (source + 1, o.rank), "target": (target, o.rank)}
-
-        shapes["interaction"] = {
-            "to_text": maps(vision_width, text_width),
-            "to_vision": maps(text_width, vision_width),
-        }
+        shapes["interaction"] = interaction.shapes(o.layers, o.rank, vision_width, text_width)
     leaves, treedef = jax.tree.flatten(shapes, is_leaf=lambda x: isinstance(x, tuple))
     keys = jax.random.split(key, len(leaves))
     drawn = [FACTOR_STD * jax.random.normal(k, s, jnp.float32) for k, s in zip(keys, leaves, strict=True)]
     tree = treedef.unflatten(drawn)
+    if o.interaction:
+        tree["interaction"] = interaction.begun(tree["interaction"], o.interaction_form)
     if o.injection == "attend":
         tree["gates"] = {name: jnp.full(o.layers, o.gate, jnp.float32) for name in ("visual", "textual")}
     return tree
 
 
-def context(options: Options, one: Tree, finished: Tree, similarity: np.ndarray) -> Tree:
+def context(options: Options, one: Tree, finished: Tree, alike: np.ndarray) -> Tree:
     """What a new task's losses compare it with: the finished tasks' prompts and similarities, padded to a capacity.
 
     Args:
       one: the shapes of one task's factors. finished: the factors of T finished tasks, leaves [T, ...], or {}.
-      similarity: [T + 1, T + 1] float32 cosines of the tasks' meanings, the new one last.
+      alike: [T + 1, T + 1] float32 cosines of the tasks' meanings, the new one last.
 
     Returns:
-      visual [C, L, P, Dv], textual [C, L, P, Dx], similarity [C, C] float32; current: T, the new task's empty row.
+      visual [C, L, P, Dv], textual [C, L, P, Dx], similarity [C, C] float32; current: T, the new task's empty row; with
+      `options.task` "current" also threshold [] float32, the cosine above which tasks count as similar.
     """
-    count = len(similarity) - 1
+    count = len(alike) - 1
     capacity = memories.capacity(count + 1)
     # Padded on the host before anything is computed: one shape, one compilation.
     factors = jax.tree.map(lambda leaf: np.zeros((capacity, *leaf.shape), np.float32), one)
     for name, rows in factors.items() if count else ():
         rows[:count] = finished[name]
     padded = np.zeros((capacity, capacity), np.float32)
-    padded[: count + 1, : count + 1] = similarity
+    padded[: count + 1, : count + 1] = alike
     visual, textual = _expand(factors)
-    return {"visual": visual, "textual": textual, "similarity": jnp.asarray(padded), "current": jnp.int32(count)}
+    known = {"visual": visual, "textual": textual, "similarity": jnp.asarray(padded), "current": jnp.int32(count)}
+    if options.task == "current":
+        known["threshold"] = jnp.float32(options.rule.limit(alike))
+    return known
+
+
+def mixed(options: Options, trainable: Tree) -> tuple[Array, Array]:
+    """Prompts visual [L, P, Dv] and textual [L, P, Dx], expanded and, where there are maps for it, interacted."""
+    visual, textual = expand(trainable["factors"])
+    if "interaction" in trainable:
+        visual, textual = interact(trainable["interaction"], visual, textual, options.interaction_form)
+    return visual, textual
 
 
 def prompts(options: Options, trainable: Tree) -> dict[str, Array]:
     """By site the prompts that enter the towers, [depth, P, D]; with injection "attend" [depth, 2P, D]."""
-    visual, textual = expand(trainable["factors"])
-    if "interaction" in trainable:
-        visual, textual = interact(trainable["interaction"], visual, textual)
+    visual, textual = mixed(options, trainable)
     if "gates" in trainable:
         gates = trainable["gates"]
         visual, textual = attended(visual, gates["visual"]), attended(textual, gates["textual"])
     return {"vision": visual[: options.depth], "text": textual[: options.depth]}
 
 
-def attended(prompts: Array, gates: Array) -> Array:
-    """Keys and values of prompts [L, P, D] with gates [L]: the prompts themselves, then gates x prompts, [L, 2P, D]."""
-    return jnp.concatenate([prompts, gates[:, None, None] * prompts], axis=1)
-
-
 def losses(options: Options, trainable: Tree, constants: Tree) -> dict[str, Array]:
     """The weighted alignment loss, and the task loss from the second task on, scalars in nats.
 
     Args:
-      trainable: the task's tree. constants: from `context`.
+      trainable: the task's tree. constants: from `context`; with `options.alignment` "projected" also those of the
+        frozen leaves that are named in `JOINT`.
     """
-    # The losses compare the prompts as they are expanded: an interaction normalises them only for the towers.
+    # As they are expanded: an interaction changes prompts only for the towers, and so for the alignment "projected".
     visual, textual = expand(trainable["factors"])
     current = constants["current"]
     index = jnp.arange(len(constants["similarity"]))
 
     def distance(finished: Array, own: Array) -> Array:
+        if options.task == "current":
+            similar = constants["similarity"][current] > constants["threshold"]
+            return current_task_loss(own, finished, similar, seen=index < current)
         stacked = jnp.where((index == current)[:, None, None, None], own, finished)
         return task_loss(stacked, constants["similarity"], options.task, options.threshold, seen=index <= current)
 
-    align = options.alignment_weight * alignment_loss(visual, textual, options.alignment)
+    if options.alignment == "projected":
+        to_visual, to_textual, logit_scale = (constants[name] for name in JOINT)
+        to_joint = to_visual["kernel"], to_textual["kernel"]
+        aligned = projected_alignment_loss(*mixed(options, trainable), *to_joint, jnp.exp(logit_scale))
+    else:
+        aligned = alignment_loss(visual, textual, options.alignment)
+    align = options.alignment_weight * aligned
     apart = (distance(constants["visual"], visual) + distance(constants["textual"], textual)) / 2
     return {"align": align, "task": options.task_weight * jnp.where(current > 0, apart, 0.0)}
+
+
+def without_values(trainable: Tree) -> Tree:
+    """A task's tree with every gate closed: nothing is attended to, and the towers are the frozen ones."""
+    return {**trainable, "gates": jax.tree.map(np.zeros_like, trainable["gates"])}
+
+
+def facts(options: Options, memory: Tree, names: Sequence[str]) -> dict[str, Any]:
+    """What the results tell: how alike the tasks are, and which of them are left to the frozen backbone."""
+    told = similarity.facts(memory, names, options.rule, options.task_weight)
+    if options.injection != "attend":
+        return told
+    open_gates = [np.any(gates, axis=1) for gates in memory["trained"]["gates"].values()]
+    plain = [name for name, *some in zip(names, *open_gates, strict=True) if not any(some)]
+    return {**told, "plain_tasks": {"count": len(plain), "names": plain}}
 
 
 def build(options: Options, sites: Mapping[str, Site], router: routing.Options) -> Method:
@@ -276,10 +299,13 @@ def build(options: Options, sites: Mapping[str, Site], router: routing.Options) 
 
     def begin(key: Array, memory: Tree, frozen: Tree, task: TaskContext) -> tuple[Tree, Tree]:
         meanings = np.concatenate([*([memory["descriptions"]] if memory else []), task.meaning[None]])
-        similar = processes.copied(similarity.of_tasks(meanings, task.names, options.similarity))
+        alike = processes.copied(options.rule.cosines(meanings, task.names))
         one = jax.eval_shape(lambda: init(options, sites, jax.random.key(0)))["factors"]
         finished = memory["trained"]["factors"] if memory else {}
-        return init(options, sites, key), context(options, one, finished, similar)
+        known = context(options, one, finished, alike)
+        if options.alignment == "projected":
+            known |= base.kept({name: frozen[name] for name in JOINT})
+        return init(options, sites, key), known
 
     return Method(
         name="lpi",
@@ -289,14 +315,10 @@ def build(options: Options, sites: Mapping[str, Site], router: routing.Options) 
         finish=lambda memory, trainable, task: routing.remembered(memory, trainable, task, router),
         view=lambda memory, task: (memories.row(memory["trained"], task), {}),
         losses=lambda trainable, constants, *_: losses(options, trainable, constants),
-        assign=routing.nearest,
+        assign=partial(routing.assign, options=router),
         reserve=base.NOTHING if options.injection == "attend" else {"vision": options.length, "text": options.length},
         injection=options.injection,
         check=partial(similarity.check, source=options.similarity),
-        facts=partial(similarity.facts, source=options.similarity),
+        plain=without_values if options.injection == "attend" else None,
+        facts=partial(facts, options),
     )
-
-
-def _layer_norm(x: Array) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + LAYER_NORM_EPS)

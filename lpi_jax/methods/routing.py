@@ -1,172 +1,72 @@
-"""Which task does an unseen item belong to? Centres per task from frozen features, nearest centre in L1.
+"""Which task does an unseen item belong to? By a rule over frozen features, images and texts apart.
 
-Plain NumPy on the host: it is exact, the same on any number of devices, and small beside the towers.
-
-A memory of a method that routes has, beside what it trained, `SIDE_centres` [T, K, E] for every side of the queries and
-`descriptions` [T, E], float32.
+Plain NumPy on the host: the same on any number of devices, and small beside the towers. A memory of a method that
+routes has, beside `trained` and `descriptions` [T, E], the state of its rule: `SIDE_NAME` for every side of the
+queries.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
+from lpi_jax.methods import kmeans, lda, neighbours
 from lpi_jax.methods import memory as memories
 from lpi_jax.methods.base import Assigned, TaskContext
-from lpi_jax.options import ROUTING, ROUTING_PROMPTS, option
+from lpi_jax.methods.routing_options import Options
 from lpi_jax.parallel import processes
 from lpi_jax.types import Tree
 
-RESTARTS = 10  # at most; fewer where AGREEING of them end at the same, best centres
-AGREEING = 3
-RESTART_POINTS = 20_000  # restarts look at so many points; the best of them goes on with all
-ITERATIONS = 100
-CHUNK = 2048
-_SAME = 1e-9  # relative difference of two sums of squares that are one, but for the order of the sums
-_CENTRES = "_centres"  # behind a side's name
-
-
-@dataclass(frozen=True)
-class Options:
-    """Section `routing`."""
-
-    centres: int = option(5, "centres a task and modality", least=1, reader=ROUTING)
-    caption: str = option(
-        "plain",
-        "captions are routed as they are, or with placeholders in front",
-        choices=("plain", "placeholders"),
-        reader=ROUTING_PROMPTS,
-    )
+# Each with `learnt` (a state and a task's features -> the state with one more task) and `assigned` (items -> tasks).
+RULES: dict[str, ModuleType] = {"kmeans_l1": kmeans, "lda": lda, "knn": neighbours}
+ROWS = ("trained", "descriptions")  # what a memory holds beside the rule's state, a row a task
 
 
 def remembered(memory: Tree, trained: Tree, task: TaskContext, options: Options) -> Tree:
-    """The memory with one more task: its trained tree, its centres, and what it is about.
+    """The memory with one more task: its trained tree, what the rule keeps of its items, and what it is about.
 
     Args:
-      memory: {} or `trained` (leaves [T, ...]), `SIDE_centres`, `descriptions`. trained: the task's tree.
+      memory: {} or `trained` (leaves [T, ...]), `descriptions` and the rule's state. trained: the task's tree.
     """
-    features = task.features()
-    # The first process's centres: another processor may round otherwise.
-    centres = processes.copied({side: kmeans(rows, options.centres, task.seed) for side, rows in features.items()})
-    new = {f"{side}{_CENTRES}": rows for side, rows in centres.items()}
-    return memories.appended(memory, {"trained": trained, **new, "descriptions": task.meaning})
+
+    def learn(side: str, features: np.ndarray) -> Tree:
+        known = state(memory, side)
+        if options.rule == "kmeans_l1":
+            return kmeans.learnt(known, features, options.centres, task.seed)
+        return RULES[options.rule].learnt(known, features, options)
+
+    # The first process's: another processor may round otherwise.
+    states = processes.copied({side: learn(side, rows) for side, rows in task.features().items()})
+    rows = {name: memory[name] for name in ROWS} if memory else {}
+    grown = memories.appended(rows, {"trained": trained, "descriptions": task.meaning})
+    return grown | {f"{side}_{name}": part for side, parts in states.items() for name, part in parts.items()}
 
 
-def nearest(memory: Tree, queries: Mapping[str, np.ndarray], known: Mapping[str, Assigned]) -> dict[str, Assigned]:
-    """The task with the nearest centre for every item, sides apart; of equally near tasks the earliest.
-
-    A finished task's centres never change, so an item is compared only with tasks that it has not met yet.
+def assign(
+    memory: Tree, queries: Mapping[str, np.ndarray], known: Mapping[str, Assigned], options: Options
+) -> dict[str, Assigned]:
+    """The task of every item, sides apart.
 
     Args:
       memory: from `remembered`. queries: by side [N, E] float32, made without prompts.
       known: what this function said of the same items before, under a memory with fewer tasks.
     """
+    if options.rule == "kmeans_l1":
+        return {
+            side: kmeans.assigned(state(memory, side), features, known.get(side)) for side, features in queries.items()
+        }
+    rule = RULES[options.rule]
+    # Of the first process: another processor may round otherwise, and all must encode the same items.
     return {
-        side: _nearest(memory.get(f"{side}{_CENTRES}", ()), features, known.get(side))
+        side: Assigned.of_posterior(
+            processes.copied(rule.posterior(state(memory, side), features, options))
+            if memory
+            else np.ones((len(features), 1), np.float32)
+        )
         for side, features in queries.items()
     }
 
 
-def _nearest(centres: np.ndarray, features: np.ndarray, known: Assigned | None) -> Assigned:
-    ids, compared, best = (part.copy() for part in known or Assigned.nowhere(len(features)))
-    for task in range(len(centres)):
-        fresh = np.flatnonzero(compared == task)
-        # The first process's: another processor may round otherwise, and all must encode the same items.
-        measured = processes.copied(distances(features[fresh], centres[task]))
-        closer = measured < best[fresh]  # strictly: of equally near tasks the earliest
-        best[fresh] = np.where(closer, measured, best[fresh])
-        ids[fresh[closer]] = task
-        compared[fresh] = task + 1
-    return Assigned(ids, compared, best)
-
-
-def kmeans(features: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Centres of `features` by Lloyd's iterations from k-means++ starts; the best of ten restarts.
-
-    Restarts end as soon as three of them have found the same best centres. Of more than 20,000 points the restarts see
-    a sample that the seed chooses; Lloyd's iterations from the best of them then run on all.
-
-    Args:
-      features: [N, E] float32, N >= 1. With fewer than k distinct rows some centres coincide.
-      k: number of centres.
-      seed: equal seeds and features give equal centres.
-
-    Returns:
-      [k, E] float32. Minimises the sum of squared L2 distances to the nearest centre.
-    """
-    rng = np.random.default_rng(seed)
-    few = features
-    if len(features) > RESTART_POINTS:
-        few = features[np.sort(rng.choice(len(features), RESTART_POINTS, replace=False))]
-    points = _Points(few)
-    best, agreeing = (points.points[:0], np.inf), 0
-    for _ in range(RESTARTS):
-        found = _lloyd(points, _spread_start(points, k, rng))
-        if found[1] < best[1] * (1 - _SAME):
-            best, agreeing = found, 1
-        elif found[1] <= best[1] * (1 + _SAME):
-            agreeing += 1
-        if agreeing == AGREEING:
-            break
-    centres = best[0] if few is features else _lloyd(_Points(features), best[0])[0]
-    return centres.astype(np.float32)
-
-
-def distances(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """L1 distance of every item to a task's nearest centre: min_k sum_e |f_e - c_ke|.
-
-    Args:
-      features: [N, E] float32. centres: [K, E] float32, of one task.
-
-    Returns:
-      [N] float32.
-    """
-    chunks = [
-        np.abs(features[i : i + CHUNK, None, :] - centres[None]).sum(-1).min(1) for i in range(0, len(features), CHUNK)
-    ]
-    return np.concatenate(chunks).astype(np.float32) if chunks else np.zeros(0, np.float32)
-
-
-class _Points:
-    """[N, E] points in float64, and what does not change while centres move: their squared lengths, [N, 1]."""
-
-    def __init__(self, features: np.ndarray) -> None:
-        self.points = np.asarray(features, np.float64)
-        self._lengths = np.einsum("ne,ne->n", self.points, self.points)[:, None]
-
-    def squared(self, centres: np.ndarray) -> np.ndarray:
-        """[N, k] squared L2 distances to centres [k, E]."""
-        distances = self.points @ centres.T
-        distances *= -2
-        distances += self._lengths
-        distances += (centres**2).sum(1)
-        return np.maximum(distances, 0.0, out=distances)
-
-    def means(self, owner: np.ndarray, centres: np.ndarray) -> np.ndarray:
-        """[k, E] means of the points that each centre owns (owner: [N] ints); one that owns none stays where it is."""
-        owns = (owner == np.arange(len(centres))[:, None]).astype(np.float64)
-        counts = owns.sum(1)[:, None]
-        return np.where(counts > 0, (owns @ self.points) / np.maximum(counts, 1), centres)
-
-
-def _spread_start(points: _Points, k: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++: each next centre is drawn with probability proportional to its squared distance from those before."""
-    centres = points.points[rng.integers(len(points.points))][None]
-    weight = points.squared(centres)[:, 0]
-    while len(centres) < k:
-        total = weight.sum()
-        chosen = rng.choice(len(weight), p=weight / total) if total > 0 else rng.integers(len(weight))
-        new = points.points[chosen][None]
-        centres, weight = np.concatenate([centres, new]), np.minimum(weight, points.squared(new)[:, 0])
-    return centres
-
-
-def _lloyd(points: _Points, centres: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centres where Lloyd's iteration stands still (or after ITERATIONS), and the sum of squared distances to them."""
-    owner = None
-    for _ in range(ITERATIONS):
-        nearest = points.squared(centres).argmin(1)
-        if owner is not None and (nearest == owner).all():
-            break
-        owner, centres = nearest, points.means(nearest, centres)
-    return centres, float(points.squared(centres).min(1).sum())
+def state(memory: Tree, side: str) -> Tree:
+    """What the rule keeps of a side's items; {} before the first task."""
+    return {name.removeprefix(f"{side}_"): part for name, part in memory.items() if name.startswith(f"{side}_")}

@@ -5,6 +5,7 @@ It learns centres and tells where it would route items, so that routing can be j
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from lpi_jax.methods import base, routing, similarity
@@ -30,6 +31,6 @@ def build(options: Options, sites: Mapping[str, Site], router: routing.Options) 
         adapt=lambda trainable, constants, frozen, queries: (Adapter(frozen, {}), None),
         finish=lambda memory, trainable, task: routing.remembered(memory, {}, task, router),
         view=lambda memory, number: ({}, {}),
-        assign=routing.nearest,
+        assign=partial(routing.assign, options=router),
         facts=similarity.facts,
     )

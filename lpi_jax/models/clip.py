@@ -103,8 +103,8 @@ def _for_each(prompts: jax.Array, x: jax.Array) -> jax.Array:
 class Attention(nn.Module):
     """Multi-head attention: queries [B, Q, D], tokens [B, N, D], mask [B or 1, 1, Q, N] (True = seen) -> [B, Q, D].
 
-    Prompts, None or [B, 2P, D], are P keys and P values: softmax(q W_k keys / sqrt(d)) W_v values is added before the
-    output's projection. A softmax of their own, so that values of zero change nothing.
+    Prompts, None or [B, 2P, D] (normed), are P keys and P values: softmax(q W_k keys / sqrt(d)) W_v values is added
+    before the output's projection. A softmax of their own, so that values of zero change nothing.
     """
 
     tower: TowerConfig
@@ -175,6 +175,10 @@ class Block(nn.Module):
         """
         places = jnp.arange(x.shape[1])
         tokens = self.layer_norm1(x)
+        if prompts is not None:  # keys as any token; of values the scale alone, so that zero stays zero
+            keys, values = jnp.split(prompts, 2, axis=1)
+            scale = self.layer_norm1.variables["params"]["scale"].astype(values.dtype)
+            prompts = jnp.concatenate([self.layer_norm1(keys), scale * values], axis=1)
         queries, asked = tokens, places[None]
         if only is not None:
             x, queries, asked = _at(x, only), _at(tokens, only), jnp.reshape(only, (-1, 1))

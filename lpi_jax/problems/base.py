@@ -37,6 +37,19 @@ class Metric(NamedTuple):
     side: str
 
 
+class Control(NamedTuple):
+    """Another way of answering the same questions, which a method's numbers stand beside.
+
+    Attributes:
+      name: in results. label: as tables show it. measures_method: whether the method answers; else the frozen backbone
+        does, with something that the method knows.
+    """
+
+    name: str
+    label: str
+    measures_method: bool
+
+
 Row = dict[str, list[float]]  # metric -> its value on each task
 
 
@@ -46,14 +59,38 @@ class Evaluator(Protocol):
     def add(self, split: Split) -> None:
         """The next task's validation items arrive."""
 
+    def expect(self, splits: Sequence[Split]) -> None:
+        """The validation items of all tasks, in their order, before the first arrives: for what is measured ahead."""
+
+    def probe(self, name: str, splits: Sequence[Split]) -> None:
+        """Items of a stream that is never learnt, only measured."""
+
     def follow(self, memory: Tree, tasks: int) -> None:
         """Every item gets the adapter that the method assigns under this memory of so many finished tasks.
 
         It is encoded where that changed: once under every adapter.
         """
 
-    def measure(self, first: int = 0, frozen: bool = False) -> Row:
-        """Every metric on the tasks from number `first` on; frozen: of the backbone without the method."""
+    def measure(self, first: int = 0) -> Row:
+        """Every metric on the tasks from number `first` on."""
+
+    def controls(self) -> dict[Control, Row]:
+        """The same on all tasks so far, answered in other ways; the first is the frozen backbone, named `frozen`."""
+
+    def intervals(self) -> dict[str, Any]:
+        """By metric how well its final average is known, {"interval": [low, high], "over": {control: ...}}; or {}.
+
+        Of each control [difference, low, high]: by how much the method is above it, on the same items.
+        """
+
+    def future(self) -> dict[str, Row]:
+        """Every metric on all tasks of the stream, also those not learnt yet, with all items searched.
+
+        {"future": of the method, "future_frozen": of the frozen backbone}; {} where that is not asked for.
+        """
+
+    def probed(self) -> dict[str, Any]:
+        """By probe {"values": ..., "frozen": ...}, every metric averaged over its tasks."""
 
     def chance(self) -> Row:
         """What a guess finds, of the metrics for which that means something."""
@@ -66,6 +103,9 @@ class Evaluator(Protocol):
 
     def meaning(self, text: str) -> np.ndarray:
         """[E] float32, L2-normalised features of what a task is about."""
+
+    def compare(self, split: Split, adapter: Adapter) -> tuple[float, float]:
+        """The mean loss on the items of a split searched among themselves, under an adapter and without, nats."""
 
     def save(self, path: Path) -> None:
         """Writes what was computed, so that a resumed run computes nothing twice."""

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lpi_jax.report.cells import ONE_DIGIT, Table, spread
 from lpi_jax.report.groups import Group
-from lpi_jax.report.tables import ONE_DIGIT, Table, spread
 from lpi_jax.terminal.plain_text import plain
 
 COUNT = "count"  # the form of a column of counts
@@ -28,10 +28,9 @@ class Column(NamedTuple):
 
 
 def columns(group: Group) -> list[Column]:
-    """Headline metrics of the group, the frozen backbone and a guess; each side's items and routing. What is known."""
-    kinds = {"measured": "", "frozen": "zero-shot", "chance": "chance"}
-    if not group.trains:
-        del kinds["frozen"]
+    """Headline metrics of the group, its controls and a guess; each side's items and routing. What is known."""
+    controls = {kind: c.label for kind, c in group.controls.items() if group.trains or not c.measures_method}
+    kinds = {"measured": "", **({"frozen": "zero-shot"} if group.trains else {}), **controls, "chance": "chance"}
     shown = []
     for metric in group.headlines:
         for kind, who in kinds.items():

@@ -13,7 +13,8 @@ from lpi_jax.terminal.plain_text import plain
 
 OF_PROBLEM = ("metrics", "items")
 # What has to be equal for two runs to have measured the same of the same backbone on the same items.
-MEASURED_ALIKE = ("problem", *OF_PROBLEM, "stream", "data", "data.domains", "data.val", "backbone", "eval.gallery")
+OF_ITEMS = ("stream", "data", "data.domains", "data.val", "eval.gallery", "eval.equal_texts")
+MEASURED_ALIKE = ("problem", *OF_PROBLEM, "backbone", *OF_ITEMS)
 
 
 def compare(directories: Sequence[str | Path]) -> list[Block]:

@@ -7,27 +7,50 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from lpi_jax.report import by_task
+from lpi_jax.report import by_task, remarks
 from lpi_jax.report.groups import Block, Group
-from lpi_jax.report.tables import rows
+from lpi_jax.report.known import Known, shown
+from lpi_jax.report.rows import Row, rows
 from lpi_jax.terminal.plain_text import plain
 
 
 def csv_table(blocks: Sequence[Block]) -> str:
-    """All rows with every digit; a column for each mean and each deviation, empty where a block has no such number."""
+    """All rows with every digit; a column for each mean and each deviation, empty where a block has no such number.
+
+    A row's last columns are how well its final averages are known: `low` and `high`, and, of the metrics of which tables
+    show it, how far they are above each control.
+    """
     lines = [(block, row) for block in blocks for row in rows(block)]
     names = list(dict.fromkeys(name for _, row in lines for name in row.values))
     groups = list(dict.fromkeys(metric.group_column for block in blocks for metric in block.headlines))
+    heads = [column for name in names for column in (name, f"{name} std")]
+    bounds = [_bounds(row, {metric.column for metric in shown(block)}) for block, row in lines]
+    last = list(dict.fromkeys(name for row in bounds for name in row))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    heads = [column for name in names for column in (name, f"{name} std")]
-    writer.writerow(["stream", "method", "runs", "average", *(f"{group} n" for group in groups), *heads])
-    for block, row in lines:
+    first = ["stream", "method", "kind", "of", "runs", "average"]
+    writer.writerow([*first, *(f"{group} n" for group in groups), *heads, *last])
+    for (block, row), known in zip(lines, bounds, strict=True):
         counts = {metric.group_column: block.n(metric) for metric in block.headlines}
-        numbers = [number for name in names for number in _statistics(row.values.get(name, [])).values()]
-        cells = [block.title, row.method, row.runs, row.average, *map(counts.get, groups), *numbers]
+        values = row.values
+        numbers = [number for name in names for number in _statistics(values.get(name, [])).values()]
+        cells = [block.title, row.method, row.kind, row.group.label, row.runs, row.average, *map(counts.get, groups)]
+        cells += [*numbers, *map(known.get, last)]
         writer.writerow(["" if cell is None else cell for cell in cells])
     return text.getvalue()
+
+
+def _bounds(row: Row, compared: set[str]) -> dict[str, float | None]:
+    """How well a row's numbers are known, by column; compared: those of which differences are written."""
+    found: dict[str, float | None] = {}
+    for column, (final, differences) in row.known.items():
+        found |= {f"{column} low": final.low, f"{column} high": final.high}
+        for kind, known in differences.items() if column in compared else ():
+            name = plain(f"{column} over {kind}")
+            statistic = _statistics(known.numbers)
+            found |= {name: statistic["mean"], f"{name} std": statistic["std"]}
+            found |= {f"{name} low": known.low, f"{name} high": known.high}
+    return found
 
 
 def json_table(blocks: Sequence[Block]) -> str:
@@ -39,10 +62,19 @@ def json_table(blocks: Sequence[Block]) -> str:
             "rows": [
                 {
                     "method": row.method,
+                    "kind": row.kind,
+                    "of": row.group.label,
                     "runs": row.runs,
                     "average": row.average,
                     "routing": row.routing,
                     "values": {name: _statistics(numbers) for name, numbers in row.values.items()},
+                    "known": {
+                        column: {
+                            **_known(final),
+                            "over": {plain(kind): _known(difference) for kind, difference in differences.items()},
+                        }
+                        for column, (final, differences) in row.known.items()
+                    },
                 }
                 for row in rows(block)
             ],
@@ -51,6 +83,10 @@ def json_table(blocks: Sequence[Block]) -> str:
         for block in blocks
     ]
     return json.dumps(everything, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _known(known: Known) -> dict[str, float | None]:
+    return {**_statistics(known.numbers), "low": known.low, "high": known.high}
 
 
 def _count(least: int, most: int) -> int | dict[str, int]:
@@ -67,6 +103,8 @@ def _group(group: Group) -> dict[str, Any]:
             for number, task in enumerate(group.tasks)
         ],
         "routing_confusion": {side: m.astype(int).tolist() for side, m in confusion.items() if m is not None},
+        "probes": _probes(group),
+        "remarks": remarks.of_group(group),
         "runs": [
             {
                 "run": plain(str(run.directory)),
@@ -78,6 +116,21 @@ def _group(group: Group) -> dict[str, Any]:
             for run in group.runs
         ],
     }
+
+
+def _probes(group: Group) -> dict[str, Any]:
+    """By probe and metric the frozen backbone's values, and those after every task."""
+    first, *others = (run.probes for run in group.runs)
+    found: dict[str, Any] = {}
+    for name, metric in ((name, metric) for name in first for metric in group.headlines):
+        each = [probes.get(name, {}).get(metric.name) for probes in (first, *others)]
+        if all(each):
+            stages = zip(*(probe.values for probe in each), strict=True)
+            found.setdefault(name, {})[metric.column] = {
+                "frozen": _statistics([probe.frozen for probe in each]),
+                "values": [_statistics(numbers) for numbers in stages],
+            }
+    return found
 
 
 def _statistics(numbers: Sequence[float]) -> dict[str, float | None]:

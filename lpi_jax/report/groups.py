@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lpi_jax.report.entries import Control, Kind
 from lpi_jax.report.metrics import Metric, headlines
 from lpi_jax.report.runs import Run
 
@@ -39,18 +40,28 @@ class Group(NamedTuple):
         """Whether items are sent to tasks: `inferred`, `given` or `none`."""
         return self.runs[0].routing
 
-    def knows(self, kind: str, metric: Metric) -> bool:
-        """Whether every run holds the matrix of this headline metric; kind: `measured`, `frozen` or `chance`."""
-        return all(metric.name in run.matrices[kind] for run in self.runs)
+    @property
+    def controls(self) -> dict[Kind, Control]:
+        """By name the controls that all its runs have."""
+        first, *others = (run.controls for run in self.runs)
+        return {name: control for name, control in first.items() if all(o.get(name) == control for o in others)}
 
-    def matrices(self, kind: str, metric: Metric) -> np.ndarray:
+    def knows(self, kind: Kind, metric: Metric) -> bool:
+        """Whether every run holds the matrix of this headline metric."""
+        return all(metric.name in run.matrices.get(kind, {}) for run in self.runs)
+
+    def matrices(self, kind: Kind, metric: Metric) -> np.ndarray:
         """[runs, T, T] matrices R[s][t] in the metric's unit, NaN for t > s; of what the group `knows`."""
         return np.stack([run.matrices[kind][metric.name] for run in self.runs])
 
-    def values(self, kind: str, average: str) -> dict[str, list[float]]:
-        """The numbers of one row of the table by column, one for each run."""
-        each = [run.numbers[kind, average] for run in self.runs]
-        return {column: [numbers[column] for numbers in each if column in numbers] for column in each[0]}
+    def values(self, kind: Kind, average: str) -> dict[str, list[float]]:
+        """The numbers of one row of the table by column, one for each run; without columns that not all runs have."""
+        first, *others = (run.numbers[kind, average] for run in self.runs)
+        return {
+            column: [value, *(numbers[column] for numbers in others)]
+            for column, value in first.items()
+            if all(column in numbers for numbers in others)
+        }
 
     def confusion(self, side: str) -> np.ndarray | None:
         """[T, T or T + 1] items by true and routed task, summed over the runs; None where no run knows."""

@@ -66,6 +66,11 @@ class Metric(NamedTuple):
         return "{:z.1f}" if self.unit == PER_CENT else "{:z.3g}"
 
     @property
+    def signed_form(self) -> str:
+        """How a difference stands in a table."""
+        return self.form.replace("{:", "{:+")
+
+    @property
     def short_form(self) -> str:
         """How a number stands where there is little room."""
         return "{:.0f}" if self.unit == PER_CENT else "{:.2g}"

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from lpi_jax.report import known, remarks
 from lpi_jax.report.by_task import tasks
+from lpi_jax.report.cells import Table
 from lpi_jax.report.groups import Block, Group
 from lpi_jax.report.legend import legend
-from lpi_jax.report.tables import Table, comparison, sources
+from lpi_jax.report.tables import comparison, future, probes, sources
 from lpi_jax.terminal.plain_text import plain
 
 STYLE = """\
@@ -15,13 +17,14 @@ body{font:15px/1.5 system-ui,sans-serif;color:#222;margin:2em auto;max-width:90e
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{padding:.2em .4em;text-align:right;white-space:nowrap;vertical-align:top}
 td{border-top:1px solid #ddd}
-thead tr:last-child th{border-bottom:1px solid #555}
+thead tr:last-child th{border-bottom:1px solid #555;white-space:normal;vertical-align:bottom}
 .over th{text-align:center;padding-bottom:0}
 .word{text-align:left}
 .word span{display:block;width:max-content;max-width:20em;white-space:normal;overflow-wrap:anywhere}
 figure{margin:1.5em 0}
 img{max-width:100%}
-figcaption,.legend{color:#555;max-width:60em}
+figcaption,.legend,ul{color:#555;max-width:60em}
+h4{margin:1.5em 0 .3em}
 h2{margin-top:2.5em;border-bottom:1px solid #ccc}
 div{overflow-x:auto}
 """
@@ -44,9 +47,11 @@ def page(blocks: Sequence[Block], overviews: Sequence[Picture], details: Sequenc
     parts = ["<h1>Runs of lpi_jax</h1>", f'<p class="legend">{escape(legend(blocks))}</p>']
     remaining = iter(details)
     for block, overview in zip(blocks, overviews, strict=True):
-        parts += [f"<h2>{escape(block.title)}</h2>", _table(comparison(block, "")), _figure(overview)]
+        tables = [comparison(block, ""), known.table(block), future(block)]
+        parts += [f"<h2>{escape(block.title)}</h2>", *map(_table, filter(None, tables)), _figure(overview)]
         for group in block.groups:
-            parts += [f"<h3>{escape(group.label)}</h3>", _table(tasks(group)), *map(_figure, next(remaining))]
+            parts += [f"<h3>{escape(group.label)}</h3>", *_sentences(remarks.of_group(group))]
+            parts += [*map(_table, filter(None, [tasks(group), probes(group)])), *map(_figure, next(remaining))]
     protocols = dict.fromkeys(plain(run.protocol) for group in _groups(blocks) for run in group.runs)
     parts += ["<h2>Protocol</h2>", *(f"<p>{escape(protocol)}</p>" for protocol in protocols)]
     parts += ["<h2>Runs</h2>", _table(sources(blocks))]
@@ -56,6 +61,10 @@ def page(blocks: Sequence[Block], overviews: Sequence[Picture], details: Sequenc
 
 def _groups(blocks: Sequence[Block]) -> list[Group]:
     return [group for block in blocks for group in block.groups]
+
+
+def _sentences(told: Sequence[str]) -> list[str]:
+    return ["<ul>", *(f"<li>{escape(sentence)}</li>" for sentence in told), "</ul>"] if told else []
 
 
 def _figure(picture: Picture) -> str:
@@ -74,4 +83,5 @@ def _table(table: Table) -> str:
     lines = [f'<tr class="over">{over}</tr>'] if table.head else []
     lines += [f"<tr>{cells('th', table.columns)}</tr></thead>", "<tbody>"]
     lines += [f"<tr>{cells('td', row)}</tr>" for row in table.rows]
-    return "\n".join(["<div><table>", "<thead>", *lines, "</tbody></table></div>"])
+    title = [f"<h4>{escape(table.title)}</h4>"] if table.title else []
+    return "\n".join([*title, "<div><table>", "<thead>", *lines, "</tbody></table></div>"])

@@ -9,7 +9,21 @@ import numpy as np
 from lpi_jax import config as configs
 from lpi_jax.config import records
 from lpi_jax.errors import UserError
-from lpi_jax.report.checked import a_dict, a_list, confusion, date, json_file, number, per_task, text, triangle, truth
+from lpi_jax.report import entries as of_metrics
+from lpi_jax.report.checked import (
+    a_dict,
+    a_list,
+    confusion,
+    count,
+    date,
+    json_file,
+    number,
+    per_task,
+    text,
+    triangle,
+    truth,
+)
+from lpi_jax.report.entries import Bootstrap, Control, Kind, Probe
 from lpi_jax.report.keys import comparable_keys
 from lpi_jax.report.metrics import AVERAGES, KINDS, Metric, described, headlines
 from lpi_jax.terminal.plain_text import plain
@@ -25,34 +39,42 @@ class Run(NamedTuple):
 
     Attributes:
       trains: whether its method learns; False is the frozen backbone itself.
-      keys: what makes it comparable with others. seeds: its own and the data's.
+      keys: what makes it comparable with others. seeds: its own and the data's. items_hash: equal for the same items.
       tasks: names of the finished tasks.
       metrics: in the order in which they are shown.
+      controls: by their names, which are kinds too.
       matrices: kind -> name of a headline metric -> [T, T] values R[s][t] in its unit, NaN for t > s; kinds:
-        `measured`, `frozen` and, for metrics of which it is known, `chance`.
+        `measured`, `frozen`, for metrics of which it is known `chance`, and the controls.
       numbers: (kind, average) -> the numbers of one row of the table by column.
+      bootstraps: name of a metric -> how well its final average is known; may be empty.
+      probes: probe -> name of a headline metric -> its values; may be empty.
       routing: whether items are sent to tasks (`inferred`), belong to them (`given`) or are not sent (`none`).
       sides: side -> what its items are called. items: side -> number of validation items per task.
       routed: side -> per task the per cent of its items that were routed to it after the last task; may be empty.
       confusion: side -> [T, T] or, with a column for items routed nowhere, [T, T + 1] counts of items by true and
         routed task; may be empty.
-      commit, started: as in config.json; "" where it does not say.
+      remarks: sentences. commit, started: as in config.json; "" where it does not say.
     """
 
     directory: Path
     trains: bool
     keys: dict[str, Any]
     seeds: tuple[int, int]
+    items_hash: str
     tasks: tuple[str, ...]
     metrics: tuple[Metric, ...]
-    matrices: dict[str, dict[str, np.ndarray]]
-    numbers: dict[tuple[str, str], dict[str, float]]
+    controls: dict[Kind, Control]
+    matrices: dict[Kind, dict[str, np.ndarray]]
+    numbers: dict[tuple[Kind, str], dict[str, float]]
+    bootstraps: dict[str, Bootstrap]
+    probes: dict[str, dict[str, Probe]]
     routing: str
     sides: dict[str, str]
     items: dict[str, list[int]]
     routed: dict[str, list[float]]
     confusion: dict[str, np.ndarray]
     protocol: str
+    remarks: list[str]
     commit: str
     started: str
 
@@ -99,48 +121,63 @@ def _run(directory: Path, result: Result, record: dict[str, Any]) -> Run:
     sent = a_dict(result["routing"]) if routing == "inferred" else {}
     if strangers := {*sent, *(metric.side for metric in metrics)} - sides.keys():
         raise ValueError(f"there are no items of {min(strangers)!r}")
-    numbers = {(kind, average): _numbers(entries, metrics, kind, average) for kind in KINDS for average in AVERAGES}
-    numbers["measured", "final"] |= _costs(result)
-    numbers["measured", "final"] |= {f"{side} routed right": number(sent[side]["final_average"]) for side in sent}
+    controls = of_metrics.controls(entries, metrics)
+    kinds = (*KINDS, *controls)
     return Run(
         directory=directory,
         trains=truth(result["trains"]),
         keys=comparable_keys(result, record, directory / "config.json", config),
         seeds=(int(config["seed"]), int(config["data.seed"])),
+        items_hash=str(record["stream"]),
         tasks=tasks,
         metrics=metrics,
-        matrices={kind: _matrices(entries, headlines(metrics), kind, len(tasks)) for kind in KINDS},
-        numbers=numbers,
+        controls=controls,
+        matrices={kind: of_metrics.matrices(entries, headlines(metrics), kind, len(tasks)) for kind in kinds},
+        numbers=_numbers(result, metrics, kinds, sent),
+        bootstraps=of_metrics.bootstraps(entries, metrics, ("frozen", *controls)),
+        probes=of_metrics.probes(result.get("probes", {}), metrics, len(tasks)),
         routing=routing,
         sides=sides,
         items={side: per_task(result["items"][side]["val"], len(tasks), 1) for side in sides},
         routed={side: triangle(sent[side]["matrix"], len(tasks), "%")[-1].tolist() for side in sent},
         confusion={side: confusion(sent[side]["confusion"], len(tasks)) for side in sent if "confusion" in sent[side]},
         protocol=str(result["protocol"]),
+        remarks=_remarks(result),
         commit=_commit(record),
         started=date(record.get("started")),
     )
 
 
-def _of(entry: dict[str, Any], kind: str) -> dict[str, Any] | None:
-    """The part of a metric's entry that is of this kind; None where nobody knows what a guess finds."""
-    if kind == "measured":
-        return entry
-    return entry["frozen"] if kind == "frozen" else entry.get("chance")
-
-
-def _numbers(entries: Result, metrics: Sequence[Metric], kind: str, average: str) -> dict[str, float]:
-    parts = {metric: part for metric in metrics if (part := _of(entries[metric.name], kind)) is not None}
-    numbers = {metric.column: number(part[f"{average}_average"]) for metric, part in parts.items()}
-    if average == "final" and kind != "chance":
+def _numbers(
+    result: Result, metrics: Sequence[Metric], kinds: Sequence[Kind], sent: dict[str, Any]
+) -> dict[tuple[Kind, str], dict[str, float]]:
+    """(kind, average) -> numbers by column; what the method cost and where it sent items stand with its final ones."""
+    entries, tasks = result["metrics"], len(result["tasks"])
+    numbers = {
+        (kind, average): of_metrics.numbers(entries, metrics, kind, average) for kind in kinds for average in AVERAGES
+    }
+    measured, frozen = of_metrics.future(entries, metrics, tasks, len(result["tasks_to_come"]))
+    numbers["frozen", "final"] |= frozen
+    numbers["measured", "final"] |= measured
+    if not result["trains"] or tasks == 1:  # nothing can have been lost before it was learnt
         for metric in headlines(metrics):
-            numbers[f"{metric.group_column} forgetting"] = number(parts[metric]["forgetting"])
+            numbers["measured", "final"].pop(f"{metric.group_column} {of_metrics.KEPT}", None)
+    numbers["measured", "final"] |= {f"{side} routed right": number(sent[side]["final_average"]) for side in sent}
+    numbers["measured", "final"] |= _costs(result)
     return numbers
 
 
-def _matrices(entries: Result, metrics: Sequence[Metric], kind: str, tasks: int) -> dict[str, np.ndarray]:
-    parts = {metric: part for metric in metrics if (part := _of(entries[metric.name], kind)) is not None}
-    return {metric.name: triangle(part["matrix"], tasks, metric.unit) for metric, part in parts.items()}
+def _remarks(result: Result) -> list[str]:
+    """What the results remark, and what became of the tasks whose prompts were put aside."""
+    remarks = [text(remark) for remark in a_list(result.get("remarks", []))]
+    if (plain_tasks := result.get("plain_tasks")) is not None:
+        names = [text(name) for name in a_list(plain_tasks["names"])]
+        if put_aside := count(plain_tasks["count"]):
+            told = f"of {put_aside} of {len(result['tasks'])} tasks did not beat the frozen backbone on held-out items"
+            remarks.append(f"the prompts {told}: {', '.join(names)}")
+        else:
+            remarks.append("the prompts of every task beat the frozen backbone on held-out items")
+    return [remark for remark in remarks if remark]
 
 
 def _costs(result: Result) -> dict[str, float]:

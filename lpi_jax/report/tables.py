@@ -1,103 +1,122 @@
 """The tables of a report, as cells: the runs compared, and where every number comes from."""
 
-import statistics
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from lpi_jax.report.cells import Table, spread
+from lpi_jax.report.entries import FORGETTING, GROWTH, KEPT, MTIL, REAL
 from lpi_jax.report.groups import Block, Group
-from lpi_jax.report.metrics import AVERAGES
+from lpi_jax.report.metrics import Metric
+from lpi_jax.report.rows import Row, Values, rows
 from lpi_jax.terminal.plain_text import plain
 
-ONE_DIGIT = "{:z.1f}"
-Values = dict[str, list[float]]
-
-
-class Row(NamedTuple):
-    """One row of the table that compares runs, with a number for each run."""
-
-    method: str
-    runs: int
-    average: str
-    values: Values
-    routing: str
-
-
-class Table(NamedTuple):
-    """Cells as they are shown.
-
-    Attributes:
-      title: what the table is of; "" if that is clear.
-      head: the upper head row: what stands over how many columns.
-      columns: the lower head row.
-      words: how many columns, from the left, are words and not numbers.
-    """
-
-    title: str
-    head: tuple[tuple[str, int], ...]
-    columns: tuple[str, ...]
-    rows: list[list[str]]
-    words: int
-
-
-def rows(block: Block) -> Iterator[Row]:
-    """A guess, the frozen backbone, then every group; the incremental and the final average of each."""
-    shown: list[tuple[str, Group, str]] = []
-    if block.guess:
-        shown.append(("chance", block.guess, "chance"))
-    for group in block.frozen:
-        if group.trains:
-            label = "zero-shot" if group.runs[0].keys["eval.transform"] == "centre" else "zero-shot, random crops"
-            shown.append((label, group, "frozen"))
-    untrained_first = sorted(block.groups, key=lambda group: group.trains)
-    shown += [(group.label, group, "measured") for group in untrained_first]
-    for label, group, kind in shown:
-        for average in AVERAGES:
-            routing = group.routing if (kind, average) == ("measured", "final") else "none"
-            yield Row(label, len(group.runs), average, group.values(kind, average), routing)
+FUTURE = "All tasks of the stream after every task, also those not learnt yet, each among its own items"
+PROBES = "Items of no task"
 
 
 def comparison(block: Block, title: str) -> Table:
     """The table that compares the groups of a block."""
+    shown = list(rows(block))
     names = [metric.group for metric in block.metrics]
     over = [(f"{metric.group}, n = {block.n(metric)}", names.count(metric.group)) for metric in block.headlines]
+    short = " / ".join(metric.short for metric in block.headlines)
+    split = splits(block)
+    forgetting = [(f"forgetting, {short}", 3)] if split else [("forgetting", 1)]
     return Table(
         title=title,
-        head=(("", 3), *over, ("forgetting", 1), ("routed right", 1), ("", 2)),
+        head=(("", 3), *over, *forgetting, ("zero-shot kept", 1), ("routed right", 1), ("", 2)),
         columns=(
             *("method", "runs", "average"),
             *(metric.label for metric in block.metrics),
-            " / ".join(metric.short for metric in block.headlines),
+            *(("all", "real", "growth") if split else (short,)),
+            short,
             " / ".join(block.routed_sides.values()),
             *("min", "peak MB"),
         ),
-        rows=[_cells(block, row) for row in rows(block)],
+        rows=[_cells(block, row, split) for row in shown],
         words=1,
     )
 
 
-def _cells(block: Block, row: Row) -> list[str]:
-    forgetting = [
-        spread(row.values.get(f"{metric.group_column} forgetting", []), metric.form) for metric in block.headlines
-    ]
-    routed = [spread(row.values.get(f"{side} routed right", [])) for side in block.routed_sides]
+def splits(block: Block) -> bool:
+    """Whether of any row it is known how much of its forgetting is real."""
+    columns = {f"{metric.group_column} {REAL}" for metric in block.headlines}
+    return any(columns & row.values.keys() for row in rows(block))
+
+
+def _cells(block: Block, row: Row, split: bool) -> list[str]:
+    values = row.values
+    routed = [spread(values.get(f"{side} routed right", [])) for side in block.routed_sides]
     return [
         row.method,
         str(row.runs),
         row.average,
-        *(spread(row.values.get(metric.column, []), metric.form) for metric in block.metrics),
-        " / ".join(filter(None, forgetting)),
+        *(spread(values.get(metric.column, []), metric.form) for metric in block.metrics),
+        *(_of_headlines(block, values, name) for name in ((FORGETTING, REAL, GROWTH) if split else (FORGETTING,))),
+        _of_headlines(block, values, KEPT),
         "given" if row.routing == "given" else " / ".join(filter(None, routed)),
-        spread(row.values.get("minutes", [])),
-        spread(row.values.get("peak_memory_mb", []), "{:.0f}"),
+        spread(values.get("minutes", [])),
+        spread(values.get("peak_memory_mb", []), "{:.0f}"),
     ]
 
 
-def spread(numbers: Sequence[float], form: str = ONE_DIGIT) -> str:
-    """The mean, with the sample standard deviation if there are several numbers; "" if there is none."""
-    if not numbers:
-        return ""
-    mean = form.format(statistics.mean(numbers))
-    return f"{mean} ± {form.format(statistics.stdev(numbers))}" if len(numbers) > 1 else mean
+def _of_headlines(block: Block, values: Values, name: str) -> str:
+    """A number of every headline metric in one cell; "–" where only others have one."""
+    cells = [
+        spread(values.get(f"{metric.group_column} {name}", []), "{:.0f}" if name == KEPT else metric.form)
+        for metric in block.headlines
+    ]
+    return " / ".join(cell or "–" for cell in cells) if any(cells) else ""
+
+
+def future(block: Block) -> Table | None:
+    """What MTIL asks: before, over and after learning; None where it was not measured."""
+    shown = [("zero-shot", group, "frozen") for group in block.frozen[:1]]
+    shown += [(group.label, group, "measured") for group in block.groups if group.trains]
+    metrics = [metric for metric in block.headlines if any(_mtil(*who[1:], metric) for who in shown)]
+    if not metrics:
+        return None
+    names = dict.fromkeys(metric.group for metric in metrics)
+    return Table(
+        title=FUTURE,
+        head=(("", 1), *((f"{metric.group}, {metric.label}", len(MTIL)) for metric in metrics)),
+        columns=("method", *(name.capitalize() for _ in names for name in MTIL)),
+        rows=[
+            [label, *(cell for metric in metrics for cell in _mtil(group, kind, metric) or [""] * len(MTIL))]
+            for label, group, kind in shown
+        ],
+        words=1,
+    )
+
+
+def _mtil(group: Group, kind: str, metric: Metric) -> list[str]:
+    """The cells of one metric; [] where it was not measured."""
+    values = group.values(kind, "final")
+    cells = [spread(values.get(f"{metric.column} {name}", []), metric.form) for name in MTIL]
+    return cells if any(cells) else []
+
+
+def probes(group: Group) -> Table | None:
+    """Headline metrics on items of no task, before and while tasks are learnt; None where there are none."""
+    names = [name for name in group.runs[0].probes if all(name in run.probes for run in group.runs)]
+    rows_of = {name: _probed(group, name) for name in names}
+    if not any(map(any, rows_of.values())):
+        return None
+    return Table(
+        title=PROBES,
+        head=(("", 1), *((f"{metric.group}, {metric.label}", 3) for metric in group.headlines)),
+        columns=("items", *(when for _ in group.headlines for when in ("zero-shot", "first task", "last task"))),
+        rows=[[name, *cells] for name, cells in rows_of.items()],
+        words=1,
+    )
+
+
+def _probed(group: Group, name: str) -> list[str]:
+    cells = []
+    for metric in group.headlines:
+        known = [run.probes[name][metric.name] for run in group.runs if metric.name in run.probes[name]]
+        moments = [[probe.frozen for probe in known]] + [[probe.values[s] for probe in known] for s in (0, -1)]
+        cells += [spread(numbers, metric.form) for numbers in moments]
+    return cells
 
 
 def sources(blocks: Sequence[Block]) -> Table:

@@ -1,25 +1,37 @@
 """Tables as text: Markdown and LaTeX for people; the names of all formats."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from lpi_jax.report import known
+from lpi_jax.report.cells import Table
 from lpi_jax.report.exact import csv_table, json_table
 from lpi_jax.report.groups import Block
 from lpi_jax.report.legend import legend
-from lpi_jax.report.tables import Table, comparison
+from lpi_jax.report.tables import comparison
 from lpi_jax.terminal.plain_text import plain
 
 
 def markdown(blocks: Sequence[Block]) -> str:
-    """A Markdown table per block, and the legend. Markdown has one head row: the lower one is the first of the body."""
-    parts = []
+    """The Markdown tables of every block, and the legend."""
+    tables = [_markdown(table, "#" * depth) for table, depth in _tables(blocks)]
+    return "\n\n".join([*tables, _marked(legend(blocks))])
+
+
+def _tables(blocks: Sequence[Block]) -> Iterator[tuple[Table, int]]:
+    """Of every block what is compared and how well it is known, with the depth of their titles."""
     for block in blocks:
-        table = comparison(block, block.title if len(blocks) > 1 else "")
-        title = [f"### {_marked(table.title)}", ""] if table.title else []
-        lines = [*_heads(table), *table.rows]
-        lines.insert(1, ["---"] * len(table.columns))
-        parts.append("\n".join([*title, *("| " + " | ".join(map(_marked, line)) + " |" for line in lines)]))
-    return "\n\n".join([*parts, _marked(legend(blocks))])
+        yield comparison(block, block.title if len(blocks) > 1 else ""), 3
+        if (table := known.table(block)) is not None:
+            yield table, 4
+
+
+def _markdown(table: Table, mark: str) -> str:
+    """A Markdown table. Markdown has one head row: the lower one is the first of the body."""
+    title = [f"{mark} {_marked(table.title)}", ""] if table.title else []
+    lines = [*_heads(table), *table.rows]
+    lines.insert(1, ["---"] * len(table.columns))
+    return "\n".join([*title, *("| " + " | ".join(map(_marked, line)) + " |" for line in lines)])
 
 
 def _heads(table: Table) -> tuple[list[str], list[str]]:
@@ -45,8 +57,8 @@ _TEX |= {character: "\\" + character for character in "&%$#_{}"}
 
 
 def latex(blocks: Sequence[Block]) -> str:
-    """A tabular per block; for \\input in a document with \\usepackage{booktabs}."""
-    return "\n".join(_tabular(comparison(block, block.title if len(blocks) > 1 else "")) for block in blocks)
+    """The tabulars of every block; for \\input in a document with \\usepackage{booktabs}."""
+    return "\n".join(_tabular(table) for table, _ in _tables(blocks))
 
 
 def _tabular(table: Table) -> str:
@@ -75,7 +87,9 @@ def _tex_row(cells: Sequence[str]) -> str:
 
 
 def _tex(cell: str) -> str:
-    return re.sub(r"^-(?=\d)|(?<=/ )-(?=\d)", "$-$", "".join(_TEX.get(character, character) for character in cell))
+    return re.sub(
+        r"(?:^|(?<=/ )|(?<=\[)|(?<=\d, ))-(?=\d)", "$-$", "".join(_TEX.get(character, character) for character in cell)
+    )
 
 
 FORMATS: dict[str, Callable[[Sequence[Block]], str]] = {

@@ -26,7 +26,7 @@ from lpi_jax.experiment.progress import Progress, restore
 from lpi_jax.methods.base import TaskContext
 from lpi_jax.parallel import compilation, lock, mesh, processes
 from lpi_jax.problems.base import Evaluator
-from lpi_jax.run import boundary, results, start
+from lpi_jax.run import boundary, guard, results, start
 from lpi_jax.run.log import Log
 from lpi_jax.run.signals import TERMINATED, terminated
 from lpi_jax.run.task import Reused, Trainer, context
@@ -72,6 +72,7 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
     checkpoints.prepare()
     progress = restore(checkpoints)
     evaluator, splits = experiment.evaluator(), _validation(experiment)
+    evaluator.expect(splits)
     boundary.refill(directory, evaluator, splits, progress)
     log = start.log(experiment, directory, steps, progress, checkpoints.steps_inside(progress.count))
     try:
@@ -82,6 +83,7 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
                 task = context(experiment, evaluator, progress)
                 with progress.timed("training"):
                     trained = trainer.train(task, progress.memory)
+                    trained = guard.better(experiment, evaluator, task, trained, log)
                 log.says(task.number, task.names[-1], "evaluation")
                 with progress.timed("evaluation"):
                     finish(experiment, evaluator, progress, task, trained, split)
@@ -116,12 +118,16 @@ def finish(
     arrival = evaluator.measure(first=progress.count)
     progress.names, progress.memory = task.names, after
     evaluator.follow(after, progress.count)
+    controls = evaluator.controls()
     progress.measured(
         {
             "arrival": arrival,
             "values": evaluator.measure(),
-            "frozen": evaluator.measure(frozen=True),
+            "controls": {control.name: {**control._asdict(), "values": row} for control, row in controls.items()},
             "chance": evaluator.chance(),
+            "intervals": evaluator.intervals(),
+            **evaluator.future(),
+            "probes": evaluator.probed(),
             "routing": evaluator.routing(progress.count),
         }
     )

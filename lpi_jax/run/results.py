@@ -15,7 +15,11 @@ from lpi_jax.experiment.progress import Progress
 from lpi_jax.problems.base import Metric
 
 SCHEMA = 2
-Stage = dict[str, Any]  # what was measured after a task (`continual.measure`)
+Stage = dict[str, Any]  # what was measured after a task (`continual.finish`)
+
+# The controls in which every item is searched among those of its own task, which stay the same: what is forgotten there
+# is forgotten, and the rest of the forgetting comes from ever more items to choose from.
+OWN, OWN_FROZEN = "own", "own_frozen"
 
 
 def summarise(experiment: Experiment, steps: Sequence[int], progress: Progress) -> dict[str, Any]:
@@ -39,6 +43,7 @@ def summarise(experiment: Experiment, steps: Sequence[int], progress: Progress) 
         "tasks": list(progress.names),
         "tasks_to_come": [task.name for task in stream.tasks[progress.count :]],
         "metrics": {metric.name: _metric(metric, progress.stages) for metric in problem.metrics},
+        **_probes(progress.stages),
         "routing": _routing(problem.sides, progress.stages),
         "items": _items(experiment),
         **method.facts(progress.memory, progress.names),
@@ -68,19 +73,30 @@ def _metric(metric: Metric, stages: Sequence[Stage]) -> dict[str, Any]:
     def matrix_of(kind: str) -> np.ndarray:
         return _matrix([stage[kind][metric.name] for stage in stages])
 
-    values, frozen = matrix_of("values"), matrix_of("frozen")
+    values = matrix_of("values")
+    controls = {name: _control(metric, name, stages) for name in stages[-1]["controls"]}
+    frozen = controls.pop("frozen")
     before = np.array([stage["arrival"][metric.name][-1] for stage in stages])
-    untouched = np.diagonal(frozen)
-    described = metric._asdict()
+    untouched = np.array([row[-1] for row in frozen["matrix"]])
+    described, better = metric._asdict(), metric.higher_is_better
     del described["name"]
+    averages = metrics.summary(values, better)
+    for own, part in ((OWN, averages), (OWN_FROZEN, frozen)):
+        if own in controls:
+            fixed = controls[own]["forgetting"]
+            for growing in (part, controls[own]):
+                growing.update(_split(growing["forgetting"], fixed))
     numbers = {
         **described,
         "matrix": _rows(values),
         "before_learning": before.tolist(),
-        **metrics.summary(values, metric.higher_is_better),
+        **averages,
         "forward_transfer": metrics.forward_transfer(before, untouched),
-        "zero_shot_retention": metrics.zero_shot_retention(before, untouched),
-        "frozen": {"matrix": _rows(frozen), **metrics.summary(frozen, metric.higher_is_better)},
+        "zero_shot_retention": _known(metrics.zero_shot_retention(before, untouched)) if better else None,
+        "frozen": frozen,
+        "controls": controls,
+        **({"bootstrap": known} if (known := stages[-1]["intervals"].get(metric.name)) else {}),
+        **_future(metric, stages),
     }
     if all(metric.name in stage["chance"] for stage in stages):
         chance = matrix_of("chance")
@@ -88,8 +104,60 @@ def _metric(metric: Metric, stages: Sequence[Stage]) -> dict[str, Any]:
             "matrix": _rows(chance),
             "incremental_average": metrics.incremental_average(chance),
             "final_average": metrics.final_average(chance),
+            "forgetting": metrics.summary(chance, better)["forgetting"],
         }
     return numbers
+
+
+def _control(metric: Metric, name: str, stages: Sequence[Stage]) -> dict[str, Any]:
+    """Matrix and averages of one control of a metric."""
+    matrix = _matrix([stage["controls"][name]["values"][metric.name] for stage in stages])
+    last = stages[-1]["controls"][name]
+    return {
+        "label": last["label"],
+        "measures_method": last["measures_method"],
+        "matrix": _rows(matrix),
+        **metrics.summary(matrix, metric.higher_is_better),
+    }
+
+
+def _split(forgetting: float, fixed: float) -> dict[str, float]:
+    """Forgetting in two: what is lost among items that stay the same, and what more items to choose from cost."""
+    return {"forgetting_fixed_gallery": fixed, "gallery_growth": forgetting - fixed}
+
+
+def _future(metric: Metric, stages: Sequence[Stage]) -> dict[str, Any]:
+    """MTIL's numbers, of all tasks of the stream on items that stay the same; {} where they were not measured."""
+    rows = [stage.get("future", {}).get(metric.name) for stage in stages]
+    frozen = stages[-1].get("future_frozen", {}).get(metric.name)
+    if frozen is None or any(row is None for row in rows):
+        return {}
+    matrix = np.array(rows, float)
+    averages = {
+        "transfer": _known(metrics.transfer(matrix)),
+        "average": metrics.average(matrix),
+        "last": metrics.last(matrix),
+    }
+    return {"future": {"matrix": matrix.tolist(), **averages, "frozen": list(frozen)}}
+
+
+def _probes(stages: Sequence[Stage]) -> dict[str, Any]:
+    """By probe (items of no task) and metric the value after every stage and the frozen backbone's; {} without any."""
+    last = stages[-1].get("probes", {})
+    names = [name for name in last if all(name in stage.get("probes", {}) for stage in stages)]
+    probes = {
+        name: {
+            metric: {"values": [stage["probes"][name]["values"][metric] for stage in stages], "frozen": frozen}
+            for metric, frozen in last[name]["frozen"].items()
+        }
+        for name in names
+    }
+    return {"probes": probes} if probes else {}
+
+
+def _known(value: float) -> float | None:
+    """The value, or nothing where it is NaN, which JSON does not have."""
+    return None if np.isnan(value) else value
 
 
 def _routing(sides: Mapping[str, str], stages: Sequence[Stage]) -> dict[str, Any]:
@@ -169,11 +237,27 @@ def headlines(results: dict[str, Any]) -> list[dict[str, Any]]:
 def line(results: dict[str, Any]) -> str:
     """One line that says how the run stands after a task; routing only where it decides anything."""
     told = ", ".join(
-        f"{metric['group']} {metric['final_average']:.1f} {metric['unit']}"
-        f" (zero-shot {metric['frozen']['final_average']:.1f})"
+        f"{metric['group']} {metric['final_average']:.1f} {metric['unit']}".rstrip() + f" ({_beside(metric)})"
         for metric in headlines(results)
     )
     labels = {metric["label"] for metric in headlines(results)}
     routed = ", ".join(f"{side['label']} {side['final_average']:.1f} %" for side in results["routing"].values())
     routing = {"inferred": f"; routed right: {routed}", "given": "; tasks given"}.get(results["routed"], "")
     return f"after {results['tasks'][-1]}: {'/'.join(sorted(labels))} {told}{routing}"
+
+
+def _beside(metric: dict[str, Any]) -> str:
+    """The frozen backbone's final average, and that of the best that it reaches with the method's knowledge.
+
+    That on its own task's items alone is an easier question, and no rival.
+    """
+    rivals = [
+        control for name, control in metric["controls"].items() if not control["measures_method"] and name != OWN_FROZEN
+    ]
+    frozen = metric["frozen"]
+    told = f"zero-shot {frozen['final_average']:.1f}"
+    if not rivals:
+        return told
+    best = (max if metric["higher_is_better"] else min)(rivals, key=lambda control: control["final_average"])
+    added = best["label"].removeprefix(frozen["label"]).lstrip(", ")
+    return f"{told}, {added} {best['final_average']:.1f}"

@@ -10,6 +10,7 @@ import numpy as np
 
 from lpi_jax.data import batches, loader
 from lpi_jax.errors import UserError
+from lpi_jax.experiment import checks
 from lpi_jax.experiment.experiment import Experiment
 from lpi_jax.experiment.progress import Progress
 from lpi_jax.methods.base import TaskContext
@@ -99,11 +100,12 @@ class Trainer:
         self._log.catch_up(sum(self._steps[:number]) + done, self._options.batch_of(number))
         if not self._compiled:
             self._log.says(number, task.names[-1], "compiling", stays=True)
-        rate = optimizer.learning_rate(self._options, steps // self._options.epochs)
+        per_epoch = checks.epoch_of(self._options, experiment.method, number, task.examples)
+        rate = optimizer.learning_rate(self._options, per_epoch)
         constants = mesh.put_replicated(constants, experiment.mesh)
         plan = step.Task(frozen, constants, key_of(experiment.config.seed, number), rate)
         with closing(self._batches(number, memory, done)) as rows:
-            after_step = lambda *after: self._after_step(task.names[-1], number, *after)  # noqa: E731
+            after_step = lambda *after: self._after_step(task.names[-1], number, per_epoch, *after)  # noqa: E731
             state = step.fit(state, self._step, plan, rows, after_step)
         trained = jax.tree.map(np.asarray, state.trainable)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)):  # the last step's loss saw it not yet
@@ -129,15 +131,21 @@ class Trainer:
         return batches.training_batches(plan, done, self._steps[number], jax.process_index(), jax.process_count())
 
     def _after_step(
-        self, name: str, number: int, state: step.TrainState, done: int, terms: dict[str, jax.Array], waited: float
+        self,
+        name: str,
+        number: int,
+        per_epoch: int,
+        state: step.TrainState,
+        done: int,
+        terms: dict[str, jax.Array],
+        waited: float,
     ) -> None:
         """Log, then checkpoint, then end if asked to."""
         options, steps = self._options, self._steps[number]
         total = sum(self._steps[:number]) + done
-        per_epoch = steps // options.epochs
         epoch = (done - 1) // per_epoch + 1
         self._compiled = True
-        self._log.says(number, name, f"epoch {epoch}/{options.epochs}")
+        self._log.says(number, name, f"epoch {epoch}/{steps // per_epoch}")
         self._log.advance(waited)
         logged = done % options.log_every == 0 or done == steps
         if logged:

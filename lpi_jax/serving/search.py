@@ -21,6 +21,7 @@ from lpi_jax.data.contact_sheet import Section, Tile, contact_sheet, thumbnail
 from lpi_jax.data.loader import ahead
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically
+from lpi_jax.problems.retrieval.score import Scored, joined
 
 if TYPE_CHECKING:
     from lpi_jax.problems.retrieval.retriever import Retriever
@@ -35,13 +36,13 @@ class Found(NamedTuple):
 
     Attributes:
       files: those that could be read, N paths.
-      features: [N, E] float32, L2-normalised.
+      items: the images as the model scores them.
       bad: how many could not, by kind.
       first: what is wrong with the first of them.
     """
 
     files: list[str]
-    features: np.ndarray
+    items: "Scored"
     bad: Mapping[str, int]
     first: str
 
@@ -87,7 +88,7 @@ def encode(model: "Retriever", files: Sequence[str]) -> Found:
             return error
 
     good: list[str] = []
-    features: list[np.ndarray] = []
+    parts: list[Scored] = []
     bad: list[images.BadImage] = []
     # On a terminal only: in a file there is nobody to wait.
     with tqdm(total=len(files), desc="encoding", unit="image", disable=None) as bar:
@@ -101,22 +102,22 @@ def encode(model: "Retriever", files: Sequence[str]) -> Found:
                     good.append(file)
                     waiting.append(image)
                 bar.update()
-            features.append(model.encode_image(waiting))
+            parts.append(model.index_images(waiting))
     if not good:
         raise UserError(f"not one of {len(files)} images can be read; the first: {bad[0]}")
-    return Found(good, np.concatenate(features), Counter(one.kind for one in bad), str(bad[0]) if bad else "")
+    return Found(good, joined(parts), Counter(one.kind for one in bad), str(bad[0]) if bad else "")
 
 
-def ranked(found: Found, query: np.ndarray) -> list[tuple[float, str]]:
+def ranked(model: "Retriever", found: Found, query: "Scored") -> list[tuple[float, str]]:
     """(score, path) of every image, the nearest first.
 
     Args:
-      query: [E] float32, L2-normalised.
+      query: one item, from the same model.
 
     Returns:
-      Scores are cosines, -1..1; images of equal scores stay in the order of their paths.
+      Scores as `config.eval.score` of the run makes them; images of equal scores stay in the order of their paths.
     """
-    scores = found.features @ query
+    scores = model.scores(query, found.items)[0]
     return [(float(scores[place]), found.files[place]) for place in np.argsort(-scores, kind="stable")]
 
 
@@ -153,14 +154,14 @@ def main(arguments: Sequence[str]) -> int:
 
     model = load(given.run)
     if given.text is not None:
-        title, query = f"text: {given.text}", model.encode_text(given.text)[0]
+        title, query = f"text: {given.text}", model.index_texts(given.text)
     else:
-        title, query = f"like: {given.like}", model.encode_image(given.like)[0]
+        title, query = f"like: {given.like}", model.index_images(given.like)
     found = encode(model, files)
     if found.bad:
         counts = ", ".join(f"{count} {kind}" for kind, count in found.bad.items())
         print(f"left out: {counts}; the first: {' '.join(found.first.split())}", file=sys.stderr)
-    best = ranked(found, query)
+    best = ranked(model, found, query)
     for score, file in best[: given.top]:
         print(f"{score:6.3f}  {terminal.one_line(file)}")
     heading = f"the best {min(DRAWN, len(best))} of {len(best)} images in {folder}"
@@ -177,7 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = terminal.Parser(
         prog="python -m lpi_jax.search",
         description="Prints the images of a folder that are nearest to a text or to another image, best first, each"
-        " with its score (cosine, -1 to 1), and draws a contact sheet of the first ten.",
+        " with its score (a cosine, or what the run's config.eval.score adds up), and draws a contact sheet of the first"
+        " ten.",
         epilog="Images that cannot be read are counted and left out. Exit status: 0; 2 for a mistake; 130 after"
         " Ctrl-C.",
         allow_abbrev=False,

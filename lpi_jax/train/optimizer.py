@@ -22,6 +22,15 @@ class Options:
     """Section `train`."""
 
     epochs: int = option(10, "passes over a task's pairs", least=1, reader=TRAINING)
+    min_steps: int = option(0, "steps of a task, at least: a small task gets more epochs", least=0, reader=TRAINING)
+    held_out: float = option(
+        0.0,
+        "share of a task's training images that train nothing: a task whose prompts do not beat the frozen backbone on"
+        " them is remembered without any; of methods that can do without",
+        least=0,
+        most=0.9,
+        reader=TRAINING,
+    )
     batch: int = option(64, "pairs a step, over all devices", least=1, reader=TRAINING)
     batches: tuple = option((), "one for each task, in place of train.batch; (): as train.batch", reader=TRAINING)
     accumulate: int = option(1, "batches whose mean gradient makes one update", least=1, reader=TRAINING)
@@ -66,6 +75,10 @@ class Options:
                 raise UserError(
                     f"config.train.groups holds {group!r}, expected a pair of a regular expression and a factor"
                 )
+
+    def epochs_in(self, steps_per_epoch: int) -> int:
+        """Epochs of a task, more than `epochs` where these are fewer than `min_steps` steps."""
+        return max(self.epochs, -(-self.min_steps // max(steps_per_epoch, 1)))
 
     def batch_of(self, task: int) -> int:
         """Rows of a global batch in task number `task`, from 0."""
@@ -168,7 +181,8 @@ def learning_rate(options: Options, steps_per_epoch: int) -> Callable[[int], flo
     `cosine` falls per epoch e, lr (1 + cos(pi e / epochs)) / 2; `smooth` per step after the warm-up,
     lr (1 + cos(pi s / S)) / 2; `constant`. In a warm-up of w steps it rises linearly: step s has s / w of it.
     """
-    total, peak, warmup = steps_per_epoch * options.epochs, options.lr, options.warmup
+    epochs = options.epochs_in(steps_per_epoch)
+    total, peak, warmup = steps_per_epoch * epochs, options.lr, options.warmup
 
     def rate(step: int) -> float:
         if options.schedule == "constant":
@@ -176,6 +190,6 @@ def learning_rate(options: Options, steps_per_epoch: int) -> Callable[[int], flo
         if options.schedule == "smooth":
             share = min(max(step - warmup, 0) / max(total - warmup, 1), 1.0)
             return peak * 0.5 * (1.0 + math.cos(math.pi * share))
-        return peak * 0.5 * (1.0 + float(np.cos(np.pi * (step // steps_per_epoch) / options.epochs)))
+        return peak * 0.5 * (1.0 + float(np.cos(np.pi * (step // steps_per_epoch) / epochs)))
 
     return lambda step: rate(step) * (step / warmup) if step < warmup else rate(step)

@@ -144,7 +144,7 @@ def test_a_key_that_two_sources_declare_in_other_words_is_a_mistake_of_ours(monk
         (
             ["reuse=runs/a", "method.threshold=0.5"],
             "method.threshold",
-            "with config.method.name=lpi and by training",
+            "with config.method.name=lpi and config.method.task=released or intended and by training",
         ),
         (["towers.text_heads=8"], "towers.text_heads", "with another config.backbone than bundled"),
         (["data.name=multi", "data.path=x", "data.streams={'name': 'jsonl'}"], "data.path", "with every config.data."),

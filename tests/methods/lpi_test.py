@@ -1,4 +1,4 @@
-"""Holds `lpi_jax.methods.lpi` against the NumPy reference: expansion, interaction, counts, and the loss of a task."""
+"""Holds `lpi_jax.methods.lpi` against the NumPy reference: prompts, interaction, counts, gates, the loss of a task."""
 
 import functools
 
@@ -11,11 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lpi_jax.losses import retrieval_loss
-from lpi_jax.methods import lpi, routing, similarity
+from lpi_jax.methods import interaction as interactions
+from lpi_jax.methods import kmeans, lpi, routing, similarity
 from lpi_jax.methods.base import Site, TaskContext
+from lpi_jax.models.clip import CLIP
+from tests.models import towers_reference_test as tiny
 from tests.reference import gradients
 from tests.reference import losses as reference_losses
 from tests.reference import prompts as reference
+from tests.train.gradients_test import check
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True)
 SMALL = {"layers": 3, "depth": 2, "length": 4, "rank": 2}
@@ -38,11 +42,20 @@ def reference_maps(maps):
     return {ours: {e: maps[theirs][name] for e, name in names.items()} for ours, theirs in pairs.items()}
 
 
-def reference_prompts(trainable):
+def reference_prompts(trainable, form="norm"):
     visual, textual = reference.expand(trainable["factors"])
     if "interaction" in trainable:
-        return reference.interact(visual, textual, reference_maps(trainable["interaction"]))
+        interact = {"norm": reference.interact, "residual": reference.interact_residually}[form]
+        return interact(visual, textual, reference_maps(trainable["interaction"]))
     return visual, textual
+
+
+def frozen():
+    """What of a backbone of these widths the losses may look at."""
+    rng = np.random.default_rng(4)
+    visual, textual = (rng.normal(size=(SITES[name].width, 5)).astype(np.float32) for name in ("vision", "text"))
+    scale = np.float32(np.log(3.0))
+    return {"visual_projection": {"kernel": visual}, "text_projection": {"kernel": textual}, "logit_scale": scale}
 
 
 def stack(trees):
@@ -97,12 +110,19 @@ def test_expanded_prompts_have_the_widths_of_clip_b16():
     chex.assert_type((visual, textual), jnp.float32)
 
 
+def test_modalities_that_share_no_factor_of_layers_have_one_each():
+    tree = lpi.init(lpi.Options(**SMALL, shared=False), SITES, jax.random.key(0))
+    assert "layer" not in tree["factors"]
+    chex.assert_shape([tree["factors"][name] for name in ("layer_visual", "layer_textual")], (3, 2))
+    assert np.abs(tree["factors"]["layer_visual"] - tree["factors"]["layer_textual"]).max() > 1e-2
+    chex.assert_trees_all_close(lpi.expand(tree["factors"]), reference_prompts(tree), rtol=1e-5, atol=1e-6)
+
+
 # ------------------------------------------------------------------------------------------------------ interaction
 
 
-@FEW
-@given(seed=st.integers(0, 2**32 - 1))
-def test_interaction_is_the_references(seed):
+def to_mix(seed):
+    """Maps, visual and textual prompts of three layers."""
     rng = np.random.default_rng(seed)
 
     def maps(source, target):
@@ -112,9 +132,103 @@ def test_interaction_is_the_references(seed):
     both = {"to_text": maps(10, 6), "to_vision": maps(6, 10)}
     visual = rng.normal(size=(3, 4, 10)).astype(np.float32)
     textual = rng.normal(size=(3, 4, 6)).astype(np.float32)
-    mixed = jax.jit(lpi.interact)(both, visual, textual)
+    return both, visual, textual
+
+
+interact = jax.jit(interactions.interact, static_argnums=3)
+
+
+def rms(rows):
+    return np.sqrt((np.asarray(rows, np.float64) ** 2).mean(-1))
+
+
+@FEW
+@given(seed=st.integers(0, 2**32 - 1))
+def test_interaction_is_the_references(seed):
+    both, visual, textual = to_mix(seed)
+    mixed = interact(both, visual, textual, "norm")
     chex.assert_shape(mixed, [(3, 4, 10), (3, 4, 6)])
     chex.assert_trees_all_close(mixed, reference.interact(visual, textual, reference_maps(both)), rtol=1e-5, atol=1e-5)
+
+
+@FEW
+@given(seed=st.integers(0, 2**32 - 1), spread=st.sampled_from([0.06, 1.0]))
+def test_residual_interaction_is_the_references(seed, spread):
+    both, visual, textual = to_mix(seed)
+    visual, textual = np.float32(spread) * visual, np.float32(spread) * textual
+    mixed = interact(both, visual, textual, "residual")
+    expected = reference.interact_residually(visual, textual, reference_maps(both))
+    chex.assert_trees_all_close(mixed, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_of_the_residual_interaction():
+    both, visual, textual = in_float64(to_mix(1))
+    names = ("layer", "source", "target")
+    weights = [np.random.default_rng(2 + n).normal(size=prompts.shape) for n, prompts in enumerate((visual, textual))]
+
+    def scalar(interact, maps_of, p):
+        maps = {way: {name: p[f"{way}.{name}"] for name in names} for way in ("to_text", "to_vision")}
+        mixed = interact(p["visual"], p["textual"], maps_of(maps))
+        return sum((w * m).sum() for w, m in zip(weights, mixed, strict=True))
+
+    point = {"visual": visual, "textual": textual}
+    point |= {f"{way}.{name}": both[way][name] for way in both for name in names}
+    with jax.enable_x64(True):
+        check(
+            lambda p: scalar(lambda v, x, maps: interactions.interact(maps, v, x, "residual"), lambda maps: maps, p),
+            lambda p: scalar(reference.interact_residually, reference_maps, p),
+            point,
+        )
+
+
+def test_residual_interaction_keeps_the_size_of_every_row_and_the_first_layer_where_norm_leaves_rows_of_one():
+    both, visual, textual = to_mix(2)
+    for small in (0.06, 1.0):
+        given_ = np.float32(small) * visual, np.float32(small) * textual
+        mixed, normed = (interact(both, *given_, form) for form in ("residual", "norm"))
+        for before, after, one in zip(given_, mixed, normed, strict=True):
+            np.testing.assert_allclose(rms(after), rms(before), rtol=1e-4)
+            np.testing.assert_array_equal(after[0], before[0])
+            assert np.abs(after[1:] - before[1:]).max() > 1e-2
+            np.testing.assert_allclose(rms(one), 1, rtol=0.1)
+
+
+def test_residual_interaction_begins_as_the_identity_to_the_last_bit_and_leaves_it_at_once():
+    options = lpi.Options(**SMALL, interaction=True, interaction_form="residual")
+    trainable = lpi.init(options, SITES, jax.random.key(1))
+    alone = {"factors": trainable["factors"]}
+    mixed, plain = (jax.jit(lpi.mixed, static_argnums=0)(options, tree) for tree in (trainable, alone))
+    chex.assert_trees_all_equal(mixed, plain)
+    gradient = jax.grad(lambda tree: lpi.mixed(options, tree)[0].sum())(trainable)["interaction"]
+    assert np.abs(gradient["to_vision"]["target"]).max() > 1e-3
+
+
+def test_both_forms_of_interaction_draw_the_same_numbers_but_for_targets_of_zero():
+    norm, residual = (
+        lpi.init(lpi.Options(**SMALL, interaction=True, interaction_form=form), SITES, jax.random.key(2))
+        for form in ("norm", "residual")
+    )
+    for way in ("to_text", "to_vision"):
+        assert not np.any(residual["interaction"][way].pop("target"))
+        assert np.all(norm["interaction"][way].pop("target"))
+    chex.assert_trees_all_equal(norm, residual)
+
+
+def test_rows_of_zero_stay_small_in_a_residual_interaction_and_have_finite_gradients():
+    both, visual, textual = to_mix(3)
+    visual[1, 2] = 0
+    mixed = interact(both, visual, textual, "residual")
+    assert np.abs(mixed[0][1, 2]).max() < 1e-5
+    for maps in (both, jax.tree.map(np.zeros_like, both)):
+        gradient = jax.grad(lambda *p: sum(m.sum() for m in interactions.interact(*p, "residual")), argnums=(0, 1, 2))(
+            maps, visual, textual
+        )
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_an_unknown_form_of_interaction_is_named():
+    with pytest.raises(ValueError, match=r"'both', expected 'norm' or 'residual'"):
+        interactions.interact(*to_mix(0), "both")
 
 
 # --------------------------------------------------------------------------------------------- counts, initial values
@@ -129,6 +243,14 @@ def test_a_task_trains_5284_numbers_at_clip_b16_and_twelve_tasks_63408():
         [one["factors"][n] for n in ("layer", "token_visual", "token_textual", "width_visual", "width_textual")],
         [(9, 4), (16, 4), (16, 4), (768, 4), (512, 4)],
     )
+
+
+def test_gates_are_one_more_number_a_layer_and_modality_and_factors_apart_one_more_factor():
+    gated = lpi.init(lpi.Options(injection="attend", gate=0.25), CLIP_B16, jax.random.key(0))
+    assert count(gated) == 5_302
+    chex.assert_trees_all_equal(gated["gates"], {name: np.full(9, 0.25, np.float32) for name in ("visual", "textual")})
+    chex.assert_trees_all_equal(gated["factors"], lpi.init(lpi.Options(), CLIP_B16, jax.random.key(0))["factors"])
+    assert count(draw(lpi.Options(shared=False), 0, CLIP_B16)) == 5_284 + 9 * 4
 
 
 def test_interaction_adds_two_rank_r_affine_maps():
@@ -177,16 +299,30 @@ def stream(options, tasks, similar):
 def constants(options, trained, alike):
     """What the losses of a task behind `trained` compare it with."""
     finished = stack(trained)["factors"] if trained else {}
-    return lpi.context(options, shapes_of(options)["factors"], finished, alike)
+    known = lpi.context(options, shapes_of(options)["factors"], finished, alike)
+    return known | (frozen() if options.alignment == "projected" else {})
 
 
-def reference_terms(options, pairs, similarity, seen):
-    """The three weighted terms, by the reference alone; pairs: each task's expanded prompts, the current task last."""
-    visual, textual = (np.stack(modality) for modality in zip(*pairs, strict=True))
-    apart = [reference_losses.task_loss(m, similarity, options.task, options.threshold) for m in (visual, textual)]
+def reference_terms(options, pairs, similarity, seen, mixed=None):
+    """The three weighted terms, by the reference alone.
+
+    Args:
+      pairs: each task's expanded prompts, the current task last. mixed: its prompts as the towers see them.
+    """
+    tasks = [np.stack(modality) for modality in zip(*pairs, strict=True)]
+    if options.task == "current":
+        similar = reference_losses.similar_by_rank(similarity, options.similar_share) if len(pairs) > 1 else []
+        apart = [reference_losses.current_task_loss(m[-1], m[:-1], similar) for m in tasks]
+    else:
+        apart = [reference_losses.task_loss(m, similarity, options.task, options.threshold) for m in tasks]
+    if options.alignment == "projected":
+        matrices = [frozen()[name]["kernel"] for name in ("visual_projection", "text_projection")]
+        align = reference_losses.projected_alignment_loss(*(mixed or pairs[-1]), *matrices, 3.0)
+    else:
+        align = reference_losses.alignment_loss(*pairs[-1], options.alignment)
     return {
         "retrieval": reference_losses.retrieval_loss(*seen),
-        "align": 0.1 * reference_losses.alignment_loss(visual[-1], textual[-1], options.alignment),
+        "align": 0.1 * align,
         "task": 0.1 * sum(apart) / 2 if len(pairs) > 1 else 0.0,
     }
 
@@ -207,7 +343,9 @@ def step(options):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
-FORMS = pytest.mark.parametrize(("alignment", "task"), [("released", "released"), ("cosine", "intended")])
+FORMS = pytest.mark.parametrize(
+    ("alignment", "task"), [("released", "released"), ("cosine", "intended"), ("projected", "current")]
+)
 
 
 @FORMS
@@ -219,7 +357,7 @@ def test_a_tasks_loss_is_the_references(alignment, task, tasks, interaction):
     alike[-1, 0] = alike[0, -1] = 0.9 if tasks else 1.0
     seen = features(np.random.default_rng(0))
     (loss, terms), _ = step(options)(trainable, constants(options, trained, alike), seen)
-    expected = reference_terms(options, expanded([*trained, trainable]), alike, seen)
+    expected = reference_terms(options, expanded([*trained, trainable]), alike, seen, reference_prompts(trainable))
     assert set(terms) == {"retrieval", "align", "task"}
     for name, value in expected.items():
         np.testing.assert_allclose(terms[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
@@ -257,8 +395,10 @@ def test_a_task_without_negatives_or_positives_trains_on_finite_numbers(alignmen
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_room_for_tasks_to_come_changes_no_loss_and_needs_no_second_compilation():
-    options, seen = lpi.Options(**SMALL), features(np.random.default_rng(0))
+@FORMS
+def test_room_for_tasks_to_come_changes_no_loss_and_needs_no_second_compilation(alignment, task):
+    options = lpi.Options(**SMALL, alignment=alignment, task=task)
+    seen = features(np.random.default_rng(0))
     step.cache_clear()
     for tasks in (0, 1, 2):
         trained, alike, trainable = stream(options, tasks, similar=False)
@@ -266,6 +406,24 @@ def test_room_for_tasks_to_come_changes_no_loss_and_needs_no_second_compilation(
         expected = reference_terms(options, expanded([*trained, trainable]), alike, seen)
         np.testing.assert_allclose(loss, sum(expected.values()), rtol=1e-4)
     assert step(options)._cache_size() == 1
+
+
+def test_the_weighted_gradient_of_the_current_form_is_as_large_with_twelve_tasks_as_with_two():
+    sizes = {}
+    for task in ("current", "intended"):
+        options = lpi.Options(**SMALL, task=task)
+        gradient = jax.jit(jax.grad(lambda t, c, options=options: lpi.losses(options, t, c)["task"]))
+        for tasks in (2, 12):
+            drawn = []
+            for seed in range(6):
+                alike = np.random.default_rng(seed).uniform(size=(tasks, tasks)).astype(np.float32)
+                alike = (alike + alike.T) / 2
+                trained = [draw(options, 100 * seed + number) for number in range(1, tasks)]
+                own = gradient(draw(options, 100 * seed), constants(options, trained, alike))
+                drawn.append(np.sqrt(sum((np.asarray(leaf) ** 2).sum() for leaf in jax.tree.leaves(own))))
+            sizes[task, tasks] = np.mean(drawn)
+    assert 1 / 3 < sizes["current", 12] / sizes["current", 2] < 3
+    assert sizes["intended", 12] / sizes["intended", 2] < 1 / 3
 
 
 def test_only_depth_layers_enter_the_towers_but_all_take_part_in_the_losses():
@@ -285,6 +443,45 @@ def test_the_method_asks_for_as_many_positions_as_there_are_prompts():
     assert built(lpi.Options(**SMALL)).reserve == {"vision": SMALL["length"], "text": SMALL["length"]}
 
 
+# --------------------------------------------------------------------------------------- prompts that are attended to
+
+
+def on_tiny(**changes):
+    """The method on the tiny CLIP, attended to, and a trainable tree at its start."""
+    options = lpi.Options(layers=2, depth=2, length=3, rank=2, injection="attend", **changes)
+    vision, text = tiny.CONFIG.vision, tiny.CONFIG.text
+    sites = {"vision": Site(vision.layers, vision.width, 9), "text": Site(text.layers, text.width, 11)}
+    return built(options, sites), lpi.init(options, sites, jax.random.key(3))
+
+
+def features_of(adapter, injection):
+    model, variables = CLIP(tiny.CONFIG, injection=injection), {"params": adapter.params}
+    image = model.apply(variables, tiny.images(), adapter.prompts.get("vision"), method="encode_image")
+    return image, model.apply(variables, tiny.token_ids(), adapter.prompts.get("text"), method="encode_text")
+
+
+def test_attended_prompts_are_keys_and_gated_values_and_need_no_positions():
+    method, trainable = on_tiny(gate=0.5)
+    trainable["gates"]["visual"] = jnp.array([0.3, -2.0])
+    adapter, _ = method.adapt(trainable, {}, {}, {})
+    visual, textual = reference_prompts(trainable)
+    expected = {"vision": reference.attended(visual, [0.3, -2]), "text": reference.attended(textual, [0.5, 0.5])}
+    chex.assert_trees_all_close(adapter.prompts, expected, rtol=1e-5, atol=1e-6)
+    assert not method.reserve
+    assert method.injection == "attend"
+
+
+def test_at_gates_of_zero_the_features_are_the_frozen_towers_to_the_last_bit_and_training_begins_at_the_gates():
+    method, trainable = on_tiny()
+    adapt = lambda tree: method.adapt(tree, {}, tiny.random_params(), {})[0]  # noqa: E731
+    plain = features_of(adapt(trainable)._replace(prompts={}), "add")
+    chex.assert_trees_all_equal(features_of(adapt(trainable), "attend"), plain)
+    gradient = jax.jit(jax.grad(lambda tree: retrieval_loss(*features_of(adapt(tree), "attend"), 20.0)))(trainable)
+    for gate in gradient["gates"].values():
+        assert (np.abs(gate) > 1e-6).all()  # of every layer
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["factors"]))
+
+
 # ---------------------------------------------------------------------------------------------------- memory, constants
 
 
@@ -296,13 +493,13 @@ def task_context(number, meanings, rng):
 
 
 def test_a_task_begins_with_what_the_memory_tells_of_those_before():
-    options, rng, frozen = lpi.Options(**SMALL), np.random.default_rng(0), {"a": np.zeros(2)}
+    options, rng = lpi.Options(**SMALL), np.random.default_rng(0)
     method, memory, trees = built(options), {}, []
     meanings = rng.normal(size=(3, 5)).astype(np.float32)
     meanings /= np.linalg.norm(meanings, axis=1, keepdims=True)
     for number in range(3):
         task, key = task_context(number, meanings, rng), jax.random.key(number)
-        trainable, given = method.begin(key, memory, frozen, task)
+        trainable, given = method.begin(key, memory, {"a": np.zeros(2)}, task)
         chex.assert_trees_all_equal(trainable, lpi.init(options, SITES, key))
         alike = similarity.cosines(meanings[: number + 1])
         chex.assert_trees_all_equal(given, constants(options, trees, alike))
@@ -311,11 +508,32 @@ def test_a_task_begins_with_what_the_memory_tells_of_those_before():
         memory = method.finish(memory, trees[-1], task)
         assert set(memory) == {"trained", "image_centres", "text_centres", "descriptions"}
         for side, items in task.features().items():
-            np.testing.assert_array_equal(memory[f"{side}_centres"][number], routing.kmeans(items, 2, task.seed))
+            np.testing.assert_array_equal(memory[f"{side}_centres"][number], kmeans.kmeans(items, 2, task.seed))
         np.testing.assert_array_equal(memory["descriptions"], meanings[: number + 1])
         for earlier, tree in enumerate(trees):
             chex.assert_trees_all_equal(method.view(memory, earlier), (tree, {}))
-    assert method.facts(memory, task.names) == {"similarity": similarity.cosines(meanings).tolist()}
+    assert method.facts(memory, task.names) == similarity.facts(memory, task.names, similarity.Rule())
+    assert method.facts(memory, task.names)["similarity"] == similarity.cosines(meanings).tolist()
+
+
+def test_a_task_of_the_new_forms_begins_with_the_backbones_projections_and_a_limit_by_rank():
+    options, rng = lpi.Options(**SMALL, alignment="projected", task="current"), np.random.default_rng(1)
+    method, memory, trees = built(options), {}, []
+    meanings = rng.normal(size=(4, 5)).astype(np.float32) + np.float32(2)
+    meanings /= np.linalg.norm(meanings, axis=1, keepdims=True)
+    backbone = jax.tree.map(jnp.asarray, {**frozen(), "vision_model": np.zeros(3)})
+    for number in range(4):
+        task = task_context(number, meanings, rng)
+        _, given = method.begin(jax.random.key(number), memory, backbone, task)
+        alike = similarity.centred_cosines(meanings[: number + 1])
+        chex.assert_trees_all_equal(given, constants(options, trees, alike))
+        chex.assert_trees_all_equal({name: given[name] for name in lpi.JOINT}, frozen())
+        assert float(given["threshold"]) == similarity.share_limit(alike, 0.5)
+        trees.append(draw(options, 50 + number))
+        memory = method.finish(memory, trees[-1], task)
+    facts = method.facts(memory, task.names)
+    assert facts["similarity"] == similarity.centred_cosines(meanings).tolist()
+    assert facts["remarks"][0].startswith("task 'task 1' has no earlier task that counts as similar")
 
 
 def test_prompts_take_the_sizes_that_the_backbone_has_room_for():

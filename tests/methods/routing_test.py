@@ -1,255 +1,167 @@
-"""Holds `lpi_jax.methods.routing` against the NumPy reference."""
+"""What a memory keeps of a rule of routing, and what it says of items from it: every rule alike."""
 
 import chex
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-from lpi_jax.methods import routing
-from lpi_jax.methods.base import Assigned
-from tests.reference import clustering as reference
+from lpi_jax.methods import kmeans, lda, neighbours, routing
+from lpi_jax.methods.base import NOTHING, PLAIN, TaskContext
+from lpi_jax.workdir.checkpoint import Checkpoints
+from tests.reference import clustering, discriminant
+from tests.reference import neighbours as votes
 
-FEW = settings(max_examples=30, deadline=None, derandomize=True)
-small = st.integers(-3, 3)  # float32 sums of small integers are exact, so ties are true ties
-
-
-def unit_rows(x):
-    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+RULES = ("kmeans_l1", "lda", "knn")
+TASKS = 3
+SIDES = ("image", "text")
 
 
-def groups(seed, count=5, each=20, width=6):
-    """Well separated groups: points [count * each, width] shuffled, and their true centres."""
-    rng = np.random.default_rng(seed)
-    middles = 10 * rng.permutation(np.eye(width))[:count]
-    points = np.repeat(middles, each, axis=0) + 0.1 * rng.normal(size=(count * each, width))
-    return rng.permutation(points).astype(np.float32), middles
+def unit_rows(seed, count, middle):
+    rows = 2 * np.eye(6)[middle] + np.random.default_rng(seed).normal(size=(count, 6))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-# ------------------------------------------------------------------------------------------------------------ routing
+def training_items(task):
+    """By side the features of a task's training items; texts lie elsewhere than images."""
+    return {"image": unit_rows([task, 0], 20, task), "text": unit_rows([task, 1], 30, 5 - task)}
 
 
-def assigned(features, centres, known=None):
-    """What is said of items of one side under centres [T, K, E]."""
-    memory = {"image_centres": centres} if len(centres) else {}
-    return routing.nearest(memory, {"image": features}, {"image": known} if known else {})["image"]
+QUERIES = {
+    side: np.concatenate([unit_rows([9, number, t], 5, t) for t in range(6)]) for number, side in enumerate(SIDES)
+}
 
 
-def route(features, centres):
-    return assigned(features, centres).ids
-
-
-@FEW
-@given(
-    features=hnp.arrays(np.float32, (9, 3), elements=small),
-    centres=hnp.arrays(np.float32, (4, 2, 3), elements=small),
-)
-def test_route_is_the_references_with_ties_to_the_earlier_task(features, centres):
-    np.testing.assert_array_equal(route(features, centres), reference.route(features, centres))
-
-
-@pytest.mark.parametrize("chunk", [1, 7, 50, 51])
-def test_route_does_not_depend_on_the_chunk_size(monkeypatch, chunk):
-    rng = np.random.default_rng(0)
-    features, centres = unit_rows(rng.normal(size=(50, 8))), unit_rows(rng.normal(size=(3, 5, 8)))
-    monkeypatch.setattr(routing, "CHUNK", chunk)
-    tasks = route(features, centres)
-    chex.assert_shape(tasks, (50,))
-    np.testing.assert_array_equal(tasks, reference.route(features, centres))
-    assert set(tasks) == {0, 1, 2}
-
-
-def test_route_measures_in_l1_and_not_in_l2():
-    centres = np.array([[[3.0, 0.0]], [[2.0, 2.0]]], np.float32)
-    np.testing.assert_array_equal(route(np.zeros((1, 2), np.float32), centres), [0])
-
-
-def test_route_with_one_task_seen_always_chooses_it():
-    rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(route(rng.normal(size=(4, 3)), rng.normal(size=(1, 2, 3))), [0] * 4)
-
-
-def test_a_task_to_come_never_changes_the_distances_to_earlier_ones():
-    rng = np.random.default_rng(1)
-    features, centres = unit_rows(rng.normal(size=(40, 8))), unit_rows(rng.normal(size=(4, 5, 8)))
-    before, after = route(features, centres[:3]), route(features, centres)
-    np.testing.assert_array_equal(before[after < 3], after[after < 3])
-
-
-def test_without_a_task_items_are_sent_nowhere():
-    found = assigned(np.ones((3, 2), np.float32), np.zeros((0, 1, 2), np.float32))
-    np.testing.assert_array_equal(found.ids, [-1] * 3)
-    np.testing.assert_array_equal(found.compared, [0] * 3)
-
-
-@FEW
-@given(
-    features=hnp.arrays(np.float32, (9, 3), elements=small),
-    centres=hnp.arrays(np.float32, (5, 2, 3), elements=small),
-    arrivals=st.lists(st.integers(0, 9), min_size=5, max_size=5),
-)
-def test_items_that_arrive_in_parts_are_assigned_as_all_at_once(features, centres, arrivals):
-    """What was said before is taken over, also of items that have met other numbers of tasks, and is not changed."""
-    known = Assigned.nowhere(0)
-    for tasks, arrived in enumerate(np.maximum.accumulate(arrivals), 1):
-        more = Assigned.nowhere(arrived - len(known.ids))
-        known = Assigned(*(np.concatenate(parts) for parts in zip(known, more, strict=True)))
-        before = [part.copy() for part in known]
-        now = assigned(features[:arrived], centres[:tasks], known)
-        for part, kept in zip(known, before, strict=True):
-            np.testing.assert_array_equal(part, kept)
-        for part, afresh in zip(now, assigned(features[:arrived], centres[:tasks]), strict=True):
-            np.testing.assert_array_equal(part, afresh)
-            assert part.dtype == afresh.dtype
-        np.testing.assert_array_equal(now.ids, reference.route(features[:arrived], centres[:tasks]))
-        known = now
-
-
-def test_an_item_is_compared_with_each_task_only_once(monkeypatch):
-    rng, met = np.random.default_rng(0), []
-    features, centres = unit_rows(rng.normal(size=(6, 8))), unit_rows(rng.normal(size=(4, 2, 8)))
-
-    def noted(items, of_task):
-        task = next(number for number, own in enumerate(centres) if np.array_equal(own, of_task))
-        met.extend((task, item.tobytes()) for item in items)
-        return distances(items, of_task)
-
-    distances = routing.distances
-    monkeypatch.setattr(routing, "distances", noted)
-    known = assigned(features[:4], centres[:1])
-    known = assigned(features[:4], centres[:3], known)
-    known = Assigned(*map(np.concatenate, zip(known, Assigned.nowhere(2), strict=True)))
-    assigned(features, centres, known)
-    assert len(met) == len(set(met)) == 6 * 4
-
-
-def test_sides_are_assigned_apart():
-    rng = np.random.default_rng(0)
-    memory = {f"{side}_centres": unit_rows(rng.normal(size=(3, 2, 8))) for side in ("image", "text")}
-    queries = {side: unit_rows(rng.normal(size=(20, 8))) for side in ("image", "text")}
-    found = routing.nearest(memory, queries, {})
-    for side, items in queries.items():
-        np.testing.assert_array_equal(found[side].ids, reference.route(items, memory[f"{side}_centres"]))
-    assert list(routing.nearest(memory, {"text": queries["text"]}, {})) == ["text"]
-
-
-def test_no_queries_give_no_tasks():
-    assert route(np.zeros((0, 3), np.float32), np.zeros((2, 5, 3), np.float32)).shape == (0,)
-
-
-# ------------------------------------------------------------------------------------------------------------ k-means
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_kmeans_finds_groups_that_stand_apart(seed):
-    points, _ = groups(seed)
-    centres = routing.kmeans(points, 5, seed)
-    chex.assert_shape(centres, (5, 6))
-    assert centres.dtype == np.float32
-    nearest = reference.assign(points, centres)
-    assert sorted(np.bincount(nearest, minlength=5)) == [20] * 5
-    np.testing.assert_allclose(centres, [points[nearest == k].mean(axis=0) for k in range(5)], atol=1e-5)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_kmeans_ends_where_lloyds_iteration_stands_still(seed):
-    points = unit_rows(np.random.default_rng(seed).normal(size=(60, 4)))
-    centres = routing.kmeans(points, 5, seed)
-    np.testing.assert_allclose(reference.lloyd(points, centres, 1), centres, atol=1e-6)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_kmeans_is_as_good_as_plain_lloyd_from_ten_random_starts(seed):
-    points, rng = unit_rows(np.random.default_rng(seed).normal(size=(40, 2))), np.random.default_rng(100 + seed)
-    plain = [
-        reference.inertia(points, reference.lloyd(points, points[rng.choice(40, 4, False)], 20)) for _ in range(10)
-    ]
-    assert reference.inertia(points, routing.kmeans(points, 4, seed)) <= 1.02 * min(plain)
-
-
-@FEW
-@given(
-    points=hnp.arrays(np.float64, (8, 2), elements=small),
-    start=hnp.arrays(np.float64, (3, 2), elements=small, unique=True),
-)
-def test_lloyd_from_given_centres_is_the_references_empty_clusters_included(points, start):
-    centres, inertia = routing._lloyd(routing._Points(points), start)
-    expected = reference.lloyd(points, start, 50)
-    np.testing.assert_allclose(inertia, reference.inertia(points, expected), atol=1e-9)
-    np.testing.assert_allclose(centres, expected, atol=1e-9)
-
-
-def plain_kmeans(points, k, seed, restarts=10):
-    """k-means++ and Lloyd's iteration in plain words: distances from differences, means one by one, every restart."""
-    points, rng, runs = np.asarray(points, np.float64), np.random.default_rng(seed), []
-    for _ in range(restarts):
-        centres = points[rng.integers(len(points))][None]
-        while len(centres) < k:
-            weight = ((points[:, None] - centres[None]) ** 2).sum(-1).min(1)
-            centres = np.concatenate([centres, points[rng.choice(len(points), p=weight / weight.sum())][None]])
-        centres = reference.lloyd(points, centres, 60)
-        runs.append((reference.inertia(points, centres), centres))
-    return min(runs, key=lambda run: run[0])[1]
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_fewer_restarts_and_products_in_place_of_differences_give_the_centres_of_ten_plain_restarts(seed):
-    points = groups(seed)[0]
-    np.testing.assert_allclose(routing.kmeans(points, 5, seed), plain_kmeans(points, 5, seed), atol=1e-6)
-
-
-def counted_restarts(monkeypatch, points, k):
-    """How often k-means begins anew; a run on all points after those on a sample has no start of its own."""
-    starts, spread = [], routing._spread_start
-    monkeypatch.setattr(routing, "_spread_start", lambda *given: (starts.append(1), spread(*given))[1])
-    routing.kmeans(points, k, 0)
-    return len(starts)
-
-
-def test_restarts_end_once_three_agree_and_go_on_where_they_do_not(monkeypatch):
-    points, _ = groups(0)
-    assert counted_restarts(monkeypatch, points, 5) < 10
-    many = unit_rows(np.random.default_rng(0).normal(size=(400, 16)))  # no groups: every start ends elsewhere
-    assert counted_restarts(monkeypatch, many, 20) == 10
-
-
-def test_of_many_points_restarts_see_a_sample_and_all_decide(monkeypatch):
-    monkeypatch.setattr(routing, "RESTART_POINTS", 100)
-    points = np.concatenate([groups(0)[0]] * 4)
-    seen, spread = [], routing._spread_start
-    monkeypatch.setattr(
-        routing, "_spread_start", lambda few, *given: (seen.append(len(few.points)), spread(few, *given))[1]
+def context(task, features=training_items):
+    """What a method knows of a task, as far as routing looks at it."""
+    return TaskContext(
+        number=task,
+        names=tuple(f"task {number}" for number in range(task + 1)),
+        meaning=np.eye(6, dtype=np.float32)[task],
+        examples=20,
+        seed=7,
+        features=lambda: features(task),
+        batches=None,
+        gradient=None,
     )
-    centres = routing.kmeans(points, 5, 0)
-    assert set(seen) == {100}
-    assert len(points) == 400
-    np.testing.assert_allclose(reference.lloyd(points, centres, 1), centres, atol=1e-6)
-    np.testing.assert_array_equal(centres, routing.kmeans(points, 5, 0))
 
 
-def test_equal_seeds_give_equal_centres():
-    points = unit_rows(np.random.default_rng(0).normal(size=(50, 8)))
-    np.testing.assert_array_equal(routing.kmeans(points, 5, 3), routing.kmeans(points, 5, 3))
+def trained(task):
+    return {"width": np.full((2, 3), task, np.float32)}
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
-def test_as_few_points_as_centres_or_fewer_become_centres_themselves(count):
-    points = unit_rows(np.random.default_rng(0).normal(size=(count, 4)))
-    centres = routing.kmeans(points, 5, 0)
-    chex.assert_shape(centres, (5, 4))
-    assert np.isfinite(centres).all()
-    assert reference.inertia(points, centres) < 1e-12
+def remembered(options, tasks=TASKS):
+    memory = {}
+    for task in range(tasks):
+        memory = routing.remembered(memory, trained(task), context(task), options)
+    return memory
 
 
-def test_points_all_alike_have_that_point_for_centres():
-    centres = routing.kmeans(np.full((7, 3), 0.5, np.float32), 5, 0)
-    np.testing.assert_array_equal(centres, np.full((5, 3), 0.5, np.float32))
+@pytest.fixture(params=RULES)
+def options(request):
+    return routing.Options(rule=request.param, centres=2, shrinkage=0.003, neighbours=4, none=0.99)
 
 
-def test_separate_tasks_route_to_themselves():
-    rng = np.random.default_rng(0)
-    middles = unit_rows(rng.normal(size=(3, 16)))
-    items = [unit_rows(middle + 0.05 * rng.normal(size=(30, 16))) for middle in middles]
-    centres = np.stack([routing.kmeans(own, 5, t) for t, own in enumerate(items)])
-    np.testing.assert_array_equal(route(np.concatenate(items), centres), np.repeat(np.arange(3), 30))
+def test_a_memory_has_the_trained_trees_what_the_tasks_are_about_and_the_rules_state_of_each_side(options):
+    memory = remembered(options)
+    np.testing.assert_array_equal(memory["trained"]["width"], [np.full((2, 3), task) for task in range(TASKS)])
+    np.testing.assert_array_equal(memory["descriptions"], np.eye(6)[:TASKS])
+    names = {
+        "kmeans_l1": ["centres"],
+        "lda": ["counts", "means", "reach", "scatter"],
+        "knn": ["items", "reach", "tasks"],
+    }
+    for side in SIDES:
+        assert sorted(routing.state(memory, side)) == names[options.rule]
+    assert len(memory) == 2 + 2 * len(names[options.rule])
+
+
+def test_the_state_is_that_of_the_rule_itself(options):
+    memory = remembered(options)
+    for side in SIDES:
+        state = {}
+        for task in range(TASKS):
+            items = training_items(task)[side]
+            if options.rule == "kmeans_l1":
+                state = kmeans.learnt(state, items, 2, 7)
+            else:
+                state = {"lda": lda, "knn": neighbours}[options.rule].learnt(state, items, options)
+        chex.assert_trees_all_equal(routing.state(memory, side), state)
+
+
+def test_items_are_sent_where_the_reference_sends_them_sides_apart(options):
+    memory = remembered(options)
+    found = routing.assign(memory, QUERIES, NOTHING, options)
+    for side, items in QUERIES.items():
+        tasks = [training_items(task)[side] for task in range(TASKS)]
+        expected = {
+            "kmeans_l1": lambda tasks=tasks, items=items, side=side: np.eye(TASKS + 1)[
+                clustering.route(items, memory[f"{side}_centres"])
+            ],
+            "lda": lambda tasks=tasks, items=items: discriminant.posterior(tasks, items, 0.003, 0.99),
+            "knn": lambda tasks=tasks, items=items: votes.posterior(tasks, items, 4, 0.99),
+        }[options.rule]()
+        np.testing.assert_allclose(found[side].posterior, expected, rtol=0, atol=1e-5)
+        best = expected.argmax(1)
+        sure = np.sort(expected, axis=1)[:, -1] > np.sort(expected, axis=1)[:, -2] + 1e-4
+        np.testing.assert_array_equal(found[side].ids[sure], np.where(best == TASKS, PLAIN, best)[sure])
+        assert len(set(found[side].ids)) >= TASKS
+    assert list(routing.assign(memory, {"text": QUERIES["text"]}, NOTHING, options)) == ["text"]
+
+
+def test_what_is_said_of_a_side_depends_on_nothing_of_the_other(options):
+    def swapped(task):
+        return {**training_items(task), "image": training_items(5 - task)["image"]}
+
+    memory, other = remembered(options), {}
+    for task in range(TASKS):
+        other = routing.remembered(other, trained(task), context(task, swapped), options)
+    one, two = (routing.assign(known, QUERIES, NOTHING, options) for known in (memory, other))
+    chex.assert_trees_all_equal(one["text"], two["text"])
+    assert (one["image"].ids != two["image"].ids).any()
+
+
+def test_an_empty_memory_sends_every_item_nowhere(options):
+    found = routing.assign({}, QUERIES, NOTHING, options)
+    for side, items in QUERIES.items():
+        np.testing.assert_array_equal(found[side].ids, [PLAIN] * len(items))
+        np.testing.assert_array_equal(found[side].posterior, np.ones((len(items), 1)))
+
+
+def test_what_was_said_before_changes_nothing_of_what_is_said_now(options):
+    known = NOTHING
+    for count in range(TASKS + 1):
+        memory = remembered(options, count)
+        known = routing.assign(memory, QUERIES, known, options)
+        chex.assert_trees_all_equal(known, routing.assign(memory, QUERIES, NOTHING, options))
+        for side in SIDES:
+            assert known[side].posterior.shape == (len(QUERIES[side]), count + 1)
+
+
+def test_through_a_checkpoint_comes_every_bit_and_learning_goes_on_as_without(options, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.prepare()
+    memory = remembered(options, TASKS - 1)
+    checkpoints.save_task(TASKS - 1, memory, {})
+    found, _ = Checkpoints(tmp_path).load_task(TASKS - 1)
+    chex.assert_trees_all_equal(found, memory)
+    chex.assert_trees_all_equal_dtypes(found, memory)
+    if options.rule == "lda":
+        assert found["image_scatter"].dtype == np.float64
+        assert (found["image_scatter"] != found["image_scatter"].astype(np.float32)).any()
+    last = TASKS - 1
+    grown = routing.remembered(found, trained(last), context(last), options)
+    chex.assert_trees_all_equal(grown, remembered(options))
+    chex.assert_trees_all_equal(
+        routing.assign(grown, QUERIES, NOTHING, options), routing.assign(remembered(options), QUERIES, NOTHING, options)
+    )
+
+
+def test_what_a_method_trained_may_be_nothing(options):
+    memory = routing.remembered({}, {}, context(0), options)
+    memory = routing.remembered(memory, {}, context(1), options)
+    assert memory["trained"] == {}
+    assert len(memory["descriptions"]) == 2
+
+
+def test_every_rule_that_can_be_chosen_is_one_of_those_tested():
+    assert tuple(routing.RULES) == RULES

@@ -12,6 +12,7 @@ from scipy.special import erf
 
 from lpi_jax.models.clip import CLIP, Block, CLIPConfig, TowerConfig, init_params, param_shapes
 from lpi_jax.models.tokenizer import trim
+from tests.models import towers_reference_test as tiny
 from tests.support.record_activations import seeded_params
 
 SMALL = CLIPConfig(30, 7, 20, TowerConfig(32, 3, 4, 48), TowerConfig(24, 3, 3, 40), 60, 26)
@@ -46,20 +47,27 @@ def plain_blocks(config, tower, tree, x, prompts, injection, causal):
     batch, length, width = x.shape
     for layer in range(tower.layers):
         block = tree["encoder"][f"layers_{layer}"]
-        if prompts is not None and 0 < layer < prompts.shape[1]:
+        attends = prompts is not None and injection == "attend" and layer < prompts.shape[1]
+        if prompts is not None and injection != "attend" and 0 < layer < prompts.shape[1]:
             x = x.copy()
             inside = slice(1, 1 + prompts.shape[2])
             x[:, inside] = prompts[:, layer] if injection == "replace" else x[:, inside] + prompts[:, layer]
         h = plain_norm(x, block["layer_norm1"], config.layer_norm_eps)
-        q, k, v = (
-            plain_dense(h, block["self_attn"][name]).reshape(batch, length, tower.heads, -1).transpose(0, 2, 1, 3)
-            for name in ("q_proj", "k_proj", "v_proj")
-        )
+        split = lambda y: y.reshape(*y.shape[:2], tower.heads, -1).transpose(0, 2, 1, 3)  # noqa: E731
+        q, k, v = (split(plain_dense(h, block["self_attn"][name])) for name in ("q_proj", "k_proj", "v_proj"))
         scores = q @ k.transpose(0, 1, 3, 2) / math.sqrt(width / tower.heads)
         if causal:
             scores = np.where(np.tril(np.ones((length, length), bool)), scores, -np.inf)
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         mixed = (scores / scores.sum(-1, keepdims=True)) @ v
+        if attends:  # values meet the weights alone, the bias is in v already
+            keys, values = np.split(prompts[:, layer], 2, axis=1)
+            keys = plain_norm(keys, block["layer_norm1"], config.layer_norm_eps)
+            values = values * block["layer_norm1"]["scale"]
+            scores = q @ split(plain_dense(keys, block["self_attn"]["k_proj"])).transpose(0, 1, 3, 2)
+            scores = np.exp(scores / math.sqrt(width / tower.heads))
+            own = split(values @ block["self_attn"]["v_proj"]["kernel"])
+            mixed = mixed + (scores / scores.sum(-1, keepdims=True)) @ own
         x = x + plain_dense(mixed.transpose(0, 2, 1, 3).reshape(batch, length, width), block["self_attn"]["out_proj"])
         h = plain_dense(plain_norm(x, block["layer_norm2"], config.layer_norm_eps), block["mlp"]["fc1"])
         h = h / (1 + np.exp(-1.702 * h)) if config.activation == "quick_gelu" else h * (1 + erf(h / math.sqrt(2))) / 2
@@ -74,7 +82,7 @@ def plain_image(config, params, images, prompts=None, injection="add"):
     x = x.reshape(len(images), grid * grid, -1)
     first = np.broadcast_to(tree["embeddings"]["class_embedding"], (len(images), 1, x.shape[-1]))
     x = np.concatenate([first, x], axis=1) + tree["embeddings"]["position_embedding"]["embedding"]
-    if prompts is not None:
+    if prompts is not None and injection != "attend":
         x = np.concatenate([x[:, :1], prompts[:, 0], x[:, 1:]], axis=1)
     x = plain_norm(x, tree["pre_layrnorm"], config.layer_norm_eps)
     x = plain_blocks(config, config.vision, tree, x, prompts, injection, causal=False)
@@ -85,7 +93,7 @@ def plain_image(config, params, images, prompts=None, injection="add"):
 def plain_text(config, params, ids, prompts=None, injection="add"):
     tree = params["text_model"]
     x = tree["embeddings"]["token_embedding"]["embedding"][ids]
-    if prompts is not None:
+    if prompts is not None and injection != "attend":
         x[:, 1 : 1 + prompts.shape[2]] = prompts[:, 0]
     x = x + tree["embeddings"]["position_embedding"]["embedding"][: ids.shape[1]]
     x = plain_blocks(config, config.text, tree, x, prompts, injection, causal=True)
@@ -141,7 +149,9 @@ def test_features_without_prompts_equal_the_plain_computation(params, activation
     np.testing.assert_allclose(text_features, plain_text(config, float64(params), ids), atol=1e-5)
 
 
-@pytest.mark.parametrize(("injection", "layers"), [("add", 1), ("add", 3), ("replace", 3)])
+@pytest.mark.parametrize(
+    ("injection", "layers"), [("add", 1), ("add", 3), ("replace", 3), ("attend", 2), ("attend", 3)]
+)
 def test_features_with_prompts_equal_the_plain_computation(params, injection, layers):
     images, ids, visual, textual = example(layers=layers)
     image_features = apply(params, "encode_image", images, visual, injection=injection)
@@ -195,7 +205,7 @@ def test_words_behind_the_end_token_change_nothing(params):
 # ---- prompts ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("injection", ["add", "replace"])
+@pytest.mark.parametrize("injection", ["add", "replace", "attend"])
 def test_one_prompt_set_for_all_equals_the_same_set_for_each(params, injection):
     images, ids, visual, textual = example()
     for method, items, prompts in (("encode_image", images, visual[0]), ("encode_text", ids, textual[0])):
@@ -204,12 +214,13 @@ def test_one_prompt_set_for_all_equals_the_same_set_for_each(params, injection):
         np.testing.assert_allclose(shared, each, rtol=0, atol=1e-6)
 
 
-def test_each_item_sees_its_own_prompts_only(params):
+@pytest.mark.parametrize("injection", ["add", "attend"])
+def test_each_item_sees_its_own_prompts_only(params, injection):
     images, ids, visual, textual = example()
     for method, items, prompts in (("encode_image", images, visual), ("encode_text", ids, textual)):
-        together = apply(params, method, items, prompts)
+        together = apply(params, method, items, prompts, injection=injection)
         for row in range(3):
-            alone = apply(params, method, items[row : row + 1], prompts[row])
+            alone = apply(params, method, items[row : row + 1], prompts[row], injection=injection)
             np.testing.assert_allclose(alone[0], together[row], rtol=0, atol=1e-5)
 
 
@@ -223,9 +234,46 @@ def test_no_deep_row_means_no_deep_injection(params):
     assert np.abs(apply(params, "encode_text", ids, textual) - apply(params, "encode_text", ids)).max() > 1e-2
 
 
-def test_every_prompt_number_gets_a_gradient(params):
+def without_values(prompts):
+    """Keys as they are, values of zero."""
+    keys, values = np.split(prompts, 2, axis=-2)
+    return np.concatenate([keys, np.zeros_like(values)], axis=-2)
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["shared", "per_item"])
+def test_attended_values_of_zero_leave_every_bit_of_the_features(params, each):
     images, ids, visual, textual = example()
-    model = CLIP(SMALL)
+    for method, items, prompts in (("encode_image", images, visual), ("encode_text", ids, textual)):
+        plain = apply(params, method, items)
+        chosen = prompts if each else prompts[0]
+        features = apply(params, method, items, without_values(chosen), injection="attend")
+        np.testing.assert_array_equal(features, plain)
+        assert np.abs(apply(params, method, items, chosen, injection="attend") - plain).max() > 1e-2  # values are felt
+
+
+def test_attended_prompts_take_no_position_of_a_caption(params):
+    """A caption that fills the context goes with prompts, and more prompts than the context has positions do too."""
+    _, ids, _, _ = example()
+    ids[:] = np.where(ids == EOT, 1, ids)
+    ids[:, -1] = EOT
+    many = np.random.default_rng(5).standard_normal((3, 2, 2 * SMALL.context_length, SMALL.text.width))
+    features = apply(params, "encode_text", ids, many.astype(np.float32), injection="attend")
+    np.testing.assert_allclose(features, plain_text(SMALL, float64(params), ids, many, "attend"), atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["encode_image", "encode_text"])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_attended_prompts_equal_the_slow_reference(side, depth):
+    prompts = tiny.draw(tiny.tower(side).width, 2, per_item=True)
+    prompts = np.concatenate([prompts, prompts[::-1]], axis=2)
+    features = tiny.by_package(side, prompts[:, :depth], "attend")
+    np.testing.assert_allclose(features, tiny.by_reference(side, prompts, "attend", depth), atol=1e-5)
+
+
+@pytest.mark.parametrize("injection", ["add", "attend"])
+def test_every_prompt_number_gets_a_gradient(params, injection):
+    images, ids, visual, textual = example()
+    model = CLIP(SMALL, injection=injection)
 
     def loss(visual, textual):
         image = model.apply({"params": params}, images, visual, method="encode_image")

@@ -50,3 +50,18 @@ def backward_transfer(R):
 def gain_over_zero_shot(R, Z):
     """mean_t ( R[t][t] - Z[t][t] ), Z the matrix of the frozen backbone without prompts on the same galleries."""
     return mean(R[t][t] - Z[t][t] for t in range(len(R)))
+
+
+def transfer(R):
+    """MTIL's Transfer: mean_{t>=1} mean_{s<t} R[s][t] of full rows R[s][0..N-1]; only stages that there are."""
+    return mean(mean(R[s][t] for s in range(len(R)) if s < t) for t in range(1, len(R[0])))
+
+
+def average(R):
+    """MTIL's Average: mean_t mean_s R[s][t] of full rows."""
+    return mean(mean(row[t] for row in R) for t in range(len(R[0])))
+
+
+def last(R):
+    """MTIL's Last: mean_t R[T-1][t] of full rows."""
+    return mean(R[-1])

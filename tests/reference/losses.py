@@ -50,6 +50,31 @@ def alignment_loss(visual, textual, form="released"):
     return (cross_entropy_on_diagonal(scores) + cross_entropy_on_diagonal(scores.T)) / 2
 
 
+def projected_alignment_loss(visual, textual, to_joint_visual, to_joint_textual, logit_scale):
+    """Layers as classes, by the direction in which a tower's projection sends the mean of a layer's normalised prompts.
+
+    Each token is centred and divided by its standard deviation over the width (variance + 1e-5); the mean of these over
+    the tokens goes through the tower's projection; score = logit_scale * cosine.
+
+    Args:
+      visual: [L, P, Dv].
+      textual: [L, P, Dx].
+      to_joint_visual: [Dv, E].
+      to_joint_textual: [Dx, E].
+      logit_scale: the factor itself.
+    """
+    sides = []
+    for prompts, matrix in ((visual, to_joint_visual), (textual, to_joint_textual)):
+        prompts, matrix = np.asarray(prompts, np.float64), np.asarray(matrix, np.float64)
+        rows = []
+        for layer in prompts:
+            tokens = [(token - token.mean()) / np.sqrt(token.var() + 1e-5) for token in layer]
+            rows.append((sum(tokens) / len(tokens)) @ matrix)
+        sides.append(rows)
+    scores = np.array([[logit_scale * cosine(v, x) for x in sides[1]] for v in sides[0]])
+    return (cross_entropy_on_diagonal(scores) + cross_entropy_on_diagonal(scores.T)) / 2
+
+
 def cosine(a, b):
     """a.b / (|a| |b|) of two vectors."""
     return (a @ b) / (np.sqrt(a @ a) * np.sqrt(b @ b))
@@ -99,6 +124,44 @@ def task_loss(prompts, similarity, form="released", threshold=0.4):
             if side:
                 total += sum(side) / len(side)
     return total / tasks
+
+
+def current_task_loss(own, finished, similar):
+    """The current task's own pairs alone: mean over similar j of BCE(c_j / 0.1, 1) + mean over others of BCE(., 0).
+
+    c_j = cosine of the whole prompts of the current task and of finished task j. A side without members counts 0.
+
+    Args:
+      own: [L, P, D].
+      finished: list of T arrays [L, P, D].
+      similar: list of T booleans.
+    """
+    flat = np.asarray(own, np.float64).ravel()
+    sides = {True: [], False: []}
+    for other, alike in zip(finished, similar, strict=True):
+        z = cosine(flat, np.asarray(other, np.float64).ravel()) / 0.1
+        sides[bool(alike)].append(bce_with_logits(z, bool(alike)))
+    return sum(sum(side) / len(side) for side in sides.values() if side)
+
+
+def similar_by_rank(similarity, share=0.5):
+    """Which finished tasks count as similar to the newest: those above the quantile 1 - share of all pairs.
+
+    The quantile lies between two neighbouring values of the sorted pairs, linearly.
+
+    Args:
+      similarity: [T + 1, T + 1], symmetric, the newest task last; T >= 1.
+
+    Returns:
+      List of T booleans.
+    """
+    tasks = len(similarity)
+    pairs = sorted(float(similarity[i][j]) for i in range(tasks) for j in range(i))
+    place = (1 - share) * (len(pairs) - 1)
+    below = int(np.floor(place + 1e-9))
+    above = min(below + 1, len(pairs) - 1)
+    quantile = pairs[below] + (place - below) * (pairs[above] - pairs[below])
+    return [float(similarity[-1][j]) > quantile + 1e-9 for j in range(tasks - 1)]
 
 
 def total(retrieval, alignment, task_visual=0.0, task_textual=0.0, alignment_weight=0.1, task_weight=0.1):

@@ -8,14 +8,14 @@ def expand(factors):
 
     Args:
       factors: dict of `layer` [L, r], `token_visual` [P, r], `token_textual` [P, r], `width_visual` [Dv, r],
-        `width_textual` [Dx, r].
+        `width_textual` [Dx, r]. Where the modalities share no factor, `layer_visual` and `layer_textual` for `layer`.
 
     Returns:
       (visual [L, P, Dv], textual [L, P, Dx]), float64.
     """
-    layers = np.asarray(factors["layer"], np.float64)
     prompts = []
     for modality in ("visual", "textual"):
+        layers = np.asarray(factors["layer" if "layer" in factors else "layer_" + modality], np.float64)
         token = np.asarray(factors["token_" + modality], np.float64)
         width = np.asarray(factors["width_" + modality], np.float64)
         rank = layers.shape[1]
@@ -76,3 +76,48 @@ def interact(visual, textual, parameters, a=0.1):
         new_textual[layer] = plain_layer_norm((1 - a) * textual[layer] + a * (visual[layer] @ to_textual + b))
         new_visual[layer] = plain_layer_norm((1 - a) * visual[layer] + a * (textual[layer] @ to_visual + c))
     return new_visual, new_textual
+
+
+def interact_residually(visual, textual, parameters, a=0.1):
+    """The interaction that keeps sizes: X' = |X| (X + a (V M + b)) / |X + a (V M + b)|, each row by itself.
+
+    Layer 0 stays as it is; a row of zeros stays one. Both directions read the *old* prompts.
+
+    Args:
+      visual, textual, parameters, a: as for `interact`.
+
+    Returns:
+      (V' [L, P, Dv], X' [L, P, Dx]), float64.
+    """
+    visual, textual = np.array(visual, np.float64), np.array(textual, np.float64)
+    new_visual, new_textual = visual.copy(), textual.copy()
+    for layer in range(1, visual.shape[0]):
+        for own, other, new, name in (
+            (textual, visual, new_textual, "visual_to_textual"),
+            (visual, textual, new_visual, "textual_to_visual"),
+        ):
+            matrix, bias = affine_map(parameters[name], layer)
+            for n in range(own.shape[1]):
+                moved = own[layer, n] + a * (other[layer, n] @ matrix + bias)
+                length = np.sqrt((moved**2).sum())
+                new[layer, n] = moved * (np.sqrt((own[layer, n] ** 2).sum()) / length if length > 0 else 0.0)
+    return new_visual, new_textual
+
+
+def attended(prompts, gates):
+    """Keys and values that a layer attends to: the prompts, then the gate times (prompt - mean) / sqrt(var + 1e-5).
+
+    Args:
+      prompts: [L, P, D].
+      gates: [L].
+
+    Returns:
+      [L, 2 P, D] float64.
+    """
+    prompts = np.asarray(prompts, np.float64)
+    rows = []
+    for layer, gate in zip(prompts, gates, strict=True):
+        centred = layer - layer.mean(axis=-1, keepdims=True)
+        normed = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+        rows.append(np.concatenate([layer, gate * normed]))
+    return np.stack(rows)

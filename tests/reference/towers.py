@@ -8,7 +8,8 @@
 with `.weight` and `.bias`, `visual_projection.weight`, `text_projection.weight`, `logit_scale`.
 
 Prompts are None, [L, P, D] or [B, L, P, D]. Row 0 enters at the input; row l = 1 .. depth-1 meets the hidden states at
-positions 1..P just before block l (the specification counts layers from 1, these files from 0).
+positions 1..P just before block l (the specification counts layers from 1, these files from 0). Mode 'attend' takes no
+positions: [L, 2P, D] or [B, L, 2P, D], row l = 0 .. depth-1 being P keys, then P values for the tokens of block l.
 """
 
 import numpy as np
@@ -32,8 +33,11 @@ def softmax(scores):
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def attention(x, weights, name, heads, causal):
+def attention(x, weights, name, heads, causal, prompts=None):
     """Multi-head self-attention of one sequence, one head at a time: softmax(q k^t / sqrt(d)) v.
+
+    Prompts add softmax(q k'^t / sqrt(d)) v' to each head, with k' = keys W_k + b_k and v' = values W_v, for every
+    token and without a mask.
 
     Args:
       x: [S, D].
@@ -41,6 +45,7 @@ def attention(x, weights, name, heads, causal):
       name: prefix of the attention module, e.g. `text_model.encoder.layers.0.self_attn`.
       heads: number of heads; d = D / heads.
       causal: whether position s may only look at positions up to s.
+      prompts: None or [2P, D], the keys, then the values.
 
     Returns:
       [S, D].
@@ -58,13 +63,24 @@ def attention(x, weights, name, heads, causal):
             for s in range(length):
                 scores[s, s + 1 :] = -np.inf
         mixed[:, part] = softmax(scores) @ v[:, part]
+        if prompts is not None:
+            keys, values = prompts[: len(prompts) // 2], prompts[len(prompts) // 2 :]
+            prompt_k = keys @ weights[name + ".k_proj.weight"].T + weights[name + ".k_proj.bias"]
+            prompt_v = values @ weights[name + ".v_proj.weight"].T
+            for s in range(length):
+                shares = softmax(prompt_k[:, part] @ q[s, part] / np.sqrt(size))
+                mixed[s, part] += shares @ prompt_v[:, part]
     return mixed @ weights[name + ".out_proj.weight"].T + weights[name + ".out_proj.bias"]
 
 
-def block(x, weights, name, heads, causal):
-    """One pre-norm transformer block: x += attention(LN1(x)); x += fc2(quick_gelu(fc1(LN2(x)))). x: [S, D]."""
+def block(x, weights, name, heads, causal, prompts=None):
+    """One pre-norm block: x += attention(LN1(x), keys LN1(k), values v w1); x += fc2(quick_gelu(fc1(LN2(x)))). x: [S, D]."""
     normed = layer_norm(x, weights[name + ".layer_norm1.weight"], weights[name + ".layer_norm1.bias"])
-    x = x + attention(normed, weights, name + ".self_attn", heads, causal)
+    if prompts is not None:
+        keys, values = prompts[: len(prompts) // 2], prompts[len(prompts) // 2 :]
+        keys = layer_norm(keys, weights[name + ".layer_norm1.weight"], weights[name + ".layer_norm1.bias"])
+        prompts = np.concatenate([keys, values * weights[name + ".layer_norm1.weight"]])
+    x = x + attention(normed, weights, name + ".self_attn", heads, causal, prompts)
     normed = layer_norm(x, weights[name + ".layer_norm2.weight"], weights[name + ".layer_norm2.bias"])
     hidden = quick_gelu(normed @ weights[name + ".mlp.fc1.weight"].T + weights[name + ".mlp.fc1.bias"])
     return x + hidden @ weights[name + ".mlp.fc2.weight"].T + weights[name + ".mlp.fc2.bias"]
@@ -76,7 +92,10 @@ def blocks(x, weights, tower, heads, causal, prompts, depth, mode):
     while f"{tower}.encoder.layers.{count}.layer_norm1.weight" in weights:
         count += 1
     for layer in range(count):
-        if prompts is not None and 1 <= layer < min(depth, prompts.shape[0]):
+        attended = None
+        if prompts is not None and mode == "attend":
+            attended = prompts[layer] if layer < min(depth, prompts.shape[0]) else None
+        elif prompts is not None and 1 <= layer < min(depth, prompts.shape[0]):
             tokens = prompts.shape[1]
             x = x.copy()
             if mode == "add":
@@ -84,8 +103,8 @@ def blocks(x, weights, tower, heads, causal, prompts, depth, mode):
             elif mode == "replace":
                 x[1 : 1 + tokens] = prompts[layer]
             else:
-                raise ValueError(f"mode is {mode!r}, expected 'add' or 'replace'")
-        x = block(x, weights, f"{tower}.encoder.layers.{layer}", heads, causal)
+                raise ValueError(f"mode is {mode!r}, expected 'add', 'replace' or 'attend'")
+        x = block(x, weights, f"{tower}.encoder.layers.{layer}", heads, causal, attended)
     return x
 
 
@@ -130,7 +149,7 @@ def encode_image(weights, images, heads, prompts=None, depth=None, mode="add"):
       heads: attention heads of the vision tower.
       prompts: None, [L, P, Dv] or [B, L, P, Dv].
       depth: rows of prompts in use; 1 means the input only, None means all of them.
-      mode: 'add' or 'replace', what rows 1 .. depth-1 do to the hidden states at positions 1..P.
+      mode: 'add' or 'replace', what rows 1 .. depth-1 do to the hidden states at positions 1..P; or 'attend'.
 
     Returns:
       [B, E] float64, L2-normalised.
@@ -143,7 +162,7 @@ def encode_image(weights, images, heads, prompts=None, depth=None, mode="add"):
         x = np.concatenate([class_token, embed_patches(image, kernel)])
         x = x + weights["vision_model.embeddings.position_embedding.weight"]
         own = _of_item(prompts, item)
-        if own is not None:
+        if own is not None and mode != "attend":
             x = np.concatenate([x[:1], own[0], x[1:]])
         x = layer_norm(x, weights["vision_model.pre_layrnorm.weight"], weights["vision_model.pre_layrnorm.bias"])
         rows = 0 if own is None else own.shape[0]
@@ -164,7 +183,7 @@ def encode_text(weights, token_ids, heads, prompts=None, depth=None, mode="add")
       heads: attention heads of the text tower.
       prompts: None, [L, P, Dx] or [B, L, P, Dx].
       depth: rows of prompts in use; 1 means the input only, None means all of them.
-      mode: 'add' or 'replace', what rows 1 .. depth-1 do to the hidden states at positions 1..P.
+      mode: 'add' or 'replace', what rows 1 .. depth-1 do to the hidden states at positions 1..P; or 'attend'.
 
     Returns:
       [B, E] float64, L2-normalised.
@@ -174,7 +193,7 @@ def encode_text(weights, token_ids, heads, prompts=None, depth=None, mode="add")
     for item, ids in enumerate(np.asarray(token_ids)):
         x = np.stack([weights["text_model.embeddings.token_embedding.weight"][i] for i in ids])
         own = _of_item(prompts, item)
-        if own is not None:
+        if own is not None and mode != "attend":
             x[1 : 1 + own.shape[1]] = own[0]
         x = x + weights["text_model.embeddings.position_embedding.weight"][: len(ids)]
         rows = 0 if own is None else own.shape[0]

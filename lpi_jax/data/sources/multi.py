@@ -21,23 +21,26 @@ class Options:
     task_order: tuple[str, ...] = option((), "names of the tasks; (): the stream's own order")
 
 
-def parts(settings: Mapping[str, Any], sources: Mapping[str, Sequence[str]]) -> dict[str, dict[str, Any]]:
+def parts(
+    settings: Mapping[str, Any], sources: Mapping[str, Sequence[str]], key: str = "config.data.streams"
+) -> dict[str, dict[str, Any]]:
     """The settings of each stream, by what the stream is called.
 
     Args:
       settings: the keys of `config.data`.
       sources: the names that a stream may have, each with the fields that it reads.
+      key: where they are set, for messages.
 
     Raises:
       UserError: no streams, or one that is no dictionary of these keys with values of the usual kinds.
     """
     if not settings["streams"]:
-        raise UserError("config.data.streams is empty, expected one dictionary of config.data's keys for each stream")
+        raise UserError(f"{key} is empty, expected one dictionary of config.data's keys for each stream")
     of_streams: dict[str, dict[str, Any]] = {}
     # The same source may come twice ("jsonl", "jsonl 2"): tasks of equal names are told apart by it.
     times: Counter[str] = Counter()
     for number, part in enumerate(settings["streams"]):
-        given = _checked(f"config.data.streams[{number}]", part, settings, sources)
+        given = _checked(f"{key}[{number}]", part, settings, sources)
         name = given["name"]
         times[name] += 1
         of_streams[name if times[name] == 1 else f"{name} {times[name]}"] = {**settings, **NOT_INHERITED, **given}

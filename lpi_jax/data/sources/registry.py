@@ -4,7 +4,7 @@ A new source is one file with its `Options` and a function from them to a `Strea
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -112,6 +112,14 @@ def _multi(settings: Settings, image_size: int) -> Stream:
     parts = multi.parts(settings, FIELDS)
     together = arrange.combined([_arranged(part, image_size) for part in parts.values()], list(parts))
     return arrange.ordered(together, settings["task_order"]) if settings["task_order"] else together
+
+
+def probes(settings: Settings, chosen: Sequence[Mapping[str, Any]], image_size: int) -> dict[str, Stream]:
+    """The streams of `config.eval.probes` by name; what one does not set is as in `config.data`."""
+    if not chosen:
+        return {}
+    parts = multi.parts({**settings, "streams": chosen}, FIELDS, "config.eval.probes")
+    return {name: _arranged(part, image_size) for name, part in parts.items()}
 
 
 # ---- the keys of config.data -----------------------------------------------------------------------------------------

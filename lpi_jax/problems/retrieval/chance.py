@@ -1,4 +1,4 @@
-"""What a guess finds: recall@k of a gallery in random order. Without JAX, so that reports can compute it too."""
+"""What a guess finds: recall@k and MRR of a gallery in random order. Without JAX, so that reports can compute it."""
 
 import numpy as np
 
@@ -21,3 +21,17 @@ def hits(items: int, right: np.ndarray, k: int) -> np.ndarray:
 def recall(items: int, right: np.ndarray, k: int) -> float:
     """Expected recall@k of queries with so many right answers each, per cent; arguments as in `hits`, right [N]."""
     return 100.0 * float(np.mean(hits(items, right, k)))
+
+
+def mean_reciprocal_rank(items: int, right: np.ndarray) -> float:
+    """Expected MRR of a gallery in random order, per cent; arguments as in `recall`.
+
+    A query's best right answer has at least m wrong ones before it where the first m places hold wrong ones alone.
+    """
+    counts, queries = np.unique(np.asarray(right), return_counts=True)
+    expected = []
+    for count in counts:
+        places = np.arange(items)
+        at_least = np.concatenate([[1.0], np.cumprod(np.clip(items - count - places, 0, None) / (items - places))])
+        expected.append(((at_least[:-1] - at_least[1:]) / (1.0 + places)).sum())
+    return 100.0 * float(np.average(expected, weights=queries))

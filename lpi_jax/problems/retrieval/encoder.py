@@ -47,6 +47,7 @@ class Encoder:
         meshes.check_batch("config.eval.batch", batch, mesh)
         self.frozen, self.mesh, self.batch = frozen, mesh, batch
         self.embed_dim = towers.config.embed_dim
+        self.logit_scale = float(np.exp(np.asarray(frozen["logit_scale"], np.float64)))
         whole, rows = meshes.replicated(mesh), meshes.split(mesh)
         compiled = {"in_shardings": (whole, rows, whole, rows), "out_shardings": whole}
 

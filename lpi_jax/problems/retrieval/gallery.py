@@ -4,8 +4,8 @@ What an adapter id stands for never changes, so an item's features under it neve
 the item first gets that id. Plain features and distances to a task's centres are computed once ever.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.errors import UserError, reason
 from lpi_jax.files import RESUME, write_atomically, writing
-from lpi_jax.methods.base import PLAIN, Assigned, Method
+from lpi_jax.methods.base import PLAIN, Assigned, Method, one_hot
 from lpi_jax.parallel import processes
 from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
 from lpi_jax.problems.retrieval.captions import Captions
@@ -30,48 +30,61 @@ class Side:
 
     Attributes:
       task: [N] int32, the item's true task. owner: [N] int32, the number of the image it is or describes.
+      item: [N] int32, equal where the tower cannot tell two items apart: captions of the same tokens.
       plain: [N, E] features without prompts: the frozen backbone.
       asking: [N, E] features that routing looks at; the plain ones, or captions' with placeholders in front.
       compared: [N] int32, how many tasks' centres the item has been compared with; nearest: [N] the best L1 distance.
       routed: [N] int32, the adapter id that the item gets (-1: none).
+      posterior: [N, T + 1] float32, how likely the item belongs to each task; the last column: to none of them.
       encoded: [N] int32, the adapter id that `features` are under.
       features: [N, E] float32.
     """
 
     task: np.ndarray
     owner: np.ndarray
+    item: np.ndarray
     plain: np.ndarray
     asking: np.ndarray
     compared: np.ndarray
     nearest: np.ndarray
     routed: np.ndarray
+    posterior: np.ndarray
     encoded: np.ndarray
     features: np.ndarray
 
     @classmethod
-    def new(cls, task: int, owner: np.ndarray, plain: np.ndarray, asking: np.ndarray) -> "Side":
+    def new(cls, task: int, owner: np.ndarray, item: np.ndarray, plain: np.ndarray, asking: np.ndarray) -> "Side":
         """Items [N] that have not been assigned anything yet: encoded plainly, [N, E]."""
         nowhere = Assigned.nowhere(len(owner))
         return cls(
             task=np.full(len(owner), task, np.int32),
             owner=owner.astype(np.int32),
+            item=item.astype(np.int32),
             plain=plain,
             asking=asking,
             compared=nowhere.compared,
             nearest=nowhere.nearest,
             routed=nowhere.ids,
+            posterior=nowhere.posterior,
             encoded=nowhere.ids.copy(),
             features=plain.copy(),
         )
 
     def extended(self, more: "Side") -> "Side":
-        """These items, then `more`."""
+        """These items, then `more`, which have not been assigned anything yet."""
+        # They belong to none of the tasks, however many there are.
+        none = np.zeros((len(more.task), self.posterior.shape[1]), np.float32)
+        none[:, -1] = 1.0
+        more = replace(more, posterior=none)
         return Side(*(np.concatenate([getattr(self, f.name), getattr(more, f.name)]) for f in fields(Side)))
 
     def assign(self, assigned: Assigned, tasks: int, oracle: bool) -> None:
         """Takes over adapter ids [N]; oracle: those of the true tasks, as far as they are among the first `tasks`."""
         self.compared, self.nearest = assigned.compared, assigned.nearest
-        self.routed = np.where(self.task < tasks, self.task, PLAIN).astype(np.int32) if oracle else assigned.ids
+        self.routed, self.posterior = assigned.ids, assigned.posterior
+        if oracle:
+            self.routed = np.where(self.task < tasks, self.task, PLAIN).astype(np.int32)
+            self.posterior = one_hot(self.routed, tasks)
 
     def refresh(self, adapters: Adapters, site: str, encode: Callable[[np.ndarray, Group], np.ndarray]) -> None:
         """Encodes the items whose adapter changed. encode: (items, group) -> features [n, E]."""
@@ -100,11 +113,13 @@ class Gallery:
         self._transform, self._measured = transform, measured
         self._splits: list[Split] = []
         self._place: list[tuple[int, int]] = []  # image number -> task, index within the task
+        self._texts: dict[bytes, int] = {}  # what the tower reads of a caption -> its number
         self._token_ids = np.zeros((0, 0), np.int32)  # per caption, placeholders in front
         self._plain_ids = np.zeros((0, 0), np.int32)  # per caption, without, where the method looks at queries
         nothing = np.zeros((0, encoder.embed_dim), np.float32)
-        self.images = Side.new(0, np.zeros(0, np.int32), nothing, nothing)
-        self.captions = Side.new(0, np.zeros(0, np.int32), nothing, nothing)
+        nobody = np.zeros(0, np.int32)
+        self.images = Side.new(0, nobody, nobody, nothing, nothing)
+        self.captions = Side.new(0, nobody, nobody, nothing, nothing)
 
     @property
     def placeholders(self) -> int:
@@ -115,13 +130,16 @@ class Gallery:
         """The next task's validation items arrive: their plain and asking features are computed."""
         first = len(self._place)
         task, owner, words = self._enter(split)
-        plain = self._encoder.images(self._load, range(first, len(self._place)))
-        self.images = self.images.extended(Side.new(task, np.arange(first, len(self._place)), plain, plain))
-        text = self._encoder.texts(self._tokenize(words, 0))
+        numbers = np.arange(first, len(self._place))
+        plain = self._encoder.images(self._load, numbers)
+        self.images = self.images.extended(Side.new(task, numbers, numbers, plain, plain))
+        plain_ids = self._tokenize(words, 0)
+        items = self._numbered(plain_ids)
+        text = self._encoder.texts(plain_ids)
         asking = text
         if self._measured.asks_with_placeholders and self.placeholders:
             asking = self._encoder.texts(self._token_ids[-len(words) :])
-        self.captions = self.captions.extended(Side.new(task, owner, text, asking))
+        self.captions = self.captions.extended(Side.new(task, owner, items, text, asking))
 
     def follow(self, memory: Tree, tasks: int) -> None:
         """Assigns every item an adapter of the memory after so many tasks, and encodes those for which it changed."""
@@ -129,7 +147,7 @@ class Gallery:
         assigned = self._method.assign(
             memory,
             {name: side.asking for name, side in sides.items()},
-            {name: Assigned(side.routed, side.compared, side.nearest) for name, side in sides.items()},
+            {name: Assigned(side.routed, side.compared, side.nearest, side.posterior) for name, side in sides.items()},
         )
         for name, side in sides.items():
             # Only where items are routed is there a task to be told: a sequential method has no adapter but the newest.
@@ -157,42 +175,57 @@ class Gallery:
         task, index = self._place[image]
         return self._transform(self._splits[task].load(index), (self._measured.seed, task, index))
 
-    def save(self, path: Path) -> None:
-        """Writes what was computed into a folder of the run's directory: a resumed run computes nothing twice."""
-        arrays = {
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What was computed, by name."""
+        return {
             f"{name}.{f.name}": getattr(side, f.name)
             for name, side in (("images", self.images), ("captions", self.captions))
             for f in fields(Side)
         }
 
-        def write() -> None:
-            with writing(path.parent.parent, RESUME):
-                path.parent.mkdir(exist_ok=True)  # the run's directory itself is there, or has been removed
-                write_atomically(path, lambda file: np.savez(file, **arrays))
-
-        processes.agreed(write)
-
-    def restore(self, path: Path, splits: Sequence[Split]) -> None:
-        """What `save` wrote, for the same splits. Raises UserError where the file is damaged."""
+    def refill(self, arrays: Mapping[str, np.ndarray], splits: Sequence[Split]) -> None:
+        """Takes over the arrays of a gallery of the same splits."""
         for split in splits:
-            self._enter(split)
-        names = [f"{name}.{f.name}" for name in ("images", "captions") for f in fields(Side)]
-        found: dict[str, np.ndarray] = {}
+            _, _, words = self._enter(split)
+            self._numbered(self._tokenize(words, 0))
+        self.images, self.captions = (
+            Side(*(arrays[f"{name}.{f.name}"] for f in fields(Side))) for name in ("images", "captions")
+        )
 
-        def read() -> list[tuple[list[int], str]]:
-            try:
-                with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                    found.update({name: arrays[name] for name in names})
-            except Exception as error:  # a damaged archive makes the readers raise nearly anything
-                raise UserError(
-                    f"{path} cannot be read ({reason(error)}); delete it to have it computed again"
-                ) from error
-            return [(found[name].shape, str(found[name].dtype)) for name in names]
+    def _numbered(self, plain_ids: np.ndarray) -> np.ndarray:
+        """[N] int: the same number for captions of the same tokens [N, context]."""
+        return np.array([self._texts.setdefault(ids.tobytes(), len(self._texts)) for ids in plain_ids])
 
-        expected = processes.agreed(read)
-        arrays = [found[name] for name in names] if found else [np.empty(shape, dtype) for shape, dtype in expected]
-        arrays = processes.copied(arrays)
-        self.images, self.captions = Side(*arrays[: len(names) // 2]), Side(*arrays[len(names) // 2 :])
+
+def save(path: Path, galleries: Mapping[str, Gallery]) -> None:
+    """Writes what was computed into a folder of the run's directory: a resumed run computes nothing twice."""
+    arrays = {f"{name}.{key}": part for name, gallery in galleries.items() for key, part in gallery.arrays().items()}
+
+    def write() -> None:
+        with writing(path.parent.parent, RESUME):
+            path.parent.mkdir(exist_ok=True)  # the run's directory itself is there, or has been removed
+            write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    processes.agreed(write)
+
+
+def saved(path: Path, galleries: Mapping[str, Gallery]) -> dict[str, dict[str, np.ndarray]]:
+    """What `save` wrote, by gallery and name, in every process. Raises UserError where the file is damaged."""
+    names = [f"{name}.{key}" for name, gallery in galleries.items() for key in gallery.arrays()]
+    found: dict[str, np.ndarray] = {}
+
+    def read() -> list[tuple[list[int], str]]:
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                found.update({name: arrays[name] for name in names})
+        except Exception as error:  # a damaged archive makes the readers raise nearly anything
+            raise UserError(f"{path} cannot be read ({reason(error)}); delete it to have it computed again") from error
+        return [(found[name].shape, str(found[name].dtype)) for name in names]
+
+    expected = processes.agreed(read)
+    arrays = [found[name] for name in names] if found else [np.empty(shape, dtype) for shape, dtype in expected]
+    arrays = dict(zip(names, processes.copied(arrays), strict=True))
+    return {name: {key: arrays[f"{name}.{key}"] for key in gallery.arrays()} for name, gallery in galleries.items()}
 
 
 def _joined(ids: np.ndarray, more: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from lpi_jax.options import option
 
+SCORES = ("prompted", "plain", "prompted+plain", "prompted+prior", "plain+prior", "prompted+plain+prior")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -14,6 +16,20 @@ class Evaluation:
     transform: str = option("centre", "of the images that are measured", choices=("centre", "random"))
     gallery: str = option(
         "union", "what is searched: all tasks seen so far, or the item's own", choices=("union", "task")
+    )
+    score: str = option(
+        "prompted",
+        "what an image and a text score: features under their prompts, plain features, and a prior of their tasks",
+        choices=SCORES,
+    )
+    future: bool = option(
+        False, "whether tasks not learnt yet are measured, too: all items are in one gallery from the start"
+    )
+    probes: tuple = option(
+        (), "streams that are measured and never learnt: a dictionary of config.data's keys for each"
+    )
+    equal_texts: str = option(
+        "apart", "whether captions of the same tokens are items apart, or one", choices=("apart", "one")
     )
 
 
@@ -29,6 +45,8 @@ class Measured(NamedTuple):
 
     Attributes:
       batch: items encoded at once. galleries: `union` or `task`. oracle: whether the true task is told.
+      future: whether the items of all tasks are there from the start.
+      score: one of `SCORES`. apart: whether equal captions are items of their own.
       asks_with_placeholders: whether captions are routed with the placeholders in front.
       seed: for a random transform.
     """
@@ -36,5 +54,8 @@ class Measured(NamedTuple):
     batch: int
     galleries: str
     oracle: bool
+    score: str
+    apart: bool
+    future: bool
     asks_with_placeholders: bool
     seed: int

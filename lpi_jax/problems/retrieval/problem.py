@@ -109,6 +109,7 @@ class Retrieval:
             tasks,
             image_size=self.towers.config.image_size,
             asking=text if self.measured.asks_with_placeholders else 0,
+            score=self.measured.score,
         )
 
     def examples(self, split: Split) -> int:

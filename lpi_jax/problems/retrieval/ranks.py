@@ -1,4 +1,4 @@
-"""Retrieval ranks and recall.
+"""Retrieval ranks and what they are summed up to.
 
 Ranks are counted on the device in chunks of queries; a full similarity matrix never exists on the host.
 """
@@ -8,43 +8,55 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lpi_jax.problems.retrieval.score import Scored
+
 QUERY_CHUNK = 256
 GALLERY_BLOCK = 1024
-_PADDED_QUERY, _PADDED_ITEM = -2, -1
+NONE = -1  # fills a row of right answers
 
 
-def ranks(queries: np.ndarray, gallery: np.ndarray, query_owner: np.ndarray, gallery_owner: np.ndarray) -> np.ndarray:
+def ranks(queries: Scored, gallery: Scored, right: np.ndarray, logit_scale: float = 1.0) -> np.ndarray:
     """Rank of each query's best right answer among the wrong ones: 0 is first place.
 
-    An answer is right if it has the query's owner. Ties are broken against the method: a wrong item with exactly the
-    score of the best right one stands before it. A query's other right answers never push it back.
+    Ties are broken against the method: a wrong item with exactly the score of the best right one stands before it. A
+    query's other right answers never push it back.
 
     Args:
-      queries: [Q, E] float32, L2-normalised. gallery: [G, E] float32, L2-normalised.
-      query_owner: [Q] int. gallery_owner: [G] int; owners are image numbers >= 0, each query's occurs in the gallery.
+      queries: Q items. gallery: G items.
+      right: [Q, R] int32, the places in the gallery of each query's right answers, the rest of a row NONE.
+      logit_scale: the factor itself; what the prior is divided by.
 
     Returns:
       [Q] int32.
     """
-    items = _padded(gallery, GALLERY_BLOCK)
-    owners = _padded(gallery_owner.astype(np.int32), GALLERY_BLOCK, _PADDED_ITEM)
-    items, owners = jax.device_put(items), jax.device_put(owners)
+    items = jax.device_put(_padded(gallery.features, GALLERY_BLOCK))
+    there = jax.device_put(np.arange(len(items)) < len(gallery))
+    likely = None if gallery.posterior is None else jax.device_put(_padded(gallery.posterior, GALLERY_BLOCK, 1))
+    scale = jnp.float32(logit_scale)
+    right = _padded(right.T, 4, NONE).T  # so that few shapes are compiled
     found = []
     for start in range(0, len(queries), QUERY_CHUNK):
-        chunk = _padded(queries[start : start + QUERY_CHUNK], QUERY_CHUNK)
-        own = _padded(query_owner[start : start + QUERY_CHUNK].astype(np.int32), QUERY_CHUNK, _PADDED_QUERY)
-        found.append(_count_before(chunk, items, own, owners))
+        some = slice(start, start + QUERY_CHUNK)
+        asked = _padded(queries.features[some], QUERY_CHUNK)
+        prior = None if likely is None else (_padded(queries.posterior[some], QUERY_CHUNK, 1), likely, scale)
+        found.append(_count_before(asked, items, there, _padded(right[some], QUERY_CHUNK, NONE), prior))
     return np.concatenate([np.asarray(f) for f in found])[: len(queries)] if found else np.zeros(0, np.int32)
 
 
 @jax.jit
-def _count_before(queries: Array, gallery: Array, query_owner: Array, gallery_owner: Array) -> Array:
+def _count_before(
+    queries: Array, gallery: Array, there: Array, right: Array, prior: tuple[Array, Array, Array] | None
+) -> Array:
     scores = jnp.matmul(queries, gallery.T, precision="highest")
-    right = query_owner[:, None] == gallery_owner[None, :]
-    best = jnp.where(right, scores, -jnp.inf).max(1, keepdims=True)
-    wrong = ~right & (gallery_owner >= 0)[None, :]
+    if prior is not None:
+        own, theirs, scale = prior
+        scores += jnp.log(jnp.matmul(own, theirs.T, precision="highest")) / scale
+    known = right >= 0
+    of_right = jnp.take_along_axis(scores, jnp.maximum(right, 0), axis=1)
+    best = jnp.where(known, of_right, -jnp.inf).max(1, keepdims=True)
     # "Not behind" rather than "before": where a score is NaN, every wrong item counts, and a broken model ranks last.
-    return (wrong & ~(scores < best)).sum(1, dtype=jnp.int32)
+    before = (there & ~(scores < best)).sum(1, dtype=jnp.int32)
+    return before - (known & ~(of_right < best)).sum(1, dtype=jnp.int32)
 
 
 def _padded(array: np.ndarray, multiple: int, value: int = 0) -> np.ndarray:
@@ -56,3 +68,13 @@ def _padded(array: np.ndarray, multiple: int, value: int = 0) -> np.ndarray:
 def recall(found: np.ndarray, k: int) -> float:
     """Per cent of queries [Q] whose best right answer is among the first k; NaN without queries."""
     return 100.0 * float(np.mean(found < k)) if len(found) else float("nan")
+
+
+def mean_reciprocal_rank(found: np.ndarray) -> float:
+    """MRR of ranks [Q] from 0: the mean of 1 / (1 + rank), per cent; NaN without queries."""
+    return 100.0 * float(np.mean(1.0 / (1.0 + found))) if len(found) else float("nan")
+
+
+def median_rank(found: np.ndarray) -> float:
+    """The median of ranks [Q], counted from 1; NaN without queries."""
+    return 1.0 + float(np.median(found)) if len(found) else float("nan")

@@ -14,6 +14,7 @@ from lpi_jax.methods.base import NOTHING, Method
 from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
 from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.score import Scored, matrix, scored, vectors
 from lpi_jax.types import Tree
 
 ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
@@ -29,6 +30,7 @@ class Retriever:
       encoder: the towers. method: what assigns. captions: -> token ids.
       memory: of the run. image_size: side of the towers' input, pixels.
       asking: how many placeholders stand in front of a caption whose task is asked for.
+      score: what an image and a caption score, one of `options.SCORES`.
 
     Attributes:
       tasks: names of the tasks it has learnt.
@@ -44,9 +46,10 @@ class Retriever:
         *,
         image_size: int,
         asking: int,
+        score: str,
     ) -> None:
         self._encoder, self._method, self._tokenize, self._memory = encoder, method, captions, memory
-        self._image_size, self._asking = image_size, asking
+        self._image_size, self._asking, self._score = image_size, asking, score
         self._adapters = Adapters(method, memory, encoder.frozen)
         self.tasks = tasks
 
@@ -75,6 +78,20 @@ class Retriever:
         Raises:
           UserError: something else than such images, or a file that is missing, damaged or too large.
         """
+        return self.index_images(images, "prompted").features
+
+    def index_images(self, images: ImageLike | Iterable[ImageLike], score: str = "") -> Scored:
+        """Images as `scores` needs them, to be kept.
+
+        Args:
+          images: as for `encode_image`. score: which parts; "": those that the run measures by (`eval.score`).
+
+        Returns:
+          Features [B, E'] float32 and, with a prior, posteriors [B, T + 1]. `vectors` makes plain vectors of them.
+
+        Raises:
+          UserError: as `encode_image`.
+        """
         prepared = [self.prepare(image) for image in _several(images)]
         numbers = np.arange(len(prepared))
         plain = self._encoder.images(prepared.__getitem__, numbers)
@@ -84,6 +101,7 @@ class Retriever:
             plain,
             plain,
             lambda items, group: self._encoder.images(prepared.__getitem__, items, group),
+            score,
         )
 
     def encode_text(self, captions: str | Iterable[str]) -> np.ndarray:
@@ -92,6 +110,10 @@ class Retriever:
         Raises:
           UserError: not a string, or one without a word or with half a character.
         """
+        return self.index_texts(captions, "prompted").features
+
+    def index_texts(self, captions: str | Iterable[str], score: str = "") -> Scored:
+        """Captions as `scores` needs them; as `index_images`. Raises UserError as `encode_text`."""
         words = _captions(captions)
         plain_ids = self._tokenize(words, 0)
         ids = self._tokenize(words, self._method.reserve.get("text", 0))
@@ -103,7 +125,20 @@ class Retriever:
             plain,
             asking,
             lambda items, group: self._encoder.texts(ids[items], group, plain_ids[items]),
+            score,
         )
+
+    def scores(self, queries: Scored, items: Scored) -> np.ndarray:
+        """[Q, N] float32: what each of some texts scores with each of some images, or images with texts.
+
+        Args:
+          queries, items: from `index_texts` and `index_images`, with the same parts.
+        """
+        return matrix(queries, items, self._encoder.logit_scale)
+
+    def vectors(self, items: Scored) -> np.ndarray:
+        """[N, E'] float32 for an index that knows inner products alone; see `score.vectors`."""
+        return vectors(items, self._encoder.logit_scale)
 
     def _adapted(
         self,
@@ -112,14 +147,18 @@ class Retriever:
         plain: np.ndarray,
         asking: np.ndarray,
         encode: Callable[[np.ndarray, Group], np.ndarray],
-    ) -> np.ndarray:
-        """Features [N, E] under the assigned adapters: the same steps as in the evaluation (`gallery.Side`).
+        score: str,
+    ) -> Scored:
+        """Items under the assigned adapters: the same steps as in the evaluation (`gallery.Side`).
 
         Args:
           plain: [N, E], without any. asking: [N, E], what routing looks at. encode: (items, group) -> features.
         """
-        ids = self._method.assign(self._memory, {side: asking}, NOTHING)[side].ids
-        return encoded(plain, ids, self._adapters, site, encode)
+        assigned = self._method.assign(self._memory, {side: asking}, NOTHING)[side]
+        score = score or self._score
+        needed = "prompted" in score.split("+")
+        features = encoded(plain, assigned.ids, self._adapters, site, encode) if needed else plain
+        return scored(features, plain, assigned.posterior, score)
 
 
 def _several(images: Any) -> list[Any]:

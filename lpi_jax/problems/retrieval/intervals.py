@@ -1,0 +1,91 @@
+"""How well an average over tasks is known: a bootstrap over the images of each task.
+
+An image is drawn together with its captions, whose ranks depend on each other. Two ways of ranking the same items are
+compared on the same draws (paired), which tells a small difference that is always there from one that comes and goes.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lpi_jax.problems.retrieval.recall import KS, Ranked
+
+DRAWS = 2000
+LEVEL = 0.95
+SEED = 0  # of the draws: the same items give the same interval
+
+
+def per_image(found: Ranked, tasks: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """By task the sums over each image's queries of what the metrics average.
+
+    Returns:
+      For every task sums [I, M], M metrics as in `NAMES`, and [I] numbers of queries.
+    """
+    values = np.stack([*(found.ranks < k for k in KS), 1.0 / (1.0 + found.ranks)], 1) * 100.0
+    rows = []
+    for task in tasks:
+        own = found.task == task
+        _, image = np.unique(found.image[own], return_inverse=True)
+        sums = np.zeros((image.max(initial=-1) + 1, values.shape[1]))
+        np.add.at(sums, image, values[own])
+        rows.append((sums, np.bincount(image, minlength=len(sums)).astype(float)))
+    return rows
+
+
+NAMES = (*(f"R@{k}" for k in KS), "MRR")
+
+
+def draws(found: Sequence[Ranked], tasks: Sequence[int], seed: int = SEED) -> list[np.ndarray]:
+    """The final averages of each way of ranking under the same draws of images, each [DRAWS, M], per cent.
+
+    Args:
+      found: the same queries, ranked in several ways.
+    """
+    rng = np.random.default_rng(seed)
+    every = [per_image(one, tasks) for one in found]
+    totals = [np.zeros((DRAWS, len(NAMES))) for _ in found]
+    for place in range(len(tasks)):
+        count = len(every[0][place][1])
+        weights = rng.multinomial(count, np.full(count, 1.0 / count), size=DRAWS).astype(float)
+        for total, rows in zip(totals, every, strict=True):
+            sums, queries = rows[place]
+            total += (weights @ sums) / (weights @ queries)[:, None] / len(tasks)
+    return totals
+
+
+def bounds(values: np.ndarray) -> list[float]:
+    """[low, high]: between them lies the middle LEVEL of values [DRAWS]."""
+    return [float(value) for value in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
+
+
+def intervals(
+    method: Mapping[str, Ranked], controls: Mapping[str, Mapping[str, Ranked]], tasks: Sequence[int]
+) -> dict[str, dict]:
+    """By metric the interval of the method's final average, and of its differences to each control.
+
+    Args:
+      method: by direction. controls: by name, then by direction, of the same queries.
+
+    Returns:
+      {"DIRECTION/METRIC": {"interval": [low, high], "over": {control: [difference, low, high]}}}, per cent.
+    """
+    found: dict[str, dict] = {}
+    for direction, own in method.items():
+        # Queries stand in the order of their tasks in some ways and of their arrival in others: sums do not mind.
+        drawn = draws([own, *(control[direction] for control in controls.values())], tasks)
+        exact = [final(one, tasks) for one in (own, *(control[direction] for control in controls.values()))]
+        for place, name in enumerate(NAMES):
+            over = {
+                control: [
+                    float(exact[0][place] - exact[1 + number][place]),
+                    *bounds(drawn[0][:, place] - drawn[1 + number][:, place]),
+                ]
+                for number, control in enumerate(controls)
+            }
+            found[f"{direction}/{name}"] = {"interval": bounds(drawn[0][:, place]), "over": over}
+    return found
+
+
+def final(found: Ranked, tasks: Sequence[int]) -> np.ndarray:
+    """[M]: the metrics' means over tasks, per cent."""
+    return np.mean([sums.sum(0) / queries.sum() for sums, queries in per_image(found, tasks)], axis=0)
