@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from lpi_jax import config as lpi_config
 
 
-def get_config(preset: str = "intended") -> ConfigDict:
-    """`preset` is what stands behind the colon: intended or released."""
+def get_config(preset: str = "anchored") -> ConfigDict:
+    """`preset` is what stands behind the colon: anchored, intended or released."""
     config = lpi_config.preset(preset)
     config.data.name = "coco"
     config.backbone = "openai/clip-vit-base-patch16"

@@ -12,7 +12,7 @@ from lpi_jax import config as lpi_config
 
 
 def get_config(preset: str = "anchored") -> ConfigDict:
-    """`preset` is what stands behind the colon: intended or released."""
+    """`preset` is what stands behind the colon: anchored, intended or released."""
     config = lpi_config.preset(preset)
     lpi_config.for_tiny_backbone(config)
     if preset != "released":

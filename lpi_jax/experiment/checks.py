@@ -26,8 +26,8 @@ def steps_per_task(
     check_batches(training, method, names, examples, devices)
     if training.held_out and method.plain is None:
         raise UserError(
-            f"config.train.held_out is {training.held_out}, but {method.name} has no way to leave a task to the frozen"
-            " backbone; expected 0, or lpi with config.method.injection=attend"
+            f"config.train.held_out is {training.held_out}, but {method.name} as configured cannot leave a task to the"
+            " frozen backbone; use --config.train.held_out=0"
         )
     each = [epoch_of(training, method, number, count) for number, count in enumerate(examples)]
     return [training.epochs_in(steps) * steps for steps in each]

@@ -126,6 +126,8 @@ PRESETS = {
         "train.optimizer": "adam",
         "train.schedule": "smooth",
         "train.lr": 0.03,
+        "train.min_steps": 60,
+        "train.held_out": 0.1,
     },
     "released": {
         "pixels": "imagenet",

@@ -17,7 +17,8 @@ from lpi_jax.methods.routing_options import Options
 from lpi_jax.parallel import processes
 from lpi_jax.types import Tree
 
-# Each with `learnt` (a state and a task's features -> the state with one more task) and `assigned` (items -> tasks).
+# Each with `learnt` (a state and a task's features -> the state with one more task), and with `posterior` (items -> how
+# likely their tasks are); k-means, which knows no probabilities, with `assigned` (items -> tasks).
 RULES: dict[str, ModuleType] = {"kmeans_l1": kmeans, "lda": lda, "knn": neighbours}
 ROWS = ("trained", "descriptions")  # what a memory holds beside the rule's state, a row a task
 

@@ -1,6 +1,6 @@
 """Tables and pictures from runs: python -m lpi_jax.report [--format=FORMAT] [--out=DIR] WORKDIR [WORKDIR ...]
 
-Prints a table; FORMAT is markdown (the default), csv, json or latex. With --out also writes DIR/table.md, table.csv,
+Prints a table and how well its numbers are known; FORMAT is markdown (the default), csv, json or latex. With --out also writes DIR/table.md, table.csv,
 table.json, table.tex, pictures (curves over the stages, and per kind of run heat maps of the metrics, where items were
 routed to, and the loss terms), and index.html that shows them all, task by task. Runs that differ only in their seeds
 become one row: mean ± sample standard deviation.
@@ -24,7 +24,9 @@ FILES = {"table.md": "markdown", "table.csv": "csv", "table.json": "json", "tabl
 
 
 def table(directories: Sequence[str | Path], form: str = "markdown") -> str:
-    """A table of runs: a guess and the frozen backbone first, then a row per kind of run and average.
+    """A table of runs: a guess and the frozen backbone first, then every kind of run with its controls.
+
+    Where runs say how well their numbers are known, a second table follows.
 
     Args:
       form: `markdown`, `csv`, `json` or `latex`.

@@ -9,7 +9,7 @@ from lpi_jax.report.metrics import Metric
 from lpi_jax.report.rows import Row, Values, rows
 from lpi_jax.terminal.plain_text import plain
 
-FUTURE = "All tasks of the stream after every task, also those not learnt yet, each among its own items"
+FUTURE = "All tasks of the stream after every task, also those not learnt yet; what is searched stays the same"
 PROBES = "Items of no task"
 
 

@@ -71,6 +71,7 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
     changed = processes.agreed(lambda: ownership.claim(directory, experiment.config, hashes))
     checkpoints.prepare()
     progress = restore(checkpoints)
+    start.refuse_older(progress, directory)
     evaluator, splits = experiment.evaluator(), _validation(experiment)
     evaluator.expect(splits)
     boundary.refill(directory, evaluator, splits, progress)

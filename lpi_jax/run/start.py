@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lpi_jax.config import records
+from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import Experiment
 from lpi_jax.experiment.progress import Progress, restore
 from lpi_jax.parallel import devices, lock, processes
@@ -45,6 +46,14 @@ def finished(experiment: Experiment, hashes: dict[str, str], directory: Path, ch
         return None
     names = restore(checkpoints).names
     return boundary.published(directory, names) if len(names) == len(experiment.stream.tasks) else None
+
+
+def refuse_older(progress: Progress, directory: Path) -> None:
+    """Raises UserError for a run that an earlier version began, which measured less than this one would go on with."""
+    if any("controls" not in stage for stage in progress.stages):
+        raise UserError(
+            f"{directory} holds an unfinished run of an earlier version, which measured less; expected a new folder"
+        )
 
 
 def log(experiment: Experiment, directory: Path, steps: list[int], progress: Progress, inside: int) -> Log:

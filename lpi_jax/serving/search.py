@@ -178,8 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = terminal.Parser(
         prog="python -m lpi_jax.search",
         description="Prints the images of a folder that are nearest to a text or to another image, best first, each"
-        " with its score (a cosine, or what the run's config.eval.score adds up), and draws a contact sheet of the first"
-        " ten.",
+        " with its score (a cosine, or what the run's config.eval.score adds up), and draws a contact sheet of the"
+        " first ten.",
         epilog="Images that cannot be read are counted and left out. Exit status: 0; 2 for a mistake; 130 after"
         " Ctrl-C.",
         allow_abbrev=False,

@@ -27,7 +27,7 @@ class Asked(NamedTuple):
 
 
 def image_to_text(images: Side, captions: Side, asked: np.ndarray, shown: np.ndarray, apart: bool) -> Asked:
-    """Every image of the tasks `asked` searches the captions of the tasks `shown`. asked, shown: task numbers."""
+    """Every image of the tasks `asked` searches the captions of the tasks `shown`. asked, shown: [T] task numbers."""
     queries = np.flatnonzero(np.isin(images.task, asked))
     rows = np.flatnonzero(np.isin(captions.task, shown))
     names = rows if apart else captions.item[rows]
@@ -38,7 +38,7 @@ def image_to_text(images: Side, captions: Side, asked: np.ndarray, shown: np.nda
 
 
 def text_to_image(images: Side, captions: Side, asked: np.ndarray, shown: np.ndarray, apart: bool) -> Asked:
-    """Every caption of the tasks `asked` searches the images of the tasks `shown`."""
+    """Every caption of the tasks `asked` searches the images of the tasks `shown`. asked, shown: [T] task numbers."""
     queries = np.flatnonzero(np.isin(captions.task, asked))
     items = np.flatnonzero(np.isin(images.task, shown))
     place_of = np.full(len(images.task), NONE)

@@ -24,7 +24,7 @@ def recall(items: int, right: np.ndarray, k: int) -> float:
 
 
 def mean_reciprocal_rank(items: int, right: np.ndarray) -> float:
-    """Expected MRR of a gallery in random order, per cent; arguments as in `recall`.
+    """Expected MRR of a gallery in random order, per cent; arguments as in `recall`, right [N].
 
     A query's best right answer has at least m wrong ones before it where the first m places hold wrong ones alone.
     """

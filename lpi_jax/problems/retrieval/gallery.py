@@ -176,7 +176,7 @@ class Gallery:
         return self._transform(self._splits[task].load(index), (self._measured.seed, task, index))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What was computed, by name."""
+        """What was computed, by name: a row an item, [N, ...]."""
         return {
             f"{name}.{f.name}": getattr(side, f.name)
             for name, side in (("images", self.images), ("captions", self.captions))
@@ -184,7 +184,7 @@ class Gallery:
         }
 
     def refill(self, arrays: Mapping[str, np.ndarray], splits: Sequence[Split]) -> None:
-        """Takes over the arrays of a gallery of the same splits."""
+        """Takes over the arrays [N, ...] of a gallery of the same splits."""
         for split in splits:
             _, _, words = self._enter(split)
             self._numbered(self._tokenize(words, 0))
@@ -210,7 +210,7 @@ def save(path: Path, galleries: Mapping[str, Gallery]) -> None:
 
 
 def saved(path: Path, galleries: Mapping[str, Gallery]) -> dict[str, dict[str, np.ndarray]]:
-    """What `save` wrote, by gallery and name, in every process. Raises UserError where the file is damaged."""
+    """What `save` wrote, [N, ...] by gallery and name, in every process. Raises UserError where the file is damaged."""
     names = [f"{name}.{key}" for name, gallery in galleries.items() for key in gallery.arrays()]
     found: dict[str, np.ndarray] = {}
 

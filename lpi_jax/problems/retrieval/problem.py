@@ -100,7 +100,6 @@ class Retrieval:
 
     def served(self, method: Method, frozen: Tree, mesh: Mesh, memory: Tree, tasks: tuple[str, ...]) -> Retriever:
         """The model that a memory makes of the backbone."""
-        text = method.reserve.get("text", 0)
         return Retriever(
             Encoder(self.towers, frozen, method, mesh, self.measured.batch),
             method,
@@ -108,8 +107,7 @@ class Retrieval:
             memory,
             tasks,
             image_size=self.towers.config.image_size,
-            asking=text if self.measured.asks_with_placeholders else 0,
-            score=self.measured.score,
+            measured=self.measured,
         )
 
     def examples(self, split: Split) -> int:

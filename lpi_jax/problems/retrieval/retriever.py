@@ -14,6 +14,7 @@ from lpi_jax.methods.base import NOTHING, Method
 from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
 from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.problems.retrieval.score import Scored, matrix, scored, vectors
 from lpi_jax.types import Tree
 
@@ -28,9 +29,7 @@ class Retriever:
 
     Args:
       encoder: the towers. method: what assigns. captions: -> token ids.
-      memory: of the run. image_size: side of the towers' input, pixels.
-      asking: how many placeholders stand in front of a caption whose task is asked for.
-      score: what an image and a caption score, one of `options.SCORES`.
+      memory: of the run. image_size: side of the towers' input, pixels. measured: how the run is measured.
 
     Attributes:
       tasks: names of the tasks it has learnt.
@@ -45,11 +44,11 @@ class Retriever:
         tasks: tuple[str, ...],
         *,
         image_size: int,
-        asking: int,
-        score: str,
+        measured: Measured,
     ) -> None:
         self._encoder, self._method, self._tokenize, self._memory = encoder, method, captions, memory
-        self._image_size, self._asking, self._score = image_size, asking, score
+        self._image_size, self._score = image_size, measured.score
+        self._asking = method.reserve.get("text", 0) if measured.asks_with_placeholders else 0
         self._adapters = Adapters(method, memory, encoder.frozen)
         self.tasks = tasks
 
