@@ -62,8 +62,45 @@ def test_forward_transfer_and_retention_compare_tasks_not_yet_learnt_with_zero_s
     assert metrics.forward_transfer(before, zero_shot) == pytest.approx((-10 + 10) / 2)
     assert metrics.zero_shot_retention(before, zero_shot) == pytest.approx(100.0)
     assert metrics.zero_shot_retention(before / 2, zero_shot) == pytest.approx(50.0)
-    for measure, alone in ((metrics.forward_transfer, 0.0), (metrics.zero_shot_retention, 100.0)):
-        assert measure(before[:1], zero_shot[:1]) == alone
+    assert metrics.forward_transfer(before[:1], zero_shot[:1]) == 0.0
+
+
+def test_where_nothing_could_be_retained_retention_is_not_a_number():
+    assert np.isnan(metrics.zero_shot_retention(np.array([3.0]), np.array([4.0])))
+    assert np.isnan(metrics.zero_shot_retention(np.array([3.0, 1.0]), np.array([4.0, 0.0])))
+
+
+def test_mtils_averages_of_a_worked_stream():
+    """Zheng et al. 2023: three tasks, of which task 1 is seen once before it is learnt, and task 2 twice."""
+    matrix = np.array([[90.0, 30.0, 20.0], [80.0, 70.0, 24.0], [60.0, 65.0, 95.0]])
+    assert metrics.transfer(matrix) == pytest.approx((30 + (20 + 24) / 2) / 2)
+    assert metrics.average(matrix) == pytest.approx((230 / 3 + 55 + 139 / 3) / 3)
+    assert metrics.last(matrix) == pytest.approx(220 / 3)
+
+
+def test_before_the_stream_ends_mtils_averages_are_of_the_stages_so_far():
+    matrix = np.array([[90.0, 30.0, 20.0], [80.0, 70.0, 24.0]])
+    assert metrics.transfer(matrix) == pytest.approx((30 + 22) / 2)
+    assert metrics.transfer(matrix[:1]) == pytest.approx((30 + 20) / 2)
+    assert (metrics.average(matrix[:1]), metrics.last(matrix[:1])) == pytest.approx((140 / 3, 140 / 3))
+    assert np.isnan(metrics.transfer(matrix[:1, :1]))
+
+
+@FEW
+@given(st.data())
+def test_mtils_averages_are_the_references(data):
+    stages, more = data.draw(st.integers(1, 5)), data.draw(st.integers(0, 2))
+    tasks = max(stages + more, 2)
+    matrix = data.draw(hnp.arrays(np.float64, (stages, tasks), elements=st.floats(0, 100)))
+    for name in ("transfer", "average", "last"):
+        fast, slow = getattr(metrics, name), getattr(continual, name)
+        assert fast(matrix) == pytest.approx(slow(matrix.tolist()), abs=1e-9), name
+
+
+def test_of_a_metric_of_which_less_is_better_nothing_lost_is_no_negative_zero():
+    values = metrics.summary(np.array([[4.0, np.nan], [4.0, 3.0]]), higher_is_better=False)
+    assert values["forgetting"] == 0.0
+    assert not any(np.signbit(value) for value in values.values())
 
 
 def test_losing_everything_is_a_forgetting_of_all_points_in_both_signs():

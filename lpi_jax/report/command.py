@@ -1,9 +1,9 @@
 """Tables and pictures from runs: python -m lpi_jax.report [--format=FORMAT] [--out=DIR] WORKDIR [WORKDIR ...]
 
-Prints a table and how well its numbers are known; FORMAT is markdown (the default), csv, json or latex. With --out also writes DIR/table.md, table.csv,
-table.json, table.tex, pictures (curves over the stages, and per kind of run heat maps of the metrics, where items were
-routed to, and the loss terms), and index.html that shows them all, task by task. Runs that differ only in their seeds
-become one row: mean ± sample standard deviation.
+Prints a table and how well its numbers are known; FORMAT is markdown (the default), csv, json or latex. With --out also
+writes DIR/table.md, table.csv, table.json, table.tex, pictures (curves over the stages, and per kind of run heat maps
+of the metrics, where items were routed to, and the loss terms), and index.html that shows them all, task by task. Runs
+that differ only in their seeds become one row: mean ± sample standard deviation.
 """
 
 import itertools

@@ -17,8 +17,8 @@ from lpi_jax.terminal.plain_text import plain
 def csv_table(blocks: Sequence[Block]) -> str:
     """All rows with every digit; a column for each mean and each deviation, empty where a block has no such number.
 
-    A row's last columns are how well its final averages are known: `low` and `high`, and, of metrics of which tables show
-    it, how far they are above each control.
+    A row's last columns are how well its final averages are known: `low` and `high`, and, of the metrics of which the
+    tables show it, how far they are above each control.
     """
     lines = [(block, row) for block in blocks for row in rows(block)]
     names = list(dict.fromkeys(name for _, row in lines for name in row.values))

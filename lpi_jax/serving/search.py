@@ -42,7 +42,7 @@ class Found(NamedTuple):
     """
 
     files: list[str]
-    items: "Scored"
+    items: Scored
     bad: Mapping[str, int]
     first: str
 
@@ -108,7 +108,7 @@ def encode(model: "Retriever", files: Sequence[str]) -> Found:
     return Found(good, joined(parts), Counter(one.kind for one in bad), str(bad[0]) if bad else "")
 
 
-def ranked(model: "Retriever", found: Found, query: "Scored") -> list[tuple[float, str]]:
+def ranked(model: "Retriever", found: Found, query: Scored) -> list[tuple[float, str]]:
     """(score, path) of every image, the nearest first.
 
     Args:

@@ -62,6 +62,26 @@ def metrics(change, name="image_to_text/R@1"):
     return {"metrics": entries}
 
 
+def helped(change, future=False):
+    """The same of metrics with controls, and with tasks that are not learnt yet."""
+    entries = handmade_runs.controlled()
+    change(handmade_runs.with_future(entries)["image_to_text/R@1"] if future else entries["image_to_text/R@1"])
+    return {"metrics": entries, "tasks_to_come": ["oil"] if future else []}
+
+
+def control(**changes):
+    """One control, described or measured otherwise."""
+    return helped(lambda entry: entry["controls"]["own"].update(changes))
+
+
+def bootstrap(**changes):
+    return helped(lambda entry: entry["bootstrap"].update(changes))
+
+
+def future(**changes):
+    return helped(lambda entry: entry["future"].update(changes), future=True)
+
+
 def routing(**changes):
     """Routing of which the pictures' part is changed."""
     parts = copy.deepcopy(handmade_runs.routing())
@@ -114,6 +134,43 @@ NO_NUMBER = {"metrics": handmade_runs.metrics(float("nan"))}
         routing(matrix=[[1.0]]),
         routing(matrix=[[101.0], [1.0] * 2, [1.0] * 3]),
         {"routing": {"sound": handmade_runs.routing()["image"]}},
+        metrics(lambda entry: entry.update(controls=[])),
+        metrics(lambda entry: entry.update(controls=None)),
+        metrics(lambda entry: entry.update(zero_shot_retention="all")),
+        metrics(lambda entry: entry.update(gallery_growth=float("nan"))),
+        helped(lambda entry: entry["controls"].pop("own")),  # the other metrics have it
+        helped(lambda entry: entry["controls"].update(own=3)),
+        helped(lambda entry: entry["controls"].update(chance=entry["controls"]["own"])),
+        control(label=""),
+        control(label=None),
+        control(measures_method="yes"),
+        control(forgetting=None),
+        control(matrix=[[1.0]]),
+        control(final_average="x"),
+        bootstrap(interval=[1.0]),
+        bootstrap(interval=[2.0, 1.0]),
+        bootstrap(interval=None),
+        bootstrap(over=[]),
+        bootstrap(over={"own": []}),
+        bootstrap(over={"own": [1.0, 0.0, float("inf")]}),
+        bootstrap(over={"stranger": [1.0, 0.0, 2.0]}),
+        helped(lambda entry: entry.update(bootstrap=[1])),
+        future(matrix=[[1.0] * 4] * 2),
+        future(matrix=[[1.0] * 3] * 3),
+        future(matrix=3),
+        future(matrix=[[101.0] * 4] * 3),
+        future(frozen=None),
+        future(frozen=[1.0]),
+        future(last=None, transfer="x"),
+        {"probes": [1]},
+        {"probes": {"flags": {"image_to_text/R@1": 3}}},
+        {"probes": {"flags": {"image_to_text/R@1": {"values": [1.0], "frozen": 1.0}}}},
+        {"probes": {"flags": {"image_to_text/R@1": {"values": [1.0, 2.0, -3.0], "frozen": 1.0}}}},
+        {"remarks": "one"},
+        {"remarks": [3]},
+        {"plain_tasks": 3},
+        {"plain_tasks": {"count": -1, "names": []}},
+        {"plain_tasks": {"count": 1, "names": [None]}},
         {"peak_memory_mb": 1e300},
         {"seconds": [{"training": float("inf")}]},
     ],
@@ -123,12 +180,29 @@ def test_what_no_run_writes_is_one_sentence(run, result):
     assert refusal(directory).startswith(f"{directory} holds damaged results (")
 
 
-@pytest.mark.parametrize("key", sorted(handmade_runs.results(30, "lpi", "intended", False)))
+OPTIONAL = ("probes", "remarks", "plain_tasks")
+
+
+@pytest.mark.parametrize("key", sorted((*handmade_runs.results(30, "lpi", "intended", False), *OPTIONAL)))
 @pytest.mark.parametrize("value", [None, 3, "x", [1], {}, {"x": None}])
 def test_anything_else_in_its_place_is_a_table_or_one_sentence(run, key, value):
     directory = run("a", result={key: value})
     try:
         assert report.table([directory])
+    except UserError as error:
+        assert str(error).startswith(str(directory))
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("part", ["controls", "own", "bootstrap", "over", "future", "chance", "frozen"])
+@pytest.mark.parametrize("value", [None, 3, "x", [1], {}, {"x": None}, [[1e400]], True])
+def test_any_part_of_a_metric_in_its_place_is_a_table_or_one_sentence(run, part, value):
+    inside = {"own": "controls", "over": "bootstrap"}.get(part)
+    result = helped(lambda entry: (entry[inside] if inside else entry).update({part: value}), future=True)
+    directory = run("a", result=result)
+    try:
+        assert report.table([directory])
+        assert report.table([directory], "json")
     except UserError as error:
         assert str(error).startswith(str(directory))
         assert "\n" not in str(error)

@@ -17,7 +17,7 @@ from lpi_jax.errors import UserError
 from lpi_jax.report.command import main
 from tests.support import handmade_runs
 
-FINAL_ONLY = ("-2.0 / -3.0", "70.0 / 80.0", "3.0", "1030")  # forgetting, routing, minutes, memory
+FINAL_ONLY = ("-2.0 / -3.0", "90 / 90", "70.0 / 80.0", "3.0", "1030")  # forgetting, retention, routing, minutes, memory
 
 
 @pytest.fixture
@@ -45,14 +45,14 @@ def test_the_table_of_a_run_holds_its_numbers(run):
     text = report.table([run("a")])
     assert text.splitlines()[:3] == [
         "| method | runs | average | image to text, n = 15 |  |  | text to image, n = 30 |  |  |"
-        " forgetting | routed right | min | peak MB |",
-        "| " + " | ".join(["---"] * 13) + " |",
-        "|  |  |  | R@1 | R@5 | R@10 | R@1 | R@5 | R@10 | I→T / T→I | images / captions |  |  |",
+        " forgetting | zero-shot kept | routed right | min | peak MB |",
+        "| " + " | ".join(["---"] * 14) + " |",
+        "|  |  |  | R@1 | R@5 | R@10 | R@1 | R@5 | R@10 | I→T / T→I | I→T / T→I | images / captions |  |  |",
     ]
     assert rows(text) == [
-        ["zero-shot", "1", "incremental", "20.2", "40.2", "50.2", "21.2", "41.2", "51.2", "", "", "", ""],
-        ["zero-shot", "1", "final", "20.5", "40.5", "50.5", "21.5", "41.5", "51.5", "-2.0 / -3.0", "", "", ""],
-        ["LPI intended", "1", "incremental", "30.2", "50.2", "60.2", "31.2", "51.2", "61.2", "", "", "", ""],
+        ["zero-shot", "1", "incremental", "20.2", "40.2", "50.2", "21.2", "41.2", "51.2", "", "", "", "", ""],
+        ["zero-shot", "1", "final", "20.5", "40.5", "50.5", "21.5", "41.5", "51.5", "-2.0 / -3.0", "", "", "", ""],
+        ["LPI intended", "1", "incremental", "30.2", "50.2", "60.2", "31.2", "51.2", "61.2", "", "", "", "", ""],
         ["LPI intended", "1", "final", "30.5", "50.5", "60.5", "31.5", "51.5", "61.5", *FINAL_ONLY],
     ]
     legend = " ".join(text.split("\n\n")[1].split())
@@ -68,13 +68,24 @@ def test_a_real_run_is_understood(drawing, finished_run, tmp_path, capsys):
     text = capsys.readouterr().out
     results = finished_run.results
     final = results["metrics"]["text_to_image/R@5"]["final_average"]
-    assert rows(text)[5][:3] == ["LPI intended", "1", "final"]
-    assert rows(text)[5][7] == f"{final:.1f}"
+    (row,) = [row for row in rows(text) if row[:3] == ["LPI intended", "1", "final"]]
+    assert row[9] == f"{final:.1f}"
+    helped = [row[0] for row in rows(text) if row[0].startswith("zero-shot") and row[2] == "final"]
+    assert helped == [
+        "zero-shot",
+        "zero-shot, in the routed task's items",
+        "zero-shot with the routing prior",
+        "zero-shot, in the true task's items",
+    ]
+    assert rows(text)[-1][:2] == ["LPI intended", "itself, in the true task's items"]  # of the table of intervals
     with open(tmp_path / "out" / "table.csv", encoding="utf-8") as file:
-        last = list(csv.DictReader(file))[-1]
+        (last,) = [row for row in csv.DictReader(file) if (row["kind"], row["average"]) == ("measured", "final")]
     assert float(last["text_to_image R@5"]) == final
     assert float(last["image routed right"]) == results["routing"]["image"]["final_average"]
     assert float(last["minutes"]) == pytest.approx(sum(sum(s.values()) for s in results["seconds"]) / 60)
+    known = results["metrics"]["text_to_image/R@1"]["bootstrap"]
+    assert [float(last[f"text_to_image R@1 {bound}"]) for bound in ("low", "high")] == known["interval"]
+    assert float(last["text_to_image R@1 over frozen"]) == known["over"]["frozen"][0]
 
 
 @pytest.mark.parametrize(
@@ -99,10 +110,10 @@ def test_a_zero_shot_run_is_its_own_zero_shot_row(run):
 def test_what_a_guess_finds_is_in_the_table(run):
     text = report.table([run("a", result=handmade_runs.known())])
     assert rows(text)[:2] == [
-        ["chance", "1", "incremental", "5.2", "25.2", "35.2", "6.2", "26.2", "36.2", "", "", "", ""],
-        ["chance", "1", "final", "5.5", "25.5", "35.5", "6.5", "26.5", "36.5", "", "", "", ""],
+        ["chance", "1", "incremental", "5.2", "25.2", "35.2", "6.2", "26.2", "36.2", "", "", "", "", ""],
+        ["chance", "1", "final", "5.5", "25.5", "35.5", "6.5", "26.5", "36.5", "", "", "", "", ""],
     ]
-    assert rows(text)[5][10] == "80.5 / 76.7"
+    assert rows(text)[5][11] == "80.5 / 76.7"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +122,7 @@ def test_what_a_guess_finds_is_in_the_table(run):
 )
 def test_only_what_was_routed_has_a_routing_figure(run, changes, routed):
     directory = run("a", **changes)
-    assert rows(report.table([directory]))[-1][10] == routed
+    assert rows(report.table([directory]))[-1][11] == routed
     (last,) = list(csv.DictReader(io.StringIO(report.table([directory], "csv"))))[-1:]
     assert (last.get("image routed right", "") != "") == (not changes)
 
@@ -124,7 +135,7 @@ def test_names_cannot_leave_their_cell(run):
     named = run("c", method__length=5, method__similarity="x|y", seed=1)
     table = report.table([run("d"), named])
     assert r"method.similarity=x\|y" in table
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines() if line[:1] == "|"} == {14}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines() if line[:1] == "|"} == {15}
 
 
 # ---- formats ---------------------------------------------------------------------------------------------------------
@@ -178,13 +189,13 @@ def test_json_holds_everything(several):
 def test_latex_has_the_cells_of_the_table(run, several):
     text = report.table([*several, run("d", 40, method__similarity=r"a_b&c%$\foo${}")], "latex")
     lines = text.splitlines()
-    assert lines[0] == r"\begin{tabular}{lrrrrrrrrrrrr}"
+    assert lines[0] == r"\begin{tabular}{lrrrrrrrrrrrrr}"
     assert r"\multicolumn{3}{c}{image to text, n = 15}" in text
     assert r"\cmidrule(lr){4-6}\cmidrule(lr){7-9}" in text
     assert r"method.similarity=a\_b\&c\%\$\textbackslash{}foo\$\{\}" in text
     body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
     assert len(body) == 10
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {12}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {13}
     deviation = statistics.stdev([30, 33])
     assert rf"LPI intended (method.similarity=text) & 2 & final & 32.0 $\pm$ {deviation:.1f} &" in body[5]
     assert "$-$2.0 $\\pm$ 0.0 / $-$3.0 $\\pm$ 0.0" in body[5]

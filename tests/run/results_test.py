@@ -37,18 +37,36 @@ AVERAGES = {
 FROZEN_AVERAGES = {"incremental_average": (6 + 12.5 + 24) / 3, "final_average": 44 / 3, "forgetting": (1 + 1) / 2}
 
 
-def stages(chance=True):
+CONTROLS = {  # what is added to the frozen values, and whether the method answers
+    "frozen": ("zero-shot", False, 0.0),
+    "frozen_prior": ("zero-shot with the prior", False, 2.0),
+    "frozen_filtered": ("zero-shot, in the routed items", False, 1.0),
+    "own_frozen": ("zero-shot, in the true items", False, 9.0),
+    "own": ("in the true items", True, None),
+}
+OWN = [[70.0], [71.0, 82.0], [68.0, 82.0, 93.0]]  # forgets (-3 + 0) / 2
+OWN_FROZEN = [[9.0], [9.0, 20.0], [9.0, 20.0, 30.0]]  # nothing: neither it nor what it searches ever changes
+
+
+def stages(chance=True, controls=("frozen",)):
     """Three stages; each metric only raises what was learnt by its number, so that none can be taken for another."""
 
     def row(values, raised):
         return {metric.name: [value + raised * n for value in values] for n, metric in enumerate(METRICS)}
+
+    def control(name, s):
+        label, measures_method, added = CONTROLS[name]
+        fixed = {"own": OWN, "own_frozen": OWN_FROZEN}.get(name)
+        values = fixed[s] if fixed else [value + added for value in FROZEN[s]]
+        return {"name": name, "label": label, "measures_method": measures_method, "values": row(values, 0)}
 
     return [
         {
             # Only the last entry of an arrival row is about the new task.
             "arrival": row([-1.0] * s + [BEFORE[s]], 0),
             "values": row(LEARNT[s], 1),
-            "frozen": row(FROZEN[s], 0),
+            "controls": {name: control(name, s) for name in controls},
+            "intervals": {},
             "chance": {name: FROZEN[s] for name in ("image_to_text/R@1", "text_to_image/R@1") if chance},
             "routing": {
                 "image": {"accuracy": [100.0 - 10 * s] * (s + 1), "confusion": {"matrix": [[s]]}},
@@ -113,7 +131,8 @@ def test_a_metric_has_its_matrix_and_every_average_worked_out_by_hand(name, rais
     (metric,) = (metric for metric in METRICS if metric.name == name)
     described = {key: value for key, value in metric._asdict().items() if key != "name"}
     assert {key: found[key] for key in described} == described
-    assert set(found) <= {*described, *AVERAGES, "matrix", "before_learning", "frozen", "chance"}
+    assert set(found) <= {*described, *AVERAGES, "matrix", "before_learning", "frozen", "controls", "chance"}
+    assert found["controls"] == {}
 
 
 def test_every_average_of_every_metric_is_the_references():
@@ -157,9 +176,96 @@ def test_a_metric_has_the_guess_of_every_stage_where_a_guess_means_something():
         "matrix": FROZEN,
         "incremental_average": pytest.approx((6 + 12.5 + 24) / 3),
         "final_average": pytest.approx(44 / 3),
+        "forgetting": pytest.approx(1.0),
     }
     assert "chance" not in found["image_to_text/R@2"]
     assert not any("chance" in metric for metric in summary(measured=stages(chance=False))["metrics"].values())
+
+
+# ---- controls and intervals ------------------------------------------------------------------------------------------
+
+
+def test_a_metric_has_every_control_by_name_beside_the_frozen_backbone():
+    found = summary(measured=stages(controls=CONTROLS))["metrics"]["image_to_text/R@1"]
+    assert list(found["controls"]) == ["frozen_prior", "frozen_filtered", "own_frozen", "own"]
+    prior, own = found["controls"]["frozen_prior"], found["controls"]["own"]
+    assert (prior["label"], prior["measures_method"]) == ("zero-shot with the prior", False)
+    assert prior["matrix"] == [[value + 2 for value in row] for row in FROZEN]
+    assert prior["final_average"] == pytest.approx(44 / 3 + 2)
+    assert (own["label"], own["measures_method"], own["matrix"]) == ("in the true items", True, OWN)
+    assert own["forgetting"] == pytest.approx(-1.5)
+    assert (found["frozen"]["label"], found["frozen"]["matrix"]) == ("zero-shot", FROZEN)
+
+
+def test_forgetting_is_split_by_what_is_forgotten_among_items_that_stay_the_same():
+    found = summary(measured=stages(controls=CONTROLS))["metrics"]["image_to_text/R@1"]
+    assert found["forgetting"] == pytest.approx(-17.5)
+    assert (found["forgetting_fixed_gallery"], found["gallery_growth"]) == pytest.approx((-1.5, -16.0))
+    frozen = found["frozen"]
+    assert (frozen["forgetting_fixed_gallery"], frozen["gallery_growth"]) == pytest.approx((0.0, 1.0))
+    own = found["controls"]["own"]
+    assert (own["forgetting_fixed_gallery"], own["gallery_growth"]) == pytest.approx((-1.5, 0.0))
+    assert "gallery_growth" not in found["controls"]["frozen_prior"]
+    without = summary(measured=stages())["metrics"]["image_to_text/R@1"]
+    assert "gallery_growth" not in without
+    assert "gallery_growth" not in without["frozen"]
+
+
+def test_the_newest_intervals_are_kept_where_they_are_known():
+    measured = stages()
+    for s, stage in enumerate(measured):
+        stage["intervals"] = {"image_to_text/R@1": {"interval": [s, s + 1.0], "over": {"frozen": [1.0, 0.0, 2.0]}}}
+    found = summary(measured=measured)["metrics"]
+    assert found["image_to_text/R@1"]["bootstrap"] == {"interval": [2, 3.0], "over": {"frozen": [1.0, 0.0, 2.0]}}
+    assert "bootstrap" not in found["image_to_text/R@2"]
+
+
+def test_what_cannot_be_retained_is_null():
+    for name in ("image_to_text/R@1", "perplexity"):
+        assert summary(measured=stages()[:1])["metrics"][name]["zero_shot_retention"] is None
+    assert summary()["metrics"]["perplexity"]["zero_shot_retention"] is None  # of which less is better
+
+
+# ---- tasks not learnt yet, and items of no task ----------------------------------------------------------------------
+
+FULL = [[90.0, 30.0, 20.0, 10.0], [80.0, 70.0, 24.0, 12.0], [60.0, 65.0, 95.0, 14.0]]
+UNTOUCHED = [50.0, 35.0, 25.0, 15.0]
+
+
+def test_mtils_averages_are_written_where_every_stage_measured_all_tasks():
+    measured = stages()
+    for stage, row in zip(measured, FULL, strict=True):
+        stage |= {"future": {"image_to_text/R@1": row}, "future_frozen": {"image_to_text/R@1": UNTOUCHED}}
+    found = summary(measured=measured)["metrics"]
+    assert found["image_to_text/R@1"]["future"] == {
+        "matrix": FULL,
+        "transfer": pytest.approx((30 + 22 + 12) / 3),
+        "average": pytest.approx((230 / 3 + 55 + 139 / 3 + 12) / 4),
+        "last": pytest.approx(234 / 4),
+        "frozen": UNTOUCHED,
+    }
+    assert "future" not in found["image_to_text/R@2"]
+    del measured[0]["future"]
+    assert "future" not in summary(measured=measured)["metrics"]["image_to_text/R@1"]
+
+
+def test_a_stream_of_one_task_transfers_nothing_and_is_json():
+    (stage,) = stages()[:1]
+    stage |= {"future": {"perplexity": [3.0]}, "future_frozen": {"perplexity": [4.0]}}
+    found = summary(measured=[stage])
+    assert found["metrics"]["perplexity"]["future"]["transfer"] is None
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_probes_have_their_values_after_every_stage():
+    measured = stages()
+    for s, stage in enumerate(measured):
+        stage["probes"] = {"flags": {"values": {"perplexity": 5.0 + s}, "frozen": {"perplexity": 4.0}}}
+    assert summary(measured=measured)["probes"] == {"flags": {"perplexity": {"values": [5.0, 6.0, 7.0], "frozen": 4.0}}}
+    assert "probes" not in summary()
+
+
+# ---- all the rest ----------------------------------------------------------------------------------------------------
 
 
 def test_routing_has_its_accuracy_after_every_stage_and_the_last_confusion():
@@ -244,6 +350,19 @@ def test_the_line_after_a_task_speaks_of_routing_only_where_it_decides_anything(
     assert found["label"] == label
     assert results.line(found) == (
         "after task 2: R@1 image to text 66.7 % (zero-shot 14.7), text to image 68.7 % (zero-shot 14.7)" + routing
+    )
+
+
+def test_the_line_names_the_best_that_the_frozen_backbone_reaches_with_the_methods_knowledge():
+    """Not what it finds among the items of the true task, which is an easier question."""
+    measured = stages(controls=CONTROLS)
+    rows = [stage["controls"]["frozen_prior"]["values"] for stage in measured]
+    for row in rows:
+        row["text_to_image/R@1"] = [value - 5 for value in row["text_to_image/R@1"]]  # below `frozen_filtered`
+    assert results.line(summary(measured=measured)).split("; ")[0] == (
+        "after task 2: R@1/nats image to text 66.7 % (zero-shot 14.7, with the prior 16.7),"
+        " text to image 68.7 % (zero-shot 14.7, in the routed items 15.7),"
+        " captions 69.7 nats (zero-shot 14.7, in the routed items 15.7)"  # of a loss the least
     )
 
 

@@ -66,6 +66,51 @@ def with_tasks(tasks=TASKS, base=30):
     }
 
 
+CONTROLS = {  # name -> label, whether the method answers, how far the base is moved, what it forgets
+    "frozen_prior": ("zero-shot with a prior", False, -6, -1.0),
+    "own_frozen": ("zero-shot, in the true task's items", False, 4, 0.0),
+    "own": ("in the true task's items", True, 12, -0.5),
+}
+# The differences to them and to the frozen backbone with their bounds; the final average's are 3 below and 5 above it.
+OVER = {"frozen": [10, 6, 13], "frozen_prior": [6, 2, 9], "own_frozen": [-4, -8, 1], "own": [-12, -15, -10]}
+
+
+def controlled(base=30, chance=5, names=tuple(CONTROLS)):
+    """Metrics of retrieval as they are written since there are controls; names: of the controls."""
+    entries = metrics(base, chance)
+    for entry in entries.values():
+        of_metric = entry["final_average"] - 0.5
+        entry["controls"] = {
+            name: {"label": label, "measures_method": method, **averages(of_metric + moved, forgetting)}
+            for name, (label, method, moved, forgetting) in CONTROLS.items()
+            if name in names
+        }
+        for part, own in ((entry, "own"), (entry["frozen"], "own_frozen")):
+            if own in names:
+                fixed = entry["controls"][own]["forgetting"]
+                part |= {"forgetting_fixed_gallery": fixed, "gallery_growth": part["forgetting"] - fixed}
+        over = {name: bounds for name, bounds in OVER.items() if name in ("frozen", *names)}
+        entry["bootstrap"] = {"interval": [of_metric + 0.5 - 3, of_metric + 0.5 + 5], "over": over}
+        entry["chance"]["forgetting"] = -2.5
+    return entries
+
+
+def with_future(entries):
+    """The same, measured on all of four tasks, one of which is to come, after each of three: s + t above their base."""
+    for entry in entries.values():
+        base = entry["final_average"] - 0.5
+        future = {"matrix": [[base + s + t for t in range(4)] for s in range(3)], "frozen": [base - 10.0] * 4}
+        # Transfer: tasks 1, 2, 3 have the means of 1; 2, 3; 3, 4, 5.
+        entry["future"] = future | {"transfer": base + 2.5, "average": base + 2.5, "last": base + 3.5}
+    return entries
+
+
+def probes(base=30):
+    """Items of no task: every headline metric falls by 1 a task."""
+    names = [f"{part}/R@1" for part, *_ in GROUPS]
+    return {"flags": {name: {"values": [base - 1.0, base - 2.0, base - 3.0], "frozen": float(base)} for name in names}}
+
+
 def routing():
     """Where the items went, in full."""
     images = {"matrix": [[3, 1, 0], [0, 5, 0], [1, 1, 4]]}
