@@ -36,6 +36,7 @@ from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.problems.retrieval.problem import Retrieval
 from lpi_jax.problems.retrieval.ranks import ranks, recall
+from lpi_jax.problems.retrieval.score import Scored
 from lpi_jax.problems.retrieval.towers import Towers
 from lpi_jax.train import optimizer
 from lpi_jax.train.step import Task, fit, make_step
@@ -129,7 +130,17 @@ def train_all(
     mesh = make_mesh(1)
     captions = Captions(tokenizer, config.context_length, max_words=config.context_length)
     centre = Transform(SIZE)
-    problem = Retrieval(towers, captions, centre, centre, Measured(BATCH, "union", False, False, SEED))
+    measured = Measured(
+        batch=BATCH,
+        galleries="union",
+        oracle=False,
+        score="prompted",
+        apart=True,
+        future=False,
+        asks_with_placeholders=False,
+        seed=SEED,
+    )
+    problem = Retrieval(towers, captions, centre, centre, measured)
     method = finetune.build(finetune.Options(where="."), problem.sites, routing.Options())
     options = optimizer.Options(epochs=1, batch=BATCH, lr=PEAK_LR, schedule="smooth", warmup=WARMUP, **OPTIMIZER)
     step = make_step(problem, method, optimizer.make_optimizer(options), mesh)
@@ -201,11 +212,11 @@ def evaluate(towers: Towers, params, images, ids) -> dict[str, float]:
     """Recall@1 in per cent on held-out pictures, first captions, both directions."""
     image = np.asarray(towers.image(params, np.stack([resize_and_crop(image, SIZE) for image in images]), None))
     text = np.asarray(towers.text(params, np.stack([own[0] for own in ids]), None))
-    owner = np.arange(len(image))
+    images, texts, own = Scored(image), Scored(text), np.arange(len(image), dtype=np.int32)[:, None]
     return {
         "gallery": len(image),
-        "image_to_text_r1": round(recall(ranks(image, text, owner, owner), 1), 1),
-        "text_to_image_r1": round(recall(ranks(text, image, owner, owner), 1), 1),
+        "image_to_text_r1": round(recall(ranks(images, texts, own), 1), 1),
+        "text_to_image_r1": round(recall(ranks(texts, images, own), 1), 1),
     }
 
 

@@ -9,6 +9,23 @@ never competitors.
 import numpy as np
 
 
+def ranks(scores, right):
+    """For each query: how many wrong items score no lower than the best of its right answers.
+
+    Args:
+      scores: [Q, G].
+      right: for each query the places of its right answers, one at least.
+
+    Returns:
+      [Q] integers.
+    """
+    found = []
+    for row, places in zip(np.asarray(scores), right, strict=True):
+        best = np.max([row[place] for place in places])
+        found.append(sum(not row[place] < best for place in range(len(row)) if place not in places))
+    return np.array(found, int)
+
+
 def image_to_text_ranks(scores, image_of_caption):
     """For each image: how many captions of other images score no lower than the best of its own.
 
@@ -52,3 +69,14 @@ def text_to_image_ranks(scores, image_of_caption):
 def recall_at(ranks, k):
     """Recall@k in percent: the share of ranks below k."""
     return 100.0 * sum(rank < k for rank in ranks) / len(ranks)
+
+
+def mean_reciprocal_rank(ranks):
+    """MRR in percent: the mean of one over the rank, counted from 1."""
+    return 100.0 * sum(1 / (rank + 1) for rank in ranks) / len(ranks)
+
+
+def median_rank(ranks):
+    """The middle one of the ranks, counted from 1, or the mean of the two in the middle."""
+    ordered, middle = sorted(rank + 1 for rank in ranks), len(ranks) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

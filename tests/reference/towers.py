@@ -74,7 +74,10 @@ def attention(x, weights, name, heads, causal, prompts=None):
 
 
 def block(x, weights, name, heads, causal, prompts=None):
-    """One pre-norm block: x += attention(LN1(x), keys LN1(k), values v w1); x += fc2(quick_gelu(fc1(LN2(x)))). x: [S, D]."""
+    """One pre-norm block: x += attention(LN1(x)); x += fc2(quick_gelu(fc1(LN2(x)))). x: [S, D].
+
+    Prompts [2P, D] meet the same norm: keys as LN1(k), values as w1 v, w1 being its weight.
+    """
     normed = layer_norm(x, weights[name + ".layer_norm1.weight"], weights[name + ".layer_norm1.bias"])
     if prompts is not None:
         keys, values = prompts[: len(prompts) // 2], prompts[len(prompts) // 2 :]

@@ -11,7 +11,10 @@ from PIL import Image
 import lpi_jax
 from lpi_jax.data.contact_sheet import SIDE
 from lpi_jax.experiment.experiment import stream_of
+from lpi_jax.problems.retrieval.score import SMOOTHING
+from lpi_jax.run import continual
 from lpi_jax.serving import search
+from tests.reference import scores as reference
 
 FORMATS = ("png", "JPG", "webp", "gif", "bmp", "tiff")
 
@@ -56,8 +59,8 @@ def run(finished_run, folder, tmp_path, monkeypatch, capfd):
     """(arguments) -> status, [(score, path)], stderr; the run, the folder and the current folder are given."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments, images=folder):
-        status = search.main(["search", str(finished_run.directory), f"--images={images}", *map(str, arguments)])
+    def run(*arguments, images=folder, of=finished_run.directory):
+        status = search.main(["search", str(of), f"--images={images}", *map(str, arguments)])
         out, err = capfd.readouterr()
         return status, [tuple(line.split(maxsplit=1)) for line in out.splitlines()], err
 
@@ -87,6 +90,44 @@ def test_an_image_is_most_like_itself(run, expected, folder, tmp_path):
     assert lines[0] == ("1.000", str(image))
     assert_ranked(lines, rank(model.encode_image(image)[0])[:3])
     assert [path.name for path in tmp_path.iterdir()] == ["like.PNG"]
+
+
+PARTS = "prompted+plain+prior"
+
+
+@pytest.fixture(scope="module")
+def scored_run(finished_run, make_config, tmp_path_factory):
+    """The directory of a run of the same prompts whose score has plain features and a prior of tasks."""
+    directory = tmp_path_factory.mktemp("scored") / "run"
+    changes = {"routing.rule": "lda", "eval.score": PARTS, "reuse": str(finished_run.directory)}
+    continual.run(make_config(changes), directory)
+    return directory
+
+
+@pytest.mark.parametrize("kind", ["text", "like"])
+def test_a_run_that_scores_with_a_prior_finds_what_the_formula_puts_first(run, scored_run, expected, folder, kind):
+    model, files = lpi_jax.load(scored_run), list(folder.rglob("*-*.*"))
+    asked = {"text": "a red circle above a blue square", "like": folder / "comic-1.JPG"}[kind]
+
+    def parts(index, what):
+        """Features, plain features and posteriors, each from the model by itself."""
+        return [
+            *(index(what, name).features for name in ("prompted", "plain")),
+            (index(what, "plain+prior").posterior - SMOOTHING / (len(model.tasks) + 1)) / (1 - SMOOTHING),
+        ]
+
+    query = parts(model.index_texts if kind == "text" else model.index_images, asked)
+    scale = model._encoder.logit_scale
+    scores = reference.matrix(query, parts(model.index_images, files), PARTS.split("+"), SMOOTHING, scale)[0]
+    best = sorted(((str(file), score) for file, score in zip(files, scores, strict=True)), key=_worst)
+    status, lines, err = run(f"--{kind}={asked}", "--top=99", of=scored_run)
+    assert status == 0
+    assert_ranked(lines, best)
+    assert err.endswith("Contact sheet: search.png\n")
+    if kind == "like":
+        assert lines[0][1] == str(asked)
+    else:  # the prior and the plain features decide something
+        assert [path for path, _ in best] != [path for path, _ in expected[1](expected[0].encode_text(asked)[0])]
 
 
 def test_the_contact_sheet_shows_the_best_in_their_order(tmp_path):

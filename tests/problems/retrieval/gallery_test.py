@@ -1,6 +1,9 @@
 """The gallery computes each feature once and has the features that encoding everything afresh would have."""
 
 from collections import Counter
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,17 +12,19 @@ import pytest
 from lpi_jax.data.captioned import pairs, spoken
 from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import assemble, stream_of
-from lpi_jax.methods import lpi, routing
+from lpi_jax.methods import kmeans, lpi, routing
 from lpi_jax.methods import memory as memories
 from lpi_jax.methods.base import NOTHING, PLAIN
 from lpi_jax.problems.retrieval.encoder import Encoder
-from lpi_jax.problems.retrieval.gallery import Gallery
+from lpi_jax.problems.retrieval.gallery import Gallery, save, saved
 from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.run import continual
 from tests.reference import clustering
+from tests.support.splits import split_of
 
 TASKS = 4
 SITES = {"image": "vision", "text": "text"}
+DOUBTING = routing.Options(rule="lda", shrinkage=1.0)  # a rule that is not sure of any of the few items here
 
 
 class Counting:
@@ -77,7 +82,7 @@ def memory(experiment, encoder, stream, asks):
         pictures = encoder.images(task.train.load, range(len(task.train)))
         texts = encoder.texts(captions(words, method.reserve["text"] if asks else 0))
         centres = {
-            f"{side}_centres": routing.kmeans(features, 3, 0)
+            f"{side}_centres": kmeans.kmeans(features, 3, 0)
             for side, features in zip(SITES, (pictures, texts), strict=True)
         }
         made = memories.appended(made, {"trained": trained, **centres, "descriptions": texts[0]})
@@ -95,8 +100,23 @@ def make_gallery(experiment, encoder, oracle, asks):
         experiment.method,
         experiment.problem.captions,
         experiment.problem.eval_transform,
-        Measured(encoder.batch, "union", oracle, asks, seed=0),
+        Measured(
+            batch=encoder.batch,
+            galleries="union",
+            oracle=oracle,
+            score="prompted",
+            apart=True,
+            future=False,
+            asks_with_placeholders=asks,
+            seed=0,
+        ),
     )
+
+
+def restored(gallery, path, splits):
+    """The gallery, which was made anew, with what was saved of one of the same splits."""
+    gallery.refill(saved(path, {"stream": gallery})["stream"], splits)
+    return gallery
 
 
 @pytest.fixture(scope="module")
@@ -185,20 +205,101 @@ def test_a_restored_gallery_goes_on_with_the_same_bits_and_encodes_nothing_again
     for count in (1, 2):
         whole.add(vals[count - 1])
         whole.follow(first(memory, count), count)
-    whole.save(tmp_path / "features" / "task_002.npz")
+    save(tmp_path / "features" / "task_002.npz", {"stream": whole})
     counting = Counting(encoder)
-    restored = make_gallery(experiment, counting, False, asks)
-    restored.restore(tmp_path / "features" / "task_002.npz", vals[:2])
-    restored.follow(first(memory, 2), 2)
+    again = restored(make_gallery(experiment, counting, False, asks), tmp_path / "features" / "task_002.npz", vals[:2])
+    again.follow(first(memory, 2), 2)
     assert not counting.pictures
     assert not counting.captions
-    for gallery in (whole, restored):
+    for gallery in (whole, again):
         gallery.add(vals[2])
         gallery.follow(first(memory, 3), 3)
-    assert vars(whole.images).keys() == vars(restored.images).keys()
-    for side in ("images", "captions"):
-        for name, value in vars(getattr(whole, side)).items():
-            np.testing.assert_array_equal(getattr(getattr(restored, side), name), value)
+    assert_same(whole, again)
+
+
+def assert_same(one, other):
+    assert one.arrays().keys() == other.arrays().keys()
+    for name, value in one.arrays().items():
+        np.testing.assert_array_equal(other.arrays()[name], value)
+        assert other.arrays()[name].dtype == value.dtype
+
+
+@pytest.fixture(scope="module")
+def doubtful(experiment, encoder, stream):
+    """A method that tells tasks by a discriminant, and its memories after 0, 1, ... tasks."""
+    method, memories_ = experiment.method._replace(assign=partial(routing.assign, options=DOUBTING)), [{}]
+    for number, task in enumerate(stream.tasks):
+        images = encoder.images(task.train.load, range(len(task.train)))
+        texts = encoder.texts(experiment.problem.captions(spoken(task.train), 0))
+        context = SimpleNamespace(
+            features=lambda own=(images, texts): dict(zip(SITES, own, strict=True)), meaning=texts[0]
+        )
+        trained = lpi.init(method.options, experiment.problem.sites, jax.random.key(100 + number))
+        memories_.append(routing.remembered(memories_[-1], trained, context, DOUBTING))
+    return method, memories_
+
+
+def test_posteriors_are_kept_and_go_on_after_a_restart(experiment, encoder, stream, doubtful, tmp_path):
+    method, known = doubtful
+    doubting, path = replace(experiment, method=method), tmp_path / "features" / "task_002.npz"
+    whole = make_gallery(doubting, encoder, False, False)
+    for count in (1, 2):
+        whole.add(stream.tasks[count - 1].val)
+        whole.follow(known[count], count)
+    for side in (whole.images, whole.captions):
+        assert side.posterior.shape == (len(side.task), 3)
+        assert ((side.posterior > 0.001) & (side.posterior < 0.999)).any()  # which no adapter id would tell
+    save(path, {"stream": whole})
+    again = restored(make_gallery(doubting, encoder, False, False), path, [task.val for task in stream.tasks[:2]])
+    assert_same(whole, again)
+    for gallery in (whole, again):
+        gallery.add(stream.tasks[2].val)
+        assert (gallery.images.posterior[-6:] == [0, 0, 1]).all()  # of none of the two tasks until told otherwise
+        gallery.follow(known[3], 3)
+    assert_same(whole, again)
+    asked = {"image": whole.images.asking, "text": whole.captions.asking}
+    afresh = routing.assign(known[3], asked, NOTHING, DOUBTING)
+    np.testing.assert_array_equal(whole.images.posterior, afresh["image"].posterior)
+    np.testing.assert_array_equal(whole.captions.posterior, afresh["text"].posterior)
+
+
+def test_a_task_that_is_told_is_certain(experiment, encoder, stream, doubtful):
+    method, known = doubtful
+    gallery = make_gallery(replace(experiment, method=method), encoder, True, False)
+    for task in stream.tasks[:2]:
+        gallery.add(task.val)
+    for count in (0, 1, 2):
+        gallery.follow(known[count], count)
+        for side in (gallery.images, gallery.captions):
+            place = np.where(side.task < count, side.task, count)
+            np.testing.assert_array_equal(side.posterior, np.eye(count + 1)[place])
+            np.testing.assert_array_equal(side.routed, np.where(side.task < count, side.task, PLAIN))
+
+
+def test_captions_of_the_same_tokens_are_one_item_in_all_tasks_also_after_a_restart(
+    experiment, encoder, stream, tmp_path
+):
+    def split(*captions):
+        loaded = stream.tasks[0].val.load
+        return split_of(tuple("abc"[: len(captions)]), captions, loaded)
+
+    # Cleaned, "A red Circle!" reads like the first one; behind ten words captions are cut.
+    long = "one two three four five six seven eight nine ten"
+    first_task = split(("a red circle", "two rings"), ("A red  Circle!", f"{long} eleven"))
+    second_task = split(("two rings.", "a blue ring"), (f"{long} twelve", "a red circle"), ("two ring s", "a red"))
+    expected = [0, 1, 0, 2, 1, 3, 2, 0, 4, 5]
+    whole = make_gallery(experiment, encoder, False, False)
+    whole.add(first_task)
+    save(tmp_path / "features" / "task_001.npz", {"stream": whole})
+    again = restored(
+        make_gallery(experiment, encoder, False, False), tmp_path / "features" / "task_001.npz", [first_task]
+    )
+    for gallery in (whole, again):
+        gallery.add(second_task)
+        np.testing.assert_array_equal(gallery.captions.item, expected)
+        np.testing.assert_array_equal(gallery.images.item, np.arange(5))
+        for one, other in ((0, 2), (0, 7), (1, 4), (3, 6)):
+            np.testing.assert_array_equal(gallery.captions.plain[one], gallery.captions.plain[other])
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
@@ -206,23 +307,23 @@ def test_a_damaged_file_of_features_is_named(experiment, encoder, stream, tmp_pa
     gallery = make_gallery(experiment, encoder, False, False)
     gallery.add(stream.tasks[0].val)
     path = tmp_path / "task_001.npz"
-    gallery.save(path)
+    save(path, {"stream": gallery})
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(UserError, match=rf"{path} cannot be read \(.+\); delete it to have it computed again"):
-        make_gallery(experiment, encoder, False, False).restore(path, [stream.tasks[0].val])
+        restored(make_gallery(experiment, encoder, False, False), path, [stream.tasks[0].val])
 
 
 def test_a_changed_byte_in_a_file_of_features_is_noticed(experiment, encoder, stream, tmp_path):
     gallery = make_gallery(experiment, encoder, False, False)
     gallery.add(stream.tasks[0].val)
     path = tmp_path / "task_001.npz"
-    gallery.save(path)
+    save(path, {"stream": gallery})
     content = bytearray(path.read_bytes())
     place = content.find(gallery.captions.features[3].tobytes())
     content[place] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(UserError, match="cannot be read"):
-        make_gallery(experiment, encoder, False, False).restore(path, [stream.tasks[0].val])
+        restored(make_gallery(experiment, encoder, False, False), path, [stream.tasks[0].val])
 
 
 @pytest.mark.parametrize(
@@ -241,12 +342,12 @@ def test_whatever_a_damaged_file_of_features_makes_the_reader_raise_it_is_one_se
     gallery = make_gallery(experiment, encoder, False, False)
     gallery.add(stream.tasks[0].val)
     path = tmp_path / "task_001.npz"
-    gallery.save(path)
+    save(path, {"stream": gallery})
     content = path.read_bytes()
     assert before in content
     path.write_bytes(content.replace(before, after))
     with pytest.raises(UserError, match=rf"^{path} cannot be read \(.+\); delete it to have it computed again"):
-        make_gallery(experiment, encoder, False, False).restore(path, [stream.tasks[0].val])
+        restored(make_gallery(experiment, encoder, False, False), path, [stream.tasks[0].val])
 
 
 # ------------------------------------------------------------------------------------------------ a run's whole results

@@ -37,7 +37,7 @@ def own(finished_run):
     """What the run itself computed of its validation items: array by name."""
     (path,) = (finished_run.directory / "features").glob("*.npz")
     with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+        return {name.removeprefix("stream."): part for name, part in arrays.items()}
 
 
 @pytest.fixture(scope="module")

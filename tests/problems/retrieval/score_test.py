@@ -1,0 +1,108 @@
+"""Holds every score against the formula, pair by pair, and the vectors of an index against the score."""
+
+import numpy as np
+import pytest
+
+from lpi_jax.problems.retrieval import score
+from lpi_jax.problems.retrieval.options import SCORES
+from lpi_jax.problems.retrieval.score import SMOOTHING, joined, matrix, scored, vectors
+from tests.reference import scores as reference
+
+SCALE = 27.0
+
+
+def unit_rows(rng, count, width=5):
+    rows = rng.normal(size=(count, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def items(seed, count, tasks=3, certain=False):
+    """Features, plain features and posteriors."""
+    rng = np.random.default_rng(seed)
+    posterior = rng.dirichlet(np.full(tasks + 1, 0.3), count).astype(np.float32)
+    if certain:
+        posterior = np.eye(tasks + 1, dtype=np.float32)[rng.integers(0, tasks + 1, count)]
+    return unit_rows(rng, count), unit_rows(rng, count), posterior
+
+
+def test_there_are_six_scores():
+    assert len(SCORES) == 6
+    assert {part for name in SCORES for part in name.split("+")} == {"prompted", "plain", "prior"}
+
+
+@pytest.mark.parametrize("certain", [False, True])
+@pytest.mark.parametrize("name", SCORES)
+def test_a_score_is_the_sum_of_the_parts_that_it_is_named_after(name, certain):
+    queries, others = items(0, 6, certain=certain), items(1, 9, certain=certain)
+    found = matrix(scored(*queries, name), scored(*others, name), SCALE)
+    expected = reference.matrix(queries, others, name.split("+"), SMOOTHING, SCALE)
+    assert (found.shape, found.dtype) == ((6, 9), np.float32)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+
+
+def test_smoothing_spreads_a_little_evenly_and_leaves_nothing_at_zero():
+    assert 0 < SMOOTHING < 0.01
+    certain = np.eye(4, dtype=np.float32)
+    found = score.smoothed(certain)
+    np.testing.assert_allclose(found, reference.smoothed(certain, SMOOTHING), rtol=1e-6)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+    assert (found > 0).all()
+
+
+def test_a_score_without_a_prior_keeps_no_posteriors_and_one_of_two_kinds_keeps_both():
+    features, plain, posterior = items(0, 3)
+    assert scored(features, plain, posterior, "prompted").posterior is None
+    np.testing.assert_array_equal(scored(features, plain, posterior, "plain").features, plain)
+    both = scored(features, plain, posterior, "prompted+plain+prior")
+    np.testing.assert_array_equal(both.features, np.concatenate([features, plain], axis=1))
+    assert both.posterior.shape == (3, 4)
+
+
+def test_rows_can_be_chosen_and_parts_joined_again():
+    for name in ("prompted", "prompted+plain+prior"):
+        whole = scored(*items(0, 7), name)
+        parts = [whole[np.arange(0, 3)], whole[np.arange(3, 3)], whole[np.arange(3, 7)]]
+        assert [len(part) for part in parts] == [3, 0, 4]
+        for one, other in zip(joined(parts), whole, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+# ------------------------------------------------------------------------------------------------- vectors of an index
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 2, 12])
+@pytest.mark.parametrize("name", SCORES)
+def test_where_posteriors_are_certain_inner_products_differ_from_the_score_by_one_constant(name, tasks):
+    queries, others = (scored(*items(seed, count, tasks, certain=True), name) for seed, count in ((0, 8), (1, 11)))
+    products = vectors(queries, SCALE) @ vectors(others, SCALE).T
+    apart = matrix(queries, others, SCALE) - products
+    np.testing.assert_allclose(apart, apart[0, 0], rtol=0, atol=3e-6)
+    assert vectors(queries, SCALE).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_where_posteriors_are_certain_an_index_ranks_as_the_score_does(name):
+    rng = np.random.default_rng(0)
+    # Sums of quarters are exact: what is equal is equal in both.
+    coarse = [(np.round(4 * rng.normal(size=(count, 3))) / 4).astype(np.float32) for count in (20, 30, 20, 30)]
+    own, theirs = (np.eye(4, dtype=np.float32)[rng.integers(0, 4, count)] for count in (20, 30))
+    queries, others = scored(coarse[0], coarse[2], own, name), scored(coarse[1], coarse[3], theirs, name)
+    exact = matrix(queries, others, SCALE)
+    products = vectors(queries, SCALE) @ vectors(others, SCALE).T
+    for scores, found in zip(exact, products, strict=True):
+        larger = scores[:, None] > scores + 1e-5
+        assert (found[:, None] > found)[larger].all()
+        equal = np.abs(scores[:, None] - scores) <= 1e-5
+        assert (np.abs(found[:, None] - found)[equal] < 1e-5).all()
+
+
+def test_where_posteriors_are_not_certain_an_item_counts_as_the_task_it_most_likely_belongs_to():
+    features, plain, posterior = items(0, 9)
+    likely = np.eye(4, dtype=np.float32)[posterior.argmax(1)]
+    one, other = (scored(features, plain, part, "prompted+prior") for part in (posterior, likely))
+    np.testing.assert_array_equal(vectors(one, SCALE), vectors(other, SCALE))
+
+
+def test_without_a_prior_the_vectors_are_the_features():
+    whole = scored(*items(0, 4), "prompted+plain")
+    np.testing.assert_array_equal(vectors(whole, SCALE), whole.features)

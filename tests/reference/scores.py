@@ -1,0 +1,37 @@
+"""What an image and a text score with each other, pair by pair: cosines and the logarithm of a common task."""
+
+import math
+
+import numpy as np
+
+
+def smoothed(posterior, share):
+    """Probabilities of which a share is spread evenly."""
+    posterior = np.asarray(posterior, np.float64)
+    return (1 - share) * posterior + share / posterior.shape[1]
+
+
+def score(query, item, parts, smoothing, logit_scale):
+    """f . f' + plain . plain' + log(sum_t p_t p'_t) / logit_scale, as far as they are among the parts.
+
+    Args:
+      query, item: each features [E], plain features [E], posterior [T + 1]. parts: names of the addends.
+    """
+    total = 0.0
+    for part, (own, other) in zip(("prompted", "plain"), zip(query[:2], item[:2], strict=True), strict=True):
+        if part in parts:
+            total += sum(float(a) * float(b) for a, b in zip(own, other, strict=True))
+    if "prior" in parts:
+        (own,), (other,) = smoothed([query[2]], smoothing), smoothed([item[2]], smoothing)
+        total += math.log(sum(a * b for a, b in zip(own, other, strict=True))) / logit_scale
+    return total
+
+
+def matrix(queries, items, parts, smoothing, logit_scale):
+    """[Q, N] scores; queries, items: each features [N, E], plain [N, E], posterior [N, T + 1]."""
+    return np.array(
+        [
+            [score(query, item, parts, smoothing, logit_scale) for item in zip(*items, strict=True)]
+            for query in zip(*queries, strict=True)
+        ]
+    )
