@@ -130,16 +130,7 @@ def train_all(
     mesh = make_mesh(1)
     captions = Captions(tokenizer, config.context_length, max_words=config.context_length)
     centre = Transform(SIZE)
-    measured = Measured(
-        batch=BATCH,
-        galleries="union",
-        oracle=False,
-        score="prompted",
-        apart=True,
-        future=False,
-        asks_with_placeholders=False,
-        seed=SEED,
-    )
+    measured = Measured(batch=BATCH, seed=SEED)
     problem = Retrieval(towers, captions, centre, centre, measured)
     method = finetune.build(finetune.Options(where="."), problem.sites, routing.Options())
     options = optimizer.Options(epochs=1, batch=BATCH, lr=PEAK_LR, schedule="smooth", warmup=WARMUP, **OPTIMIZER)

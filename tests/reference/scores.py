@@ -4,11 +4,18 @@ import math
 
 import numpy as np
 
+ASTRAY = 0.3  # of an item of no task, how much its partner is expected among those of the tasks
+
 
 def smoothed(posterior, share):
-    """Probabilities of which a share is spread evenly."""
-    posterior = np.asarray(posterior, np.float64)
-    return (1 - share) * posterior + share / posterior.shape[1]
+    """Probabilities of which a share is spread evenly, after part of the last one has gone to the others."""
+    rows = []
+    for row in np.asarray(posterior, np.float64).tolist():
+        *tasks, none = row
+        if tasks:
+            tasks, none = [one + ASTRAY * none / len(tasks) for one in tasks], (1 - ASTRAY) * none
+        rows.append([(1 - share) * one + share / len(row) for one in (*tasks, none)])
+    return np.array(rows)
 
 
 def score(query, item, parts, smoothing, logit_scale):

@@ -80,9 +80,11 @@ def test_products_of_the_encoder_are_exact(prompted):
 
 
 def test_products_of_the_ranks_are_exact():
-    features, owners = np.zeros((4, 3), np.float32), np.zeros(4, np.int32)
-    found = products(ranks._count_before.lower(features, features, owners, owners).as_text())
-    assert found == [("4x4xf32", "HIGHEST")]
+    features, right = np.zeros((4, 3), np.float32), np.zeros((4, 1), np.int32)
+    arguments = (features, features, np.ones(4, bool), right)
+    assert products(ranks._count_before.lower(*arguments, None).as_text()) == [("4x4xf32", "HIGHEST")]
+    prior = (features, features, np.float32(1.0))
+    assert products(ranks._count_before.lower(*arguments, prior).as_text()) == [("4x4xf32", "HIGHEST")] * 2
 
 
 def test_results_record_the_precision_and_the_report_tells_runs_by_it(copied_run, finished_run):

@@ -11,7 +11,7 @@ from PIL import Image
 import lpi_jax
 from lpi_jax.data.contact_sheet import SIDE
 from lpi_jax.experiment.experiment import stream_of
-from lpi_jax.problems.retrieval.score import SMOOTHING
+from lpi_jax.problems.retrieval.score import ASTRAY, SMOOTHING
 from lpi_jax.run import continual
 from lpi_jax.serving import search
 from tests.reference import scores as reference
@@ -109,11 +109,17 @@ def test_a_run_that_scores_with_a_prior_finds_what_the_formula_puts_first(run, s
     model, files = lpi_jax.load(scored_run), list(folder.rglob("*-*.*"))
     asked = {"text": "a red circle above a blue square", "like": folder / "comic-1.JPG"}[kind]
 
+    def unsmoothed(posterior):
+        """The posteriors that the model's own smoothing was applied to."""
+        posterior = (posterior - SMOOTHING / posterior.shape[1]) / (1 - SMOOTHING)
+        none = posterior[:, -1:] / (1 - ASTRAY)
+        return np.concatenate([posterior[:, :-1] - ASTRAY * none / len(model.tasks), none], axis=1)
+
     def parts(index, what):
         """Features, plain features and posteriors, each from the model by itself."""
         return [
             *(index(what, name).features for name in ("prompted", "plain")),
-            (index(what, "plain+prior").posterior - SMOOTHING / (len(model.tasks) + 1)) / (1 - SMOOTHING),
+            unsmoothed(index(what, "plain+prior").posterior),
         ]
 
     query = parts(model.index_texts if kind == "text" else model.index_images, asked)

@@ -64,6 +64,7 @@ def retrieval(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) -> Ret
             score=config.eval.score,
             apart=config.eval.equal_texts == "apart",
             future=config.eval.future,
+            rule=config.routing.rule,
             asks_with_placeholders=config.routing.caption == "placeholders",
             seed=config.seed,
         ),

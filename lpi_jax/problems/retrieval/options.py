@@ -41,21 +41,22 @@ class Pixels:
 
 
 class Measured(NamedTuple):
-    """How items are measured.
+    """How items are measured; the defaults are those of the preset `intended`.
 
     Attributes:
-      batch: items encoded at once. galleries: `union` or `task`. oracle: whether the true task is told.
-      future: whether the items of all tasks are there from the start.
+      batch: items encoded at once. seed: for a random transform.
+      galleries: `union` or `task`. oracle: whether the true task is told.
       score: one of `SCORES`. apart: whether equal captions are items of their own.
-      asks_with_placeholders: whether captions are routed with the placeholders in front.
-      seed: for a random transform.
+      future: whether the items of all tasks are there from the start.
+      rule: of routing. asks_with_placeholders: whether captions are routed with the placeholders in front.
     """
 
     batch: int
-    galleries: str
-    oracle: bool
-    score: str
-    apart: bool
-    future: bool
-    asks_with_placeholders: bool
     seed: int
+    galleries: str = "union"
+    oracle: bool = False
+    score: str = "prompted"
+    apart: bool = True
+    future: bool = False
+    rule: str = "kmeans_l1"
+    asks_with_placeholders: bool = False

@@ -20,6 +20,7 @@ from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.evaluator import RetrievalEvaluator
 from lpi_jax.problems.retrieval.options import Measured
+from lpi_jax.problems.retrieval.protocol import protocol
 from lpi_jax.problems.retrieval.retriever import Retriever
 from lpi_jax.problems.retrieval.source import Pairs
 from lpi_jax.problems.retrieval.towers import Towers
@@ -124,6 +125,4 @@ class Retrieval:
 
     def protocol(self, routed: str) -> str:
         """In words how items are measured."""
-        measured = self.measured
-        kind = self.eval_transform.kind
-        return recall.protocol(measured.galleries, kind, routed, measured.asks_with_placeholders)
+        return protocol(self.measured, self.eval_transform.kind, routed)

@@ -143,33 +143,3 @@ def confusion(side: Side, tasks: int) -> dict[str, list[Any]]:
     np.add.at(counts, (side.task[seen], np.where(side.routed[seen] == PLAIN, tasks, side.routed[seen])), 1)
     none = {"none": counts[:, tasks].tolist()} if counts[:, tasks].any() else {}
     return {"matrix": counts[:, :tasks].tolist(), **none}
-
-
-def protocol(galleries: str, transform: str, routed: str, asks_with_placeholders: bool) -> str:
-    """The protocol in words, for whoever finds the numbers in five years.
-
-    Args:
-      galleries, transform: as in section `eval`. routed: whether an item's task is `inferred` or `given`, or `newest`
-        (every item gets the newest adapter) or `none` (the frozen backbone).
-      asks_with_placeholders: whether captions are routed with placeholders in front.
-    """
-    asks = "with the placeholders in front" if asks_with_placeholders else "as they are"
-    encoded = {
-        "given": "under the prompts of its true task.",
-        "inferred": "under the prompts of the task with the nearest k-means centre (L1), images and captions apart;"
-        f" captions ask {asks}.",
-        "newest": "by the backbone as it is after the newest task.",
-        "none": "by the frozen backbone.",
-    }
-    together = "all tasks seen so far is searched together." if galleries == "union" else "its own task is searched."
-    cropped = (
-        "resized and centre-cropped." if transform == "centre" else "randomly cropped and flipped, as in training."
-    )
-    return (
-        f"After each task, every image and caption of {together}"
-        " Image to text counts a hit if any of the image's captions is among the first k; text to image uses the"
-        " caption's one image. Equal scores count against the method."
-        f" Each item is encoded {encoded[routed]}"
-        f" Validation images are {cropped}"
-        " R[s][t] is the recall on task t after stage s, per cent."
-    )

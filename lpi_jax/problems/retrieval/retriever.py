@@ -135,9 +135,9 @@ class Retriever:
         """
         return matrix(queries, items, self._encoder.logit_scale)
 
-    def vectors(self, items: Scored) -> np.ndarray:
-        """[N, E'] float32 for an index that knows inner products alone; see `score.vectors`."""
-        return vectors(items, self._encoder.logit_scale)
+    def vectors(self, items: Scored, asking: bool = False) -> np.ndarray:
+        """[N, E'] float32 for an index that knows inner products alone; asking: of the queries. See `score.vectors`."""
+        return vectors(items, self._encoder.logit_scale, asking)
 
     def _adapted(
         self,

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 SMOOTHING = 1e-5  # share of every posterior that is spread evenly: a router that is sure may be wrong
+ASTRAY = 0.3  # of what belongs to none of the tasks, the share whose partner is taken for one of theirs all the same
 
 
 class Scored(NamedTuple):
@@ -47,24 +48,31 @@ def scored(features: np.ndarray, plain: np.ndarray, posterior: np.ndarray, score
 
 
 def smoothed(posterior: np.ndarray) -> np.ndarray:
-    """Probabilities [N, T + 1] of which a share is spread evenly, so that none is zero."""
+    """Probabilities [N, T + 1] as the prior takes them, none of them zero.
+
+    An item that belongs to none of the tasks may have a partner that the router took for one of theirs: a share of its
+    last column is spread over the tasks. Then a small share of everything is spread evenly.
+    """
+    if (tasks := posterior.shape[1] - 1) > 0:
+        astray = ASTRAY * posterior[:, -1:]
+        posterior = np.concatenate([posterior[:, :-1] + astray / tasks, posterior[:, -1:] - astray], axis=1)
     return ((1 - SMOOTHING) * posterior + SMOOTHING / posterior.shape[1]).astype(np.float32)
 
 
-def vectors(items: Scored, logit_scale: float) -> np.ndarray:
-    """[N, E'] float32 whose plain inner products rank as the score does, for an index that knows nothing else.
+def vectors(items: Scored, logit_scale: float, asking: bool = False) -> np.ndarray:
+    """[N, E'] float32 whose inner products rank as the score does, for an index that knows nothing else.
 
-    Exact where every posterior is certain: then the prior takes two values, one for items of the same task and one for
-    others, and a vector of T + 1 numbers with a single entry has such products. Else each item counts as the task that
-    it most likely belongs to.
+    The vector of an asking item is its features and a 1 at its most likely task; that of an item in the index its
+    features and the priors that items of each task have with it. Exact where the posteriors of those that ask are
+    certain; else they count as certain.
     """
     if items.posterior is None:
         return items.features
-    classes = items.posterior.shape[1]
-    certain = smoothed(np.eye(classes, dtype=np.float32)[:2])  # of two tasks; [:1] where there is but one class
-    products = certain @ certain.T
-    step = np.log(products[0, 0] / products[0, -1]) / logit_scale
-    marks = np.eye(classes, dtype=np.float32)[items.posterior.argmax(1)] * np.float32(np.sqrt(step))
+    classes = np.eye(items.posterior.shape[1], dtype=np.float32)
+    if asking:
+        marks = classes[np.argmax(items.posterior, axis=1)]
+    else:
+        marks = np.log(items.posterior @ smoothed(classes).T) / np.float32(logit_scale)
     return np.concatenate([items.features, marks], axis=1)
 
 

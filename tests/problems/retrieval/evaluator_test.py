@@ -12,16 +12,7 @@ from lpi_jax.problems.retrieval.options import Measured
 from tests.support.galleries import MISLED, gallery_of
 
 IMAGES, TEXTS = "image_to_text", "text_to_image"
-MEASURED = Measured(
-    batch=8,
-    galleries="union",
-    oracle=False,
-    score="prompted",
-    apart=True,
-    future=False,
-    asks_with_placeholders=False,
-    seed=0,
-)
+MEASURED = Measured(batch=8, seed=0)
 
 
 def evaluator_of(gallery, tasks=2, routes=True, **measured):

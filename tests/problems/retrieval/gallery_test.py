@@ -100,16 +100,7 @@ def make_gallery(experiment, encoder, oracle, asks):
         experiment.method,
         experiment.problem.captions,
         experiment.problem.eval_transform,
-        Measured(
-            batch=encoder.batch,
-            galleries="union",
-            oracle=oracle,
-            score="prompted",
-            apart=True,
-            future=False,
-            asks_with_placeholders=asks,
-            seed=0,
-        ),
+        Measured(batch=encoder.batch, seed=0, oracle=oracle, asks_with_placeholders=asks),
     )
 
 

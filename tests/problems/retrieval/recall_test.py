@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from lpi_jax.problems.retrieval import recall
+from lpi_jax.problems.retrieval.options import Measured
+from lpi_jax.problems.retrieval.protocol import protocol
 from lpi_jax.problems.retrieval.recall import FILTERED, FROZEN, OWN, OWN_FROZEN, PRIOR, Way
 from tests.support.galleries import MISLED, gallery_of, side
 
@@ -13,6 +15,7 @@ from tests.support.galleries import MISLED, gallery_of, side
 PICTURES = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
 CAPTIONS = np.array([[0.8, 0.6, 0], [0, 1, 0], [0.6, 0.8, 0], [0, 0.96, 0.28]], np.float32)
 IMAGES, TEXTS = "image_to_text", "text_to_image"
+MEASURED = Measured(batch=8, seed=0)
 
 
 @pytest.fixture
@@ -219,12 +222,17 @@ def test_the_metrics_are_those_of_the_rows_and_each_directions_first_is_recall_a
 
 
 def test_the_protocol_says_in_words_what_was_measured():
-    usual = recall.protocol("union", "centre", "inferred", False)
+    usual = protocol(MEASURED, "centre", "inferred")
     for words in ("all tasks seen so far", "nearest k-means centre", "as they are", "centre-cropped"):
         assert words in usual
-    other = recall.protocol("task", "random", "given", True)
+    other = protocol(MEASURED._replace(galleries="task"), "random", "given")
     for words in ("its own task is searched", "its true task", "randomly cropped"):
         assert words in other
-    assert "placeholders in front" in recall.protocol("union", "centre", "inferred", True)
-    assert "by the backbone as it is after the newest task" in recall.protocol("union", "centre", "newest", False)
-    assert "by the frozen backbone" in recall.protocol("union", "centre", "none", False)
+    asks = MEASURED._replace(asks_with_placeholders=True)
+    assert "placeholders in front" in protocol(asks, "centre", "inferred")
+    assert "by the backbone as it is after the newest task" in protocol(MEASURED, "centre", "newest")
+    assert "by the frozen backbone" in protocol(MEASURED, "centre", "none")
+    best = MEASURED._replace(rule="lda", score="prompted+prior", apart=False)
+    for words in ("most likely task", "score the cosine under the prompts + log sum_t", "same tokens are one item"):
+        assert words in protocol(best, "centre", "inferred")
+        assert words not in usual

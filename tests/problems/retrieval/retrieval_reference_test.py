@@ -51,8 +51,9 @@ def test_a_score_is_the_sum_of_its_parts():
     query, item = ([1, 0], [0, 1], [1, 0]), ([0.5, 0.5], [0, 0.25], [0.5, 0.5])
     assert scores.score(query, item, ["prompted"], 0, 2) == 0.5
     assert scores.score(query, item, ["plain"], 0, 2) == 0.25
-    assert scores.score(query, item, ["plain", "prior"], 0, 2) == pytest.approx(0.25 + math.log(0.5) / 2)
+    assert scores.score(query, item, ["plain", "prior"], 0, 2) == pytest.approx(0.25 + math.log(0.65) / 2)
     np.testing.assert_allclose(scores.smoothed([[1, 0]], 0.1), [[0.95, 0.05]])
+    np.testing.assert_allclose(scores.smoothed([[0, 0, 1]], 0), [[0.15, 0.15, 0.7]])
 
 
 def test_a_bootstrap_averages_queries_then_tasks_and_takes_images_whole():

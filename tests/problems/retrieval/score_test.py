@@ -49,6 +49,12 @@ def test_smoothing_spreads_a_little_evenly_and_leaves_nothing_at_zero():
     assert (found > 0).all()
 
 
+def test_what_belongs_to_no_task_may_have_a_partner_in_any_of_them():
+    found = score.smoothed(np.array([[0, 0, 1], [1, 0, 0]], np.float32))
+    np.testing.assert_allclose(found, [[0.15, 0.15, 0.7], [1, 0, 0]], atol=1e-4)
+    assert score.smoothed(np.ones((2, 1), np.float32)) == pytest.approx(1.0)  # no task yet: nothing to tell apart
+
+
 def test_a_score_without_a_prior_keeps_no_posteriors_and_one_of_two_kinds_keeps_both():
     features, plain, posterior = items(0, 3)
     assert scored(features, plain, posterior, "prompted").posterior is None
@@ -72,12 +78,12 @@ def test_rows_can_be_chosen_and_parts_joined_again():
 
 @pytest.mark.parametrize("tasks", [0, 1, 2, 12])
 @pytest.mark.parametrize("name", SCORES)
-def test_where_posteriors_are_certain_inner_products_differ_from_the_score_by_one_constant(name, tasks):
-    queries, others = (scored(*items(seed, count, tasks, certain=True), name) for seed, count in ((0, 8), (1, 11)))
-    products = vectors(queries, SCALE) @ vectors(others, SCALE).T
-    apart = matrix(queries, others, SCALE) - products
-    np.testing.assert_allclose(apart, apart[0, 0], rtol=0, atol=3e-6)
-    assert vectors(queries, SCALE).dtype == np.float32
+def test_where_queries_are_certain_of_their_tasks_inner_products_are_the_score_whatever_the_items_are(name, tasks):
+    queries, others = scored(*items(0, 8, tasks, certain=True), name), scored(*items(1, 11, tasks), name)
+    asking = vectors(queries, SCALE, asking=True)
+    products = asking @ vectors(others, SCALE).T
+    np.testing.assert_allclose(products, matrix(queries, others, SCALE), rtol=0, atol=3e-6)
+    assert asking.dtype == vectors(others, SCALE).dtype == np.float32
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -88,7 +94,7 @@ def test_where_posteriors_are_certain_an_index_ranks_as_the_score_does(name):
     own, theirs = (np.eye(4, dtype=np.float32)[rng.integers(0, 4, count)] for count in (20, 30))
     queries, others = scored(coarse[0], coarse[2], own, name), scored(coarse[1], coarse[3], theirs, name)
     exact = matrix(queries, others, SCALE)
-    products = vectors(queries, SCALE) @ vectors(others, SCALE).T
+    products = vectors(queries, SCALE, asking=True) @ vectors(others, SCALE).T
     for scores, found in zip(exact, products, strict=True):
         larger = scores[:, None] > scores + 1e-5
         assert (found[:, None] > found)[larger].all()
@@ -96,11 +102,11 @@ def test_where_posteriors_are_certain_an_index_ranks_as_the_score_does(name):
         assert (np.abs(found[:, None] - found)[equal] < 1e-5).all()
 
 
-def test_where_posteriors_are_not_certain_an_item_counts_as_the_task_it_most_likely_belongs_to():
+def test_a_query_that_is_not_certain_counts_as_one_of_the_task_it_most_likely_belongs_to():
     features, plain, posterior = items(0, 9)
-    likely = np.eye(4, dtype=np.float32)[posterior.argmax(1)]
+    likely = np.eye(4, dtype=np.float32)[score.smoothed(posterior).argmax(1)]
     one, other = (scored(features, plain, part, "prompted+prior") for part in (posterior, likely))
-    np.testing.assert_array_equal(vectors(one, SCALE), vectors(other, SCALE))
+    np.testing.assert_array_equal(vectors(one, SCALE, asking=True), vectors(other, SCALE, asking=True))
 
 
 def test_without_a_prior_the_vectors_are_the_features():

@@ -137,7 +137,7 @@ def test_an_image_of_a_kind_that_no_task_had_is_encoded_plainly_and_belongs_to_n
     np.testing.assert_array_equal(found.features[:, :width], plain.features)
     np.testing.assert_array_equal(found.features[:, width:], plain.features)
     assert found.posterior.argmax() == len(model.tasks)
-    assert found.posterior[0, -1] > 0.9
+    assert found.posterior[0, -1] > 0.65  # of one, a share of which is spread over the tasks
     np.testing.assert_array_equal(model.encode_image(stripes), plain.features)
 
 
@@ -149,6 +149,5 @@ def test_vectors_of_an_index_hold_the_features_and_a_mark_of_the_task(model, ind
     # Between items that the router is sure of they rank as the score does.
     sure = [np.flatnonzero(side.posterior.max(1) > 1 - 2 * SMOOTHING) for side in (images, captions)]
     if min(map(len, sure)):
-        apart = model.scores(images, captions) - vectors @ model.vectors(captions).T
-        some = apart[np.ix_(*sure)]
-        np.testing.assert_allclose(some, some[0, 0], rtol=0, atol=1e-4)
+        apart = model.scores(captions, images) - model.vectors(captions, asking=True) @ vectors.T
+        np.testing.assert_allclose(apart[np.ix_(*sure[::-1])], 0.0, rtol=0, atol=1e-4)
