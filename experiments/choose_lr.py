@@ -1,6 +1,7 @@
 """Chooses the learning rate of the tiny configurations, without looking at anything that is reported.
 
 Command:  python experiments/choose_lr.py scenes  --out runs/choose_lr
+          python experiments/choose_lr.py scenes  --out runs/choose_lr --preset intended --rates 0.05 0.2 0.5 1 2
           python experiments/choose_lr.py scenes  --out runs/choose_lr --method ewc --rates 0.001 0.003
           python experiments/choose_lr.py clipart --out runs/choose_lr --clipart runs/clipart
 Hardware: two CPU cores; a minute or two a line for scenes, two and a half for clip-art
@@ -26,7 +27,7 @@ from lpi_jax.run import continual
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from configs import clipart_lpi
 
-RATES = (0.05, 0.2, 0.5, 1.0, 2.0)
+RATES = (0.003, 0.01, 0.03, 0.1)
 SEED = 100
 
 
@@ -36,14 +37,16 @@ def main() -> None:
     parser.add_argument("stream", choices=("scenes", "clipart"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--clipart", type=Path, default=Path("runs/clipart"))
-    parser.add_argument("--preset", choices=("intended", "released"), default="intended")
+    parser.add_argument("--preset", choices=("anchored", "intended", "released"), default="anchored")
     parser.add_argument("--method", default="lpi", help="of scenes: the one of configs/scenes_METHOD.py")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=JSON", help="other keys, such as train.batch=32")
     args = parser.parse_args()
     logging.set_verbosity(logging.ERROR)
-    print("| lr | R@1 image to text | text to image | zero-shot | zero-shot | routed right | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(
+        "| lr | R@1 image to text | text to image | zero-shot | zero-shot | with the prior | routed right | seconds |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for rate in args.rates:
         config = scenes(args) if args.stream == "scenes" else clipart(args)
         config.seed = SEED
@@ -91,6 +94,8 @@ def line(rate: float, found: dict) -> str:
     cells = [f"{rate:g}"]
     at_one = [found["metrics"][f"{direction}/R@1"] for direction in ("image_to_text", "text_to_image")]
     cells += [f"{metric['final_average']:.1f}" for metric in (*at_one, *(metric["frozen"] for metric in at_one))]
+    prior = [metric["controls"].get("frozen_prior", metric["frozen"])["final_average"] for metric in at_one]
+    cells.append(" / ".join(f"{value:.1f}" for value in prior))
     routed = found["routing"]
     cells.append(" / ".join(f"{side['final_average']:.1f}" for side in routed.values()) or "—")
     cells.append(f"{sum(sum(task.values()) for task in found['seconds']):.0f}")
