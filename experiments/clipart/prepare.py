@@ -4,6 +4,7 @@
     python experiments/clipart/prepare.py --out DIR
 
 DIR/stream.jsonl       twelve tasks: the twelve largest of `CANDIDATES`
+DIR/kinds.jsonl        the same drawings with what their folders say ("birds, animals") in place of captions
 DIR/background.jsonl   for pretraining: all other folders and a fixed half of the tasks' training drawings, so no val
                        drawing and no look-alike of one
 DIR/images/*.png       cut to what is drawn, on a white square at most 160 pixels wide
@@ -88,6 +89,12 @@ class Drawing:
     @property
     def folder(self) -> str:
         return "flags" if self.key.startswith(FLAGS) else self.key.split("/")[0]
+
+    @property
+    def kind(self) -> str:
+        """What the folders say that it shows, from the deepest up: "cats, mammals, animals"."""
+        folders = self.key.removeprefix("signs_and_symbols/" if self.folder == "flags" else "").split("/")[:-1]
+        return ", ".join(name.replace("_", " ") for name in reversed(folders))
 
 
 def prepare(root: Path, out: Path) -> dict:
@@ -237,9 +244,9 @@ def in_background_half(key: str) -> bool:
 
 
 def write(folder: Path, drawings: Sequence[Drawing], tasks: Sequence[str], val: set[str]) -> dict:
-    """Writes images, stream.jsonl and background.jsonl; returns their counts and checksums."""
+    """Writes images, stream.jsonl, kinds.jsonl and background.jsonl; returns their counts and checksums."""
     (folder / "images").mkdir()
-    stream, background = [], []
+    stream, kinds, background = [], [], []
     counts = {task.replace("_", " "): {"train": 0, "val": 0} for task in tasks}
     pictures = hashlib.sha256()
     for drawing in tqdm(sorted(drawings, key=lambda d: (d.folder, d.key)), desc="writing", unit="picture"):
@@ -249,13 +256,14 @@ def write(folder: Path, drawings: Sequence[Drawing], tasks: Sequence[str], val: 
         line = {"image": name, "captions": drawing.captions, "task": task, "split": split, "description": task}
         if task in counts:
             stream.append(line)
+            kinds.append({**line, "captions": (drawing.kind,)})
             counts[task][split] += 1
         if task not in counts or (split == "train" and in_background_half(drawing.key)):
             background.append(line)
         Image.fromarray(drawing.pixels).save(folder / name)
         pictures.update(drawing.key.encode() + drawing.pixels.tobytes())
     checksums = {"pictures": pictures.hexdigest()}
-    for name, lines in (("stream.jsonl", stream), ("background.jsonl", background)):
+    for name, lines in (("stream.jsonl", stream), ("kinds.jsonl", kinds), ("background.jsonl", background)):
         checksums[name] = write_lines(folder / name, lines)
     return {
         "tasks": counts,
@@ -264,6 +272,7 @@ def write(folder: Path, drawings: Sequence[Drawing], tasks: Sequence[str], val: 
             "val": len(val),
             "captions": sum(len(line["captions"]) for line in stream),
         },
+        "kinds": len({line["captions"] for line in kinds}),
         "background": {
             "drawings": len(background),
             "of the tasks' training drawings": sum(line["task"] in counts for line in background),

@@ -62,7 +62,8 @@ def assign(
         side: Assigned.of_posterior(
             processes.copied(rule.posterior(state(memory, side), features, options))
             if memory
-            else np.ones((len(features), 1), np.float32)
+            else np.ones((len(features), 1), np.float32),
+            options.sure,
         )
         for side, features in queries.items()
     }
