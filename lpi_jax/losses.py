@@ -15,7 +15,9 @@ TASK_TEMPERATURE = 0.1
 LAYER_NORM_EPS = 1e-5
 
 
-def retrieval_loss(image_features: Array, text_features: Array, logit_scale: Array | float) -> Array:
+def retrieval_loss(
+    image_features: Array, text_features: Array, logit_scale: Array | float, right: Array | None = None
+) -> Array:
     """Symmetric cross entropy of matching pairs, over the whole (global) batch.
 
     S = logit_scale * I T^t; the mean of the cross entropies of rows and columns with the diagonal as target. Features
@@ -25,12 +27,19 @@ def retrieval_loss(image_features: Array, text_features: Array, logit_scale: Arr
       image_features: [B, E] float, L2-normalised.
       text_features: [B, E] float, L2-normalised; row i belongs to image i.
       logit_scale: the factor itself (about 100 for CLIP), not its logarithm.
+      right: None, or [B, B] bool, symmetric, which texts answer which images beside the diagonal, all of which is True:
+        a row's cross entropy is then -log of the sum of the probabilities of its right answers.
 
     Returns:
       Scalar, in nats.
     """
     _expect(image_features.ndim == 2 and image_features.shape == text_features.shape, image_features, text_features)
-    return _diagonal_cross_entropy(_product(logit_scale * image_features, text_features))
+    scores = _product(logit_scale * image_features, text_features)
+    if right is None:
+        return _diagonal_cross_entropy(scores)
+    found = jnp.where(right, scores, -jnp.inf)
+    rows, columns = (jax.nn.logsumexp(scores, axis) - jax.nn.logsumexp(found, axis) for axis in (1, 0))
+    return (rows.mean() + columns.mean()) / 2
 
 
 def alignment_loss(visual: Array, textual: Array, form: Literal["released", "cosine"] = "cosine") -> Array:

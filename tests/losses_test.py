@@ -50,6 +50,19 @@ def test_retrieval_loss_is_the_references(seed, scale):
     np.testing.assert_allclose(loss, reference.retrieval_loss(image, text, scale), rtol=1e-5, atol=1e-5)
 
 
+def test_retrieval_loss_of_texts_that_answer_several_images_is_the_references():
+    rng = np.random.default_rng(3)
+    image, text = unit_rows(rng, 6, 5), unit_rows(rng, 6, 5)
+    words = np.array([0, 1, 0, 2, 1, 0])
+    right = words[:, None] == words
+    expected = reference.retrieval_loss_of_several(image, text, 20.0, right)
+    np.testing.assert_allclose(retrieval_loss(image, text, 20.0, right), expected, rtol=1e-5)
+    alone = retrieval_loss(image, text, 20.0, np.eye(6, dtype=bool))
+    np.testing.assert_allclose(alone, retrieval_loss(image, text, 20.0), rtol=1e-6)
+    gradient = jax.grad(lambda rows: losses.retrieval_loss(rows, text, 20.0, right))(image)
+    assert np.isfinite(gradient).all()
+
+
 def test_retrieval_loss_of_one_pair_is_zero_and_of_alike_pairs_the_logarithm_of_the_batch():
     one = np.array([[1.0, 0.0]], np.float32)
     assert retrieval_loss(one, one, 100.0) == 0

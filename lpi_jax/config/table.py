@@ -14,7 +14,7 @@ from lpi_jax.methods.registry import METHODS
 from lpi_jax.models.options import Towers
 from lpi_jax.options import Option, Values, both, declared, either, flat, with_
 from lpi_jax.problems.registry import PROBLEMS
-from lpi_jax.problems.retrieval.options import Evaluation, Pixels
+from lpi_jax.problems.retrieval.options import Evaluation, Loss, Pixels
 from lpi_jax.train import optimizer
 
 FREE = "train.optimizer_args"  # another optimiser has other arguments: their names are not known here
@@ -46,6 +46,7 @@ OPTIONS: dict[str, Option] = {
     **declared(Run, ""),
     **declared(Pixels, ""),
     "problem.name": Option("retrieval", "what is asked of the backbone", choices=tuple(PROBLEMS)),
+    **declared(Loss, "problem"),
     **declared(Towers, "towers"),
     **registry.declared(),
     **_of_methods(),

@@ -318,6 +318,19 @@ def archive(tmp_path):
     return root
 
 
+@pytest.mark.parametrize(
+    "key, kind",
+    [
+        ("animals/mammals/big_cats/lion_01", "big cats, mammals, animals"),
+        ("office/pen", "office"),
+        ("signs_and_symbols/flags/europe/france/ain", "france, europe, flags"),
+        ("signs_and_symbols/weather/sun", "weather, signs and symbols"),
+    ],
+)
+def test_a_kind_is_what_the_folders_say_from_the_deepest_up(key, kind):
+    assert prepare.Drawing(key, "", ()).kind == kind
+
+
 def test_the_whole_preparation(archive, tmp_path, capsys):
     out = tmp_path / "new" / "out"
     assert prepare.main(["--root", str(archive), "--out", str(out)]) == 0
@@ -343,6 +356,12 @@ def test_the_whole_preparation(archive, tmp_path, capsys):
     others = {line["task"] for line in background} - {task.name for task in stream.tasks}
     assert len(others) == 2  # the two smallest folders
     assert pixels(stream.tasks[0].val.load(0)).shape[2] == 3
+    kinds = jsonl(out / "kinds.jsonl", on_bad_example="error")
+    assert [(task.name, task.train.keys, task.val.keys) for task in kinds.tasks] == [
+        (task.name, task.train.keys, task.val.keys) for task in stream.tasks
+    ]
+    told = {caption for task in kinds.tasks for record in task.val.records for caption in record.captions}
+    assert len(told) <= report["kinds"] < report["drawings"]
     again = tmp_path / "again"
     again.mkdir()
     assert prepare.main(["--root", str(archive), "--out", str(again)]) == 0

@@ -25,6 +25,18 @@ def retrieval_loss(image_features, text_features, logit_scale):
     return (cross_entropy_on_diagonal(scores) + cross_entropy_on_diagonal(scores.T)) / 2
 
 
+def retrieval_loss_of_several(image_features, text_features, logit_scale, right):
+    """-log of the sum of the probabilities of a row's right answers, rows and columns averaged; right: [B, B]."""
+    image_features, text_features = np.asarray(image_features, np.float64), np.asarray(text_features, np.float64)
+    scores = logit_scale * image_features @ text_features.T
+    total = 0.0
+    for table, truths in ((scores, right), (scores.T, np.transpose(right))):
+        for row, truth in zip(table, truths, strict=True):
+            likely = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+            total -= np.log(likely[np.asarray(truth)].sum()) / len(row)
+    return total / 2
+
+
 def alignment_loss(visual, textual, form="released"):
     """Layers as classes: an [L, L] score of the width-averaged prompts, the same layer as target, both directions.
 

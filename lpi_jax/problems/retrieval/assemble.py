@@ -57,6 +57,7 @@ def retrieval(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) -> Ret
         captions=Captions(tokenizer, clip.context_length, config.data.max_words),
         train_transform=Transform(clip.image_size, config.data.train_transform, crop, flip),
         eval_transform=Transform(clip.image_size, config.eval.transform, crop, flip),
+        apart=config.problem.equal_texts == "apart",
         measured=Measured(
             batch=config.eval.batch,
             galleries=config.eval.gallery,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lpi_jax.options import option
+from lpi_jax.options import TRAINING, option
 
 SCORES = ("prompted", "plain", "prompted+plain", "prompted+prior", "plain+prior", "prompted+plain+prior")
 
@@ -30,6 +30,18 @@ class Evaluation:
     )
     equal_texts: str = option(
         "apart", "whether captions of the same tokens are items apart, or one", choices=("apart", "one")
+    )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Section `problem`, beside its name."""
+
+    equal_texts: str = option(
+        "apart",
+        "whether another image's caption of the same tokens is a wrong answer in a training batch, or a right one",
+        choices=("apart", "one"),
+        reader=TRAINING,
     )
 
 

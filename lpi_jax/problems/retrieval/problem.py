@@ -51,6 +51,7 @@ class Retrieval:
     Attributes:
       towers: CLIP. captions: -> token ids.
       train_transform, eval_transform: of images. measured: how.
+      apart: whether equal captions of a training batch are right answers to their own images alone.
     """
 
     towers: Towers
@@ -58,6 +59,7 @@ class Retrieval:
     train_transform: Transform
     eval_transform: Transform
     measured: Measured
+    apart: bool = True
 
     name: ClassVar[str] = "retrieval"
     metrics: ClassVar[Sequence[Metric]] = recall.METRICS
@@ -84,7 +86,9 @@ class Retrieval:
 
     def losses(self, outputs: Features, batch: Tree) -> dict[str, Array]:
         """The symmetric cross entropy of matching pairs, a scalar in nats."""
-        return {"retrieval": retrieval_loss(outputs.image, outputs.text, outputs.logit_scale)}
+        ids = batch["token_ids"]
+        right = None if self.apart else (ids[:, None] == ids[None]).all(-1)
+        return {"retrieval": retrieval_loss(outputs.image, outputs.text, outputs.logit_scale, right)}
 
     def queries(self, frozen: Tree, batch: Tree) -> dict[str, Array]:
         """Frozen features [B, E] of the images, and of the captions without placeholders."""
