@@ -74,16 +74,11 @@ class Assigned(NamedTuple):
         return cls(ids, np.zeros(count, np.int32), np.full(count, np.inf, np.float32), one_hot(ids, 0))
 
     @classmethod
-    def of_posterior(cls, posterior: np.ndarray, sure: float = 0.0) -> "Assigned":
-        """Every item gets its most likely task, or none where that is less likely than `sure`.
-
-        Args:
-          posterior: [N, T + 1] float32.
-        """
+    def of_posterior(cls, posterior: np.ndarray) -> "Assigned":
+        """Every item gets the task that is most likely. posterior: [N, T + 1] float32."""
         best, tasks = posterior.argmax(1), posterior.shape[1] - 1
-        nobody = (best == tasks) | (posterior.max(1) < sure)
         nowhere = cls.nowhere(len(posterior))
-        return nowhere._replace(ids=np.where(nobody, PLAIN, best).astype(np.int32), posterior=posterior)
+        return nowhere._replace(ids=np.where(best == tasks, PLAIN, best).astype(np.int32), posterior=posterior)
 
 
 def one_hot(ids: np.ndarray, tasks: int) -> np.ndarray:

@@ -62,8 +62,7 @@ def assign(
         side: Assigned.of_posterior(
             processes.copied(rule.posterior(state(memory, side), features, options))
             if memory
-            else np.ones((len(features), 1), np.float32),
-            options.sure,
+            else np.ones((len(features), 1), np.float32)
         )
         for side, features in queries.items()
     }

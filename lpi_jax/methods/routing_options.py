@@ -39,13 +39,6 @@ class Options:
         most=1,
         reader=WITH_NONE,
     )
-    sure: float = option(
-        0.5,
-        "how likely a task must be for an item to get its prompts; else the item is what the backbone makes of it",
-        least=0,
-        most=1,
-        reader=WITH_NONE,
-    )
     caption: str = option(
         "plain",
         "captions are routed as they are, or with placeholders in front",
