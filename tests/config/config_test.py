@@ -69,6 +69,27 @@ def test_the_presets_differ_in_nothing_but_what_the_specification_says():
     assert different == {key for key, value in SPECIFIED.items() if len(value) == 2}
 
 
+def test_anchored_begins_at_the_frozen_model_and_measures_comparably():
+    intended, anchored = configs.flat(configs.intended()), configs.flat(configs.anchored())
+    for key in ("train.optimizer_args.momentum", "train.optimizer_args.weight_decay"):
+        del intended[key]  # another optimiser's
+    assert intended.keys() == anchored.keys()
+    assert {key: value for key, value in anchored.items() if value != intended[key]} == {
+        "preset": "anchored",
+        "method.injection": "attend",
+        "method.alignment_weight": 0.0,
+        "method.task_weight": 0.0,
+        "routing.rule": "lda",
+        "eval.score": "prompted+prior",
+        "eval.equal_texts": "one",
+        "train.optimizer": "adam",
+        "train.schedule": "smooth",
+        "train.lr": 0.03,
+        "train.min_steps": 60,
+        "train.held_out": 0.1,
+    }
+
+
 def test_the_defaults_train_5284_numbers_a_task_on_vit_b16():
     method = configs.intended().method
     numbers = (method.layers + 2 * method.length + 768 + 512) * method.rank
@@ -100,7 +121,7 @@ def test_two_presets_share_nothing():
 
 
 def test_an_unknown_preset_is_named_with_the_known_ones():
-    with pytest.raises(UserError, match=r"^preset is 'releasd', expected one of intended, released$"):
+    with pytest.raises(UserError, match=r"^preset is 'releasd', expected one of anchored, intended, released$"):
         configs.preset("releasd")
 
 
@@ -123,13 +144,13 @@ def test_there_are_config_files():
 
 @pytest.mark.parametrize("file", [file for file in FILES if "lpi" in file.stem], ids=lambda file: file.stem)
 @pytest.mark.parametrize("preset", configs.PRESETS)
-def test_a_config_file_of_lpi_makes_both_presets(file, preset):
+def test_a_config_file_of_lpi_makes_all_presets(file, preset):
     config = command_line.load(f"{file}:{preset}")
     configs.check(config)
     assert config.preset == preset
     assert config.is_locked
-    assert config.eval.transform == {"intended": "centre", "released": "random"}[preset]
-    if preset == ("released" if file.stem.endswith("released") else "intended"):
+    assert config.eval.transform == ("random" if preset == "released" else "centre")
+    if preset == ("released" if file.stem.endswith("released") else "anchored"):
         assert command_line.load(str(file)).to_dict() == config.to_dict()
 
 
