@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lpi_jax.data import held_out
 from lpi_jax.data.sources import registry
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
@@ -53,8 +54,10 @@ def refusals(config: ConfigDict, look: Any, stream: Stream) -> list[str]:
         method = method or method_of(config, look.spacious)
         training, devices = chosen(optimizer.Options, config.train), mesh.size if mesh else 1
         names = [task.name for task in stream.tasks]
-        examples = [problems.module(config.problem.name).examples(task.train) for task in stream.tasks]
+        trained = ask(partial(held_out.apart, stream, training.held_out, config.seed)) or stream
+        examples = [problems.module(config.problem.name).examples(task.train) for task in trained.tasks]
         ask(partial(optimizer.make_optimizer, training))
         ask(partial(method.check, names))
+        ask(partial(checks.check_held_out, training, method))
         ask(partial(checks.check_batches, training, method, names, examples, devices))
     return sentences

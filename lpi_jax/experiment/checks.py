@@ -24,11 +24,7 @@ def steps_per_task(
     optimizer.make_optimizer(training)
     method.check(names)
     check_batches(training, method, names, examples, devices)
-    if training.held_out and method.plain is None:
-        raise UserError(
-            f"config.train.held_out is {training.held_out}, but {method.name} as configured cannot leave a task to the"
-            " frozen backbone; use --config.train.held_out=0"
-        )
+    check_held_out(training, method)
     each = [epoch_of(training, method, number, count) for number, count in enumerate(examples)]
     return [training.epochs_in(steps) * steps for steps in each]
 
@@ -36,6 +32,15 @@ def steps_per_task(
 def epoch_of(training: optimizer.Options, method: Method, number: int, examples: int) -> int:
     """Steps of an epoch of task number `number`, which has so many training examples."""
     return steps_per_epoch(examples, own_rows(training, method, number))
+
+
+def check_held_out(training: optimizer.Options, method: Method) -> None:
+    """Raises UserError where images are held out for a decision that the method cannot follow."""
+    if training.held_out and method.plain is None:
+        raise UserError(
+            f"config.train.held_out is {training.held_out}, but {method.name} as configured cannot leave a task to the"
+            " frozen backbone; use --config.train.held_out=0"
+        )
 
 
 def own_rows(training: optimizer.Options, method: Method, number: int) -> int:

@@ -51,13 +51,14 @@ def refused(capfd, given, workdir):
 
 FAULTS = {
     "train.batch=3": "",  # fits
-    "train.batch=5": "task 'pets' has 4 training examples, too few for a batch: config.train.batch is 5; use",
+    "train.batch=5": "task 'pets' has 3 training examples, too few for a batch: config.train.batch is 5; use",
     "devices=99": "config.devices is 99, expected 0 (all) to ",
     "method.depth=3": "config.method.depth is 3, but the vision tower has 2 layers; use --config.method.depth=2, or",
     "method.length=40": "config.method.length is 40, too long for a context of 77 tokens and 16 patches; use",
     "method.length=90": "config.method.length is 90, too long for a context of 77 tokens and 16 patches; use",
     "train.optimizer=sdg": "config.train.optimizer is 'sdg', expected 'sgd' or the name of an optax optimiser",
-    "train.optimizer_args.b1=0.9": "config.train.optimizer_args do not fit optimiser 'sgd': ",
+    "train.optimizer_args.momentum=0.9": "config.train.optimizer_args do not fit optimiser 'adam': ",
+    "method.injection=add": "config.train.held_out is 0.1, but lpi as configured cannot leave a task to the frozen",
     "method.similarity=nosuch.csv": "similarity table nosuch.csv cannot be read: No such file or directory",
     "reuse=/no/such/run": "/no/such/run/config.json cannot be read (No such file or directory)",
     "tokenizer=/no/such/words": "/no/such/words does not exist; expected a checkpoint directory, a checkpoint file",
@@ -89,7 +90,7 @@ def test_all_refusals_are_told_and_not_the_first_only(flags, tiny_clip, tmp_path
 def test_own_data_on_the_bundled_backbone_needs_no_more_than_a_batch_that_fits(flags, tmp_path, capfd):
     (sentence,) = told(capfd, flags("bundled"), tmp_path / "out")
     assert sentence.startswith(
-        "task 'pets' has 4 training examples, too few for a batch: config.train.batch is 64; use"
+        "task 'pets' has 3 training examples, too few for a batch: config.train.batch is 64; use"
     )
     assert told(capfd, [*flags("bundled"), sentence.partition("use ")[2]], tmp_path / "out") == []
 

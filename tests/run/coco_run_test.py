@@ -41,6 +41,8 @@ def test_the_main_job_runs_on_coco(folder, tiny_clip, tmp_path, capfd, name):
         "method.length": 2,
         "method.layers": 2,
         "method.depth": 1,
+        "train.held_out": 0.0,
+        "train.min_steps": 0,
         "data.task_order": "('food','vehicle','person')",
     }
     flags = [f"--config.{key}={value}" for key, value in small.items()]
@@ -48,7 +50,7 @@ def test_the_main_job_runs_on_coco(folder, tiny_clip, tmp_path, capfd, name):
     assert main.main(run) == 0, capfd.readouterr().err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["tasks"] == ["food", "vehicle", "person"]
-    assert results["preset"] == ("released" if name.endswith("released") else "intended")
+    assert results["preset"] == ("released" if name.endswith("released") else "anchored")
     notes = results["stream"]["notes"]
     assert notes["left_out"] == {"no objects": 1} and notes["rule"] == "largest_area"
     assert f"{notes['manifest_sha256']}  {table}" in printed

@@ -234,7 +234,8 @@ def test_a_configuration_file_that_is_not_there_is_named(refused, config_file, t
 def test_a_preset_that_does_not_exist_is_named(refused, config_file):
     file = config_file()
     assert refused(f"--config={file}:releasd") == (
-        f"{file}: preset is 'releasd', expected one of intended, released; did you mean --config={file}:released?"
+        f"{file}: preset is 'releasd', expected one of anchored, intended, released;"
+        f" did you mean --config={file}:released?"
     )
 
 

@@ -350,7 +350,7 @@ def test_the_command_runs_as_a_module(published, tmp_path):
 # ---- configurations --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "preset"), [("coco_lpi", "intended"), ("coco_lpi_released", "released")])
+@pytest.mark.parametrize(("name", "preset"), [("coco_lpi", "anchored"), ("coco_lpi_released", "released")])
 def test_the_config_files(name, preset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = command_line.load(str(ROOT / "configs" / f"{name}.py"))
