@@ -147,9 +147,9 @@ def test_all_items_are_encoded_under_the_newest_stage_and_served_as_they_were_me
     images = np.stack([pixels(task.val.load(i)) for task in stream.tasks for i in range(len(task.val))])
     captions = [caption for task in stream.tasks for caption in spoken(task.val)]
     for side, served in (("images", model.encode_image(images)), ("captions", model.encode_text(captions))):
-        np.testing.assert_array_equal(own[f"{side}.encoded"], 1)
-        np.testing.assert_allclose(served, own[f"{side}.features"], rtol=0, atol=1e-6)
-        assert np.abs(served - own[f"{side}.plain"]).max() > 1e-3
+        np.testing.assert_array_equal(own[f"stream.{side}.encoded"], 1)
+        np.testing.assert_allclose(served, own[f"stream.{side}.features"], rtol=0, atol=1e-6)
+        assert np.abs(served - own[f"stream.{side}.plain"]).max() > 1e-3
 
 
 def test_elastic_weight_consolidation_remembers_what_every_weight_was_worth(finished, read_progress):

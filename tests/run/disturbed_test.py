@@ -91,7 +91,7 @@ def test_a_run_with_something_left_to_do_on_a_read_only_disk_says_that_it_cannot
 POINTS = {
     "the log's first line": (log.Log, "terms"),
     "a state inside a task": (checkpoint.Checkpoints, "save_inside"),
-    "the features of a boundary": (gallery.Gallery, "save"),
+    "the features of a boundary": (gallery, "save"),
     "a boundary": (checkpoint.Checkpoints, "save_task"),
     "the results": (boundary, "publish"),
 }
