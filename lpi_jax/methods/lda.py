@@ -13,9 +13,10 @@ to their own means (leave-one-out; Sherman-Morrison). So
   p(t | x) = exp(-d2_t / 2k) / Z,   p(none | x) = exp(-b / 2k) / Z
 
 with all tasks equally likely, and the border b beyond which lie 1 % of the training items (`routing.none`), times k. Of
-each task it is measured when the task is the newest: the order of the tasks changes b a little, and nothing else. Of
-few items a task (fifty, in 128 dimensions) a sixth or more of new items of the same kind lie beyond it: they count as
-none, which costs them their prompts and nothing more.
+each task it is measured when the task is the newest: the order of the tasks changes b a little, and nothing else.
+
+Of fewer items than dimensions the border is too near: many new items of the same kind count as none, which costs them
+their prompts and nothing more.
 """
 
 import numpy as np
