@@ -22,9 +22,12 @@ def score(query, item, parts, smoothing, logit_scale):
     """f . f' + plain . plain' + log(sum_t p_t p'_t) / logit_scale, as far as they are among the parts.
 
     Args:
-      query, item: each features [E], plain features [E], posterior [T + 1]. parts: names of the addends.
+      query, item: each features [E], plain features [E], posterior [T + 1], adapter []. parts: names of the addends.
     """
     total = 0.0
+    if "matched" in parts:  # features under the prompts of two tasks do not compare
+        kind = "prompted" if query[3] == item[3] else "plain"
+        parts = [kind, *(part for part in parts if part != "matched")]
     for part, (own, other) in zip(("prompted", "plain"), zip(query[:2], item[:2], strict=True), strict=True):
         if part in parts:
             total += sum(float(a) * float(b) for a, b in zip(own, other, strict=True))

@@ -5,7 +5,16 @@ from typing import NamedTuple
 
 from lpi_jax.options import TRAINING, option
 
-SCORES = ("prompted", "plain", "prompted+plain", "prompted+prior", "plain+prior", "prompted+plain+prior")
+SCORES = (
+    "prompted",
+    "plain",
+    "prompted+plain",
+    "prompted+prior",
+    "plain+prior",
+    "prompted+plain+prior",
+    "matched",
+    "matched+prior",
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,8 @@ class Evaluation:
     )
     score: str = option(
         "prompted",
-        "what an image and a text score: features under their prompts, plain features, and a prior of their tasks",
+        "what an image and a text score: features under their prompts, plain features, and a prior of their tasks;"
+        " matched: plain features where their prompts are of different tasks",
         choices=SCORES,
     )
     future: bool = option(

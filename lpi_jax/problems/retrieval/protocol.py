@@ -10,6 +10,7 @@ RULES = {
 PARTS = {
     "prompted": "the cosine under the prompts",
     "plain": "the cosine of plain features",
+    "matched": "the cosine under the prompts where both have those of one task, else of plain features",
     "prior": "log sum_t p(t | image) p(t | text) / logit scale",
 }
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lpi_jax.problems.retrieval.score import Scored
+from lpi_jax.problems.retrieval.score import Scored, products
 
 QUERY_CHUNK = 256
 GALLERY_BLOCK = 1024
@@ -32,6 +32,7 @@ def ranks(queries: Scored, gallery: Scored, right: np.ndarray, logit_scale: floa
     items = jax.device_put(_padded(gallery.features, GALLERY_BLOCK))
     there = jax.device_put(np.arange(len(items)) < len(gallery))
     likely = None if gallery.posterior is None else jax.device_put(_padded(gallery.posterior, GALLERY_BLOCK, 1))
+    theirs = None if gallery.adapters is None else jax.device_put(_padded(gallery.adapters, GALLERY_BLOCK))
     scale = jnp.float32(logit_scale)
     right = _padded(right.T, 4, NONE).T  # so that few shapes are compiled
     found = []
@@ -39,15 +40,22 @@ def ranks(queries: Scored, gallery: Scored, right: np.ndarray, logit_scale: floa
         some = slice(start, start + QUERY_CHUNK)
         asked = _padded(queries.features[some], QUERY_CHUNK)
         prior = None if likely is None else (_padded(queries.posterior[some], QUERY_CHUNK, 1), likely, scale)
-        found.append(_count_before(asked, items, there, _padded(right[some], QUERY_CHUNK, NONE), prior))
+        pair = None if theirs is None else (_padded(queries.adapters[some], QUERY_CHUNK), theirs)
+        found.append(_count_before(asked, items, there, _padded(right[some], QUERY_CHUNK, NONE), prior, pair))
     return np.concatenate([np.asarray(f) for f in found])[: len(queries)] if found else np.zeros(0, np.int32)
 
 
 @jax.jit
 def _count_before(
-    queries: Array, gallery: Array, there: Array, right: Array, prior: tuple[Array, Array, Array] | None
+    queries: Array,
+    gallery: Array,
+    there: Array,
+    right: Array,
+    prior: tuple[Array, Array, Array] | None,
+    adapters: tuple[Array, Array] | None,
 ) -> Array:
-    scores = jnp.matmul(queries, gallery.T, precision="highest")
+    with jax.default_matmul_precision("highest"):
+        scores = products(queries, gallery, *(adapters or ()))
     if prior is not None:
         own, theirs, scale = prior
         scores += jnp.log(jnp.matmul(own, theirs.T, precision="highest")) / scale

@@ -95,7 +95,7 @@ def ranked(
 
 def _scored(side: Side, way: Way) -> Scored:
     if not way.filtered:
-        return scored(side.features, side.plain, side.posterior, way.score)
+        return scored(side.features, side.plain, side.posterior, side.encoded, way.score)
     # Certain, and not smoothed: what was routed elsewhere scores minus infinity.
     return Scored(side.plain, one_hot(side.routed, side.posterior.shape[1] - 1))
 

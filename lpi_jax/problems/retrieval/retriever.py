@@ -15,7 +15,7 @@ from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
 from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.options import Measured
-from lpi_jax.problems.retrieval.score import Scored, matrix, scored, vectors
+from lpi_jax.problems.retrieval.score import Scored, matrix, scored, uses_prompts, vectors
 from lpi_jax.types import Tree
 
 ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
@@ -155,9 +155,8 @@ class Retriever:
         """
         assigned = self._method.assign(self._memory, {side: asking}, NOTHING)[side]
         score = score or self._score
-        needed = "prompted" in score.split("+")
-        features = encoded(plain, assigned.ids, self._adapters, site, encode) if needed else plain
-        return scored(features, plain, assigned.posterior, score)
+        features = encoded(plain, assigned.ids, self._adapters, site, encode) if uses_prompts(score) else plain
+        return scored(features, plain, assigned.posterior, assigned.ids, score)
 
 
 def _several(images: Any) -> list[Any]:

@@ -6,12 +6,18 @@
 `eval.score` names the parts. Each is a product of something of the image with something of the text, so that both
 sides can be computed apart and kept: the vector [f_r ; plain] and a vector of T + 1 probabilities, the last of which is
 that of "none of these". The prior is the logarithm of how likely the two belong to one task, in the units of a cosine.
+
+Features under the prompts of different tasks do not compare. With `matched`, the first part is f_r(i) . f_r(c) where
+both have the prompts of one task, and plain(i) . plain(c) where they do not: an item that was sent to a wrong task is
+still found as the frozen backbone finds it. Beside the vector stands the number of the task, -1 for none.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from lpi_jax.errors import UserError
 
 SMOOTHING = 1e-5  # share of every posterior that is spread evenly: a router that is sure may be wrong
 ASTRAY = 0.3  # of what belongs to none of the tasks, the share whose partner is taken for one of theirs all the same
@@ -22,29 +28,38 @@ class Scored(NamedTuple):
 
     Attributes:
       features: [N, E] or, of two kinds, [N, 2E] float32. posterior: [N, T + 1] float32 or None, probabilities.
+      adapters: [N] int32 or None: whose prompts, where only equal ones are compared and else the second kind.
     """
 
     features: np.ndarray
     posterior: np.ndarray | None = None
+    adapters: np.ndarray | None = None
 
     def __getitem__(self, rows: np.ndarray) -> "Scored":
-        return Scored(self.features[rows], None if self.posterior is None else self.posterior[rows])
+        return Scored(*(None if part is None else part[rows] for part in self))
 
     def __len__(self) -> int:
         return len(self.features)
 
 
-def scored(features: np.ndarray, plain: np.ndarray, posterior: np.ndarray, score: str) -> Scored:
+def scored(features: np.ndarray, plain: np.ndarray, posterior: np.ndarray, adapters: np.ndarray, score: str) -> Scored:
     """Items under a score.
 
     Args:
       features, plain: [N, E] float32, with and without their adapters. posterior: [N, T + 1] float32.
-      score: one of `options.SCORES`.
+      adapters: [N] int32, whose prompts `features` are made with. score: one of `options.SCORES`.
     """
     parts = score.split("+")
-    kinds = [kind for name, kind in (("prompted", features), ("plain", plain)) if name in parts]
+    matched = "matched" in parts
+    kinds = [features] if matched or "prompted" in parts else []
+    kinds += [plain] if matched or "plain" in parts else []
     both = kinds[0] if len(kinds) == 1 else np.concatenate(kinds, axis=1)
-    return Scored(both, smoothed(posterior) if "prior" in parts else None)
+    return Scored(both, smoothed(posterior) if "prior" in parts else None, adapters if matched else None)
+
+
+def uses_prompts(score: str) -> bool:
+    """Whether a score looks at features under prompts."""
+    return bool({"prompted", "matched"} & set(score.split("+")))
 
 
 def smoothed(posterior: np.ndarray) -> np.ndarray:
@@ -65,7 +80,15 @@ def vectors(items: Scored, logit_scale: float, asking: bool = False) -> np.ndarr
     The vector of an asking item is its features and a 1 at its most likely task; that of an item in the index its
     features and the priors that items of each task have with it. Exact where the posteriors of those that ask are
     certain; else they count as certain.
+
+    Raises:
+      UserError: a score that compares equal prompts alone, which is no inner product.
     """
+    if items.adapters is not None:
+        raise UserError(
+            "the score `matched` is no inner product of two vectors; expected items of another one, such as"
+            " index_images(images, score='prompted+prior')"
+        )
     if items.posterior is None:
         return items.features
     classes = np.eye(items.posterior.shape[1], dtype=np.float32)
@@ -78,14 +101,26 @@ def vectors(items: Scored, logit_scale: float, asking: bool = False) -> np.ndarr
 
 def matrix(queries: Scored, items: Scored, logit_scale: float) -> np.ndarray:
     """[Q, N] float32, every score: for few items; rankings are counted in chunks (`ranks`)."""
-    scores = queries.features @ items.features.T
+    scores = products(queries.features, items.features, queries.adapters, items.adapters)
     if queries.posterior is not None:
         scores = scores + np.log(queries.posterior @ items.posterior.T) / np.float32(logit_scale)
     return scores
 
 
+def products(queries: Any, items: Any, own: Any = None, theirs: Any = None) -> Any:
+    """Inner products [Q, N] of features [Q, E] and [N, E], arrays of NumPy or JAX; or, of two kinds in halves, matched.
+
+    Args:
+      own, theirs: None, or the adapters [Q] and [N]: those of the first halves where they are equal, else the second's.
+    """
+    if own is None:
+        return queries @ items.T
+    half = queries.shape[1] // 2
+    prompted, plain = queries[:, :half] @ items[:, :half].T, queries[:, half:] @ items[:, half:].T
+    same = own[:, None] == theirs[None]
+    return same * prompted + ~same * plain
+
+
 def joined(parts: Sequence[Scored]) -> Scored:
     """The items of several parts as one."""
-    features = np.concatenate([part.features for part in parts])
-    certain = [part.posterior for part in parts]
-    return Scored(features, None if certain[0] is None else np.concatenate(certain))
+    return Scored(*(None if column[0] is None else np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -234,3 +234,20 @@ def test_mean_reciprocal_and_median_ranks_are_the_oracles(found):
     own = np.array(found, np.int32)
     assert package.mean_reciprocal_rank(own) == pytest.approx(ranks.mean_reciprocal_rank(found))
     assert package.median_rank(own) == pytest.approx(ranks.median_rank(found))
+
+
+@pytest.mark.parametrize("prior", [False, True])
+def test_prompts_that_are_matched_rank_by_the_score_of_each_pair(prior):
+    rng = np.random.default_rng(4)
+    asked, shown = (np.concatenate([unit_rows(rng, count), unit_rows(rng, count)], axis=1) for count in (300, 1100))
+    own, theirs = (rng.integers(-1, 3, count).astype(np.int32) for count in (300, 1100))
+    likely = [posteriors(rng, count) if prior else None for count in (300, 1100)]
+    queries, items = Scored(asked, likely[0], own), Scored(shown, likely[1], theirs)
+    right = [[int(place)] for place in rng.integers(0, 1100, 300)]
+    found = package.ranks(queries, items, listed(right), 20.0)
+    scores = matrix(queries, items, 20.0).astype(np.float64)
+    best = scores[np.arange(300), np.ravel(right)][:, None]
+    # Near ties may round either way.
+    surely, maybe = (scores > best + 1e-5).sum(1), (scores > best - 1e-5).sum(1) - 1
+    assert ((surely <= found) & (found <= maybe)).all()
+    assert (maybe - surely).max() < 5

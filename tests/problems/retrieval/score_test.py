@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from lpi_jax.errors import UserError
 from lpi_jax.problems.retrieval import score
 from lpi_jax.problems.retrieval.options import SCORES
 from lpi_jax.problems.retrieval.score import SMOOTHING, joined, matrix, scored, vectors
 from tests.reference import scores as reference
 
 SCALE = 27.0
+PRODUCTS = [name for name in SCORES if "matched" not in name]  # what one vector a side can say
 
 
 def unit_rows(rng, count, width=5):
@@ -17,17 +19,19 @@ def unit_rows(rng, count, width=5):
 
 
 def items(seed, count, tasks=3, certain=False):
-    """Features, plain features and posteriors."""
+    """Features, plain features, posteriors and adapters."""
     rng = np.random.default_rng(seed)
     posterior = rng.dirichlet(np.full(tasks + 1, 0.3), count).astype(np.float32)
     if certain:
         posterior = np.eye(tasks + 1, dtype=np.float32)[rng.integers(0, tasks + 1, count)]
-    return unit_rows(rng, count), unit_rows(rng, count), posterior
+    best = posterior.argmax(1)
+    adapters = np.where(best == tasks, -1, best).astype(np.int32)
+    return unit_rows(rng, count), unit_rows(rng, count), posterior, adapters
 
 
-def test_there_are_six_scores():
-    assert len(SCORES) == 6
-    assert {part for name in SCORES for part in name.split("+")} == {"prompted", "plain", "prior"}
+def test_there_are_eight_scores():
+    assert len(SCORES) == 8
+    assert {part for name in SCORES for part in name.split("+")} == {"prompted", "plain", "matched", "prior"}
 
 
 @pytest.mark.parametrize("certain", [False, True])
@@ -56,10 +60,11 @@ def test_what_belongs_to_no_task_may_have_a_partner_in_any_of_them():
 
 
 def test_a_score_without_a_prior_keeps_no_posteriors_and_one_of_two_kinds_keeps_both():
-    features, plain, posterior = items(0, 3)
-    assert scored(features, plain, posterior, "prompted").posterior is None
-    np.testing.assert_array_equal(scored(features, plain, posterior, "plain").features, plain)
-    both = scored(features, plain, posterior, "prompted+plain+prior")
+    features, plain, posterior, adapters = items(0, 3)
+    assert scored(*items(0, 3), "prompted").posterior is None
+    np.testing.assert_array_equal(scored(*items(0, 3), "plain").features, plain)
+    np.testing.assert_array_equal(scored(*items(0, 3), "matched").adapters, adapters)
+    both = scored(features, plain, posterior, adapters, "prompted+plain+prior")
     np.testing.assert_array_equal(both.features, np.concatenate([features, plain], axis=1))
     assert both.posterior.shape == (3, 4)
 
@@ -77,7 +82,7 @@ def test_rows_can_be_chosen_and_parts_joined_again():
 
 
 @pytest.mark.parametrize("tasks", [0, 1, 2, 12])
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", PRODUCTS)
 def test_where_queries_are_certain_of_their_tasks_inner_products_are_the_score_whatever_the_items_are(name, tasks):
     queries, others = scored(*items(0, 8, tasks, certain=True), name), scored(*items(1, 11, tasks), name)
     asking = vectors(queries, SCALE, asking=True)
@@ -86,13 +91,17 @@ def test_where_queries_are_certain_of_their_tasks_inner_products_are_the_score_w
     assert asking.dtype == vectors(others, SCALE).dtype == np.float32
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", PRODUCTS)
 def test_where_posteriors_are_certain_an_index_ranks_as_the_score_does(name):
     rng = np.random.default_rng(0)
     # Sums of quarters are exact: what is equal is equal in both.
     coarse = [(np.round(4 * rng.normal(size=(count, 3))) / 4).astype(np.float32) for count in (20, 30, 20, 30)]
     own, theirs = (np.eye(4, dtype=np.float32)[rng.integers(0, 4, count)] for count in (20, 30))
-    queries, others = scored(coarse[0], coarse[2], own, name), scored(coarse[1], coarse[3], theirs, name)
+    ids = np.zeros(20, np.int32), np.zeros(30, np.int32)
+    queries, others = (
+        scored(coarse[0], coarse[2], own, ids[0], name),
+        scored(coarse[1], coarse[3], theirs, ids[1], name),
+    )
     exact = matrix(queries, others, SCALE)
     products = vectors(queries, SCALE, asking=True) @ vectors(others, SCALE).T
     for scores, found in zip(exact, products, strict=True):
@@ -103,12 +112,17 @@ def test_where_posteriors_are_certain_an_index_ranks_as_the_score_does(name):
 
 
 def test_a_query_that_is_not_certain_counts_as_one_of_the_task_it_most_likely_belongs_to():
-    features, plain, posterior = items(0, 9)
+    features, plain, posterior, ids = items(0, 9)
     likely = np.eye(4, dtype=np.float32)[score.smoothed(posterior).argmax(1)]
-    one, other = (scored(features, plain, part, "prompted+prior") for part in (posterior, likely))
+    one, other = (scored(features, plain, part, ids, "prompted+prior") for part in (posterior, likely))
     np.testing.assert_array_equal(vectors(one, SCALE, asking=True), vectors(other, SCALE, asking=True))
 
 
 def test_without_a_prior_the_vectors_are_the_features():
     whole = scored(*items(0, 4), "prompted+plain")
     np.testing.assert_array_equal(vectors(whole, SCALE), whole.features)
+
+
+def test_a_matched_score_is_no_inner_product_and_has_no_vectors():
+    with pytest.raises(UserError, match=r"the score `matched` is no inner product of two vectors; expected items of"):
+        vectors(scored(*items(0, 4), "matched+prior"), SCALE)

@@ -16,6 +16,7 @@ from tests.support.splits import captions_of
 
 EXACT = {"rtol": 0, "atol": 2e-6}
 CHANGES = {"routing.rule": "lda", "eval.score": "prompted+plain+prior", "eval.equal_texts": "one"}
+PARTS = ("features", "plain", "posterior", "encoded")  # of a features file, as the reference takes them
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def logit_scale(model):
 
 
 def test_the_scores_that_are_served_are_those_that_were_measured(model, own, indexed):
-    sides = [[own[f"{side}.{part}"] for part in ("features", "plain", "posterior")] for side in ("images", "captions")]
+    sides = [[own[f"{side}.{part}"] for part in PARTS] for side in ("images", "captions")]
     parts = CHANGES["eval.score"].split("+")
     images, captions = indexed
     expected = reference.matrix(*sides, parts, SMOOTHING, logit_scale(model))
@@ -113,10 +114,7 @@ def test_an_item_scores_the_same_alone_and_in_company(model, items, indexed):
 def test_other_parts_than_the_runs_own_may_be_asked_for(model, own, items, score):
     pictures, words = items
     found = model.scores(model.index_images(pictures[:4], score), model.index_texts(words[:6], score))
-    sides = [
-        [own[f"{side}.{part}"][:count] for part in ("features", "plain", "posterior")]
-        for side, count in (("images", 4), ("captions", 6))
-    ]
+    sides = [[own[f"{side}.{part}"][:count] for part in PARTS] for side, count in (("images", 4), ("captions", 6))]
     np.testing.assert_allclose(
         found, reference.matrix(*sides, score.split("+"), SMOOTHING, logit_scale(model)), **EXACT
     )
