@@ -13,9 +13,11 @@ class Adapter(NamedTuple):
 
     Attributes:
       params: what runs: the frozen tree itself, or one of the same shapes with leaves replaced.
-      prompts: by site ("vision", "text"): [L, P, D] for all items of a batch, or [B, L, P, D] for each its own; a site
-        that is not named runs plainly.
+      prompts: by site ("vision", "text", "language"): [L, P, D] for all items of a batch, or [B, L, P, D] for each its
+        own; a site that is not named runs plainly.
+      present: by site, which of the P prompts are there, [P] or [B, P] bool; None, or a site that is not named: all.
     """
 
     params: Tree
     prompts: Mapping[str, Array]
+    present: Mapping[str, Array] | None = None

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image
 
 from lpi_jax.data.descriptions import Descriptions, alike
-from lpi_jax.data.examples import SPLITS, BadExample, Example, listed, shown
+from lpi_jax.data.examples import SPLITS, BadExample, listed, shown
 from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.images import BadImage, StoredImage
 from lpi_jax.data.merging import Merged
-from lpi_jax.data.stream import Refused, Split, Stream, Task
+from lpi_jax.data.stream import Record, Refused, Split, Stream, Task
 from lpi_jax.errors import UserError
 from lpi_jax.terminal.display import counting
 
@@ -24,6 +24,35 @@ TOLD = 20  # bad examples whose message is kept, beside the counts of all
 _PROGRESS_FROM = 500  # images: fewer are checked in a moment
 _SAMPLED = 2048  # images at most that are looked into for the fingerprint, spread evenly: 24 MB are read
 _BLOCK = 1024  # images handed to the threads at a time: an error ends the check soon, and memory stays small
+
+
+class Sourced(Protocol):
+    """What a source found: `examples.Example`, or another class with these of its attributes."""
+
+    @property
+    def image(self) -> StoredImage: ...
+    @property
+    def identity(self) -> Hashable: ...
+    @property
+    def task(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def description(self) -> str | None: ...
+    @property
+    def faults(self) -> Sequence[BadExample]: ...
+    @property
+    def where(self) -> str: ...
+    def record(self) -> Record: ...
+
+
+class Gathering(Protocol):
+    """Which examples become one and which are bad beside others; `called`: what they are, for messages."""
+
+    called: str
+
+    def add(self, example: Any, /) -> BadExample | None: ...
+    def examples(self) -> Sequence[Sourced]: ...
 
 
 class Digest(Protocol):
@@ -35,16 +64,17 @@ class Digest(Protocol):
 
 def assemble(
     source: str,
-    source_examples: Iterable[Example | BadExample],
+    source_examples: Iterable[Sourced | BadExample],
     options: FileOptions,
     *,
     digest: Digest,
     notes: Mapping[str, Any],
+    gathering: Gathering | None = None,
 ) -> Stream:
     """The stream of the good examples, in the order in which they were found.
 
-    Examples of one image in one task and split are one, with the captions of all; of a task's descriptions the first
-    counts, and others are remarked upon.
+    Examples of one image in one task and split are one, with the captions of all, unless `gathering` says otherwise; of
+    a task's descriptions the first counts, and others are remarked upon.
 
     Every image is checked before training begins: with 'error' its header and size (an image damaged further inside
     raises `BadImage`, naming its place, when it is loaded), with 'skip' by decoding it once, so that a run never meets
@@ -58,28 +88,27 @@ def assemble(
         example counts as one. `max_pixels`: height x width an image may have. Its path is not read.
       digest: becomes the fingerprint, with the order of the tasks, and the sizes and samples of the images used: a
         hash of all bytes where `Example.identity` is one, else three pieces of at most _SAMPLED images.
-      notes: `Stream.notes`; the number of images is added.
+      notes: `Stream.notes`; the number of images is added. gathering: what takes the examples; None: `merging.Merged`.
 
     Raises:
       UserError: a bad example (unless skipped), a task without train or val images or without words that say what it
         is about, or a wrong argument.
     """
-    on_bad_example, max_pixels = options.on_bad_example, options.max_pixels
-    if on_bad_example not in ("error", "skip"):
-        raise UserError(f"on_bad_example is {on_bad_example!r}; expected 'error' or 'skip'")
-    if isinstance(options.task_order, str):
-        raise UserError(f"task_order is the string {options.task_order!r}; expected a list of task names")
-    counter = _Counter(on_bad_example == "error")
-    descriptions = Descriptions()
-    names, examples = _read(source_examples, descriptions, counter)
-    by_task: dict[str, list[Example]] = {name: [] for name in _ordered_tasks(source, names, options.task_order)}
+    _check_options(options)
+    skips, max_pixels = options.on_bad_example == "skip", options.max_pixels
+    counter, descriptions = _Counter(not skips), Descriptions()
+    gathering = Merged() if gathering is None else gathering
+    names, examples = _read(source_examples, gathering, descriptions, counter)
+    by_task: dict[str, list[Sourced]] = {name: [] for name in _ordered_tasks(source, names, options.task_order)}
     about = {name: descriptions.of(source, name) for name in by_task}
-    checked = _check_images(examples, max_pixels, on_bad_example == "skip", counter)
+    checked = _check_images(examples, max_pixels, skips, counter)
     for example, look in zip(examples, checked, strict=True):
         if look is not None:
             by_task[example.task].append(example)
     refused = counter.refused()
-    tasks = tuple(_task(source, name, about[name], rows, max_pixels, refused) for name, rows in by_task.items())
+    tasks = tuple(
+        _task(source, name, about[name], rows, max_pixels, refused, gathering.called) for name, rows in by_task.items()
+    )
     looks = [look for look in checked if look is not None]
     digest.update(json.dumps([[look.size for look in looks], list(by_task)]).encode())
     for look in looks:
@@ -92,6 +121,13 @@ def assemble(
         notes={**notes, "images": len(looks)},
         remarks=(*descriptions.remarks(), *alike(list(by_task))),
     )
+
+
+def _check_options(options: FileOptions) -> None:
+    if options.on_bad_example not in ("error", "skip"):
+        raise UserError(f"on_bad_example is {options.on_bad_example!r}; expected 'error' or 'skip'")
+    if isinstance(options.task_order, str):
+        raise UserError(f"task_order is the string {options.task_order!r}; expected a list of task names")
 
 
 class _Counter:
@@ -114,22 +150,21 @@ class _Counter:
 
 
 def _read(
-    source_examples: Iterable[Example | BadExample], descriptions: Descriptions, bad: _Counter
-) -> tuple[list[str], list[Example]]:
-    """Tasks by first appearance, those of bad examples included, and the good examples, each image once."""
+    source_examples: Iterable[Sourced | BadExample], gathering: Gathering, descriptions: Descriptions, bad: _Counter
+) -> tuple[list[str], Sequence[Sourced]]:
+    """Tasks by first appearance, those of bad examples included, and the good examples as they are gathered."""
     named: dict[str, None] = {}
-    merged = Merged()
     for example in source_examples:
         if example.task is not None:
             named.setdefault(example.task)
-        error = example if isinstance(example, BadExample) else merged.add(example)
+        error = example if isinstance(example, BadExample) else gathering.add(example)
         if error is not None:
             bad(error, error.task)
             continue
         for fault in (*example.faults, descriptions.add(example)):
             if fault is not None:
                 bad(fault, example.task)
-    return list(named), merged.examples()
+    return list(named), gathering.examples()
 
 
 class _Look(NamedTuple):
@@ -154,37 +189,46 @@ class _Loader:
             raise _at(self.places[index], error) from error
 
 
-def _check_images(examples: Sequence[Example], max_pixels: int, decode: bool, bad: _Counter) -> list[_Look | None]:
-    """A look at each example's image, None for a bad one (reported to `bad`, in order)."""
-    every = -(-len(examples) // _SAMPLED)
+def _check_images(examples: Sequence[Sourced], max_pixels: int, decode: bool, bad: _Counter) -> list[_Look | None]:
+    """A look at each example's image, None for a bad one (reported to `bad`, in order); an image is looked at once."""
+    first: dict[Hashable, int] = {}  # by image: the number of its first example
+    of_image = [first.setdefault(example.identity, number) for number, example in enumerate(examples)]
+    distinct = list(first.values())
+    every = -(-len(distinct) // _SAMPLED)
 
-    def check(number: int) -> _Look | BadImage:
-        example = examples[number]
+    def check(place: int) -> _Look | BadImage:
+        example = examples[distinct[place]]
         try:
             if decode:
                 example.image.read(max_pixels)
             size = example.image.check(max_pixels)
             if isinstance(example.identity, bytes):
                 return _Look(size, example.identity)
-            sample = hashlib.sha256(example.image.sample()).digest() if number % every == 0 else b""
+            sample = hashlib.sha256(example.image.sample()).digest() if place % every == 0 else b""
             return _Look(size, sample)
         except BadImage as error:
-            return _at(example.where, error)
+            return error
 
-    looks: list[_Look | None] = []
-    quiet = len(examples) <= _PROGRESS_FROM
+    looks: dict[int, _Look | BadImage] = {}
+    quiet = len(distinct) <= _PROGRESS_FROM
     with (
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        counting(len(examples), "checking images", "image", quiet) as bar,
+        counting(len(distinct), "checking images", "image", quiet) as bar,
     ):
-        for start in range(0, len(examples), _BLOCK):
-            block = range(start, min(start + _BLOCK, len(examples)))
-            for number, look in zip(block, pool.map(check, block), strict=True):
+        for start in range(0, len(distinct), _BLOCK):
+            block = range(start, min(start + _BLOCK, len(distinct)))
+            for place, look in zip(block, pool.map(check, block), strict=True):
+                number = distinct[place]
                 if isinstance(look, BadImage):
-                    bad(look, examples[number].task)
-                looks.append(None if isinstance(look, BadImage) else look)
+                    bad(_at(examples[number].where, look), examples[number].task)
+                looks[number] = look
                 bar.update()
-    return looks
+    for number, shown_first in enumerate(of_image):
+        look = looks[shown_first]
+        if number != shown_first and isinstance(look, BadImage):
+            bad(_at(examples[number].where, look), examples[number].task)
+    checked = [looks[number] for number in of_image]
+    return [None if isinstance(look, BadImage) else look for look in checked]
 
 
 def _ordered_tasks(source: str, tasks: Sequence[str], order: Sequence[str]) -> list[str]:
@@ -202,14 +246,16 @@ def _ordered_tasks(source: str, tasks: Sequence[str], order: Sequence[str]) -> l
     return list(order)
 
 
-def _task(source: str, name: str, about: str, examples: Sequence[Example], max_pixels: int, refused: Refused) -> Task:
+def _task(
+    source: str, name: str, about: str, examples: Sequence[Sourced], max_pixels: int, refused: Refused, called: str
+) -> Task:
     splits = {}
     for split in SPLITS:
         rows = [example for example in examples if example.split == split]
         if not rows:
             count = sum(sum(kinds.values()) for kinds in refused.counts.values())
             lost = f" once {count} bad examples are skipped (the first: {refused.first[0]})" if count else ""
-            raise UserError(f"{source}: task {shown(name)} has no {split} images{lost}; expected at least one")
+            raise UserError(f"{source}: task {shown(name)} has no {split} {called}{lost}; expected at least one")
         load = _Loader(tuple(e.image for e in rows), tuple(e.where for e in rows), max_pixels)
         splits[split] = Split(tuple(e.record() for e in rows), load)
     return Task(name=name, description=about, **splits)

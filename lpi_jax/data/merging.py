@@ -9,6 +9,8 @@ from lpi_jax.data.examples import BadExample, Example, shown
 class Merged:
     """Examples by image, each image once, in the order in which they were first named."""
 
+    called = "images"
+
     def __init__(self) -> None:
         self._examples: dict[Hashable, Example] = {}
         self._more: dict[Hashable, dict[str, None]] = {}  # captions of an image's later lines, each once

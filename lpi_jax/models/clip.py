@@ -201,16 +201,25 @@ class Encoder(nn.Module):
 
     def __call__(self, x: jax.Array, prompts: jax.Array | None, pooled: jax.Array | int) -> jax.Array:
         """x [B, N, D], prompts None or [B or 1, L, P, D] float32, pooled position ([] or [B]) -> that token, [B, D]."""
-        inject = _add if self.injection == "add" else _replace
+        return self.with_hidden(x, prompts, pooled)[1]
+
+    def with_hidden(
+        self, x: jax.Array, prompts: jax.Array | None, pooled: jax.Array | int, layer: int | None = None
+    ) -> tuple[jax.Array | None, jax.Array]:
+        """As `__call__`, behind the hidden states [B, N, D] of a layer, the input (0) or what that many blocks give."""
+        inject, hidden, last = _add if self.injection == "add" else _replace, None, self.tower.layers - 1
         for index, block in enumerate(self.layers):
+            hidden = x if index == layer else hidden
             attended = None
             if prompts is not None and index < prompts.shape[1]:
                 if self.injection == "attend":
                     attended = _for_each(prompts[:, index], x)
                 elif index:
                     x = inject(x, prompts[:, index])
-            x = block(x, pooled if index == self.tower.layers - 1 else None, attended)
-        return x[:, 0]
+            x = block(x, pooled if index == last and layer != self.tower.layers else None, attended)
+        if layer == self.tower.layers:
+            hidden, x = x, _at(x, pooled)
+        return hidden, x[:, 0]
 
 
 class VisionEmbeddings(nn.Module):
@@ -268,6 +277,11 @@ class VisionTower(nn.Module):
             first = jnp.broadcast_to(prompts[:, 0], (x.shape[0], *prompts.shape[2:]))
             x = jnp.concatenate([x[:, :1], first, x[:, 1:]], axis=1)
         return self.post_layernorm(self.encoder(self.pre_layrnorm(x), prompts, 0))
+
+    def with_patches(self, images: jax.Array, layer: int) -> tuple[jax.Array, jax.Array]:
+        """Patches [B, patches, D] of a layer (see `Encoder.with_hidden`), not normed, and the class token [B, D]."""
+        hidden, first = self.encoder.with_hidden(self.pre_layrnorm(self.embeddings(images)), None, 0, layer)
+        return hidden[:, 1:], self.post_layernorm(first)
 
 
 class TextTower(nn.Module):

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from lpi_jax.errors import UserError, reason
-from lpi_jax.options import TRAINING, option
+from lpi_jax.options import TRAINING, both, option, with_
 from lpi_jax.types import Tree
 
 
@@ -37,11 +37,23 @@ class Options:
     lr: float = option(0.05, "learning rate at the beginning of a task", least=0, reader=TRAINING)
     schedule: str = option(
         "cosine",
-        "of the learning rate; cosine: falls per epoch, smooth: per step",
-        choices=("cosine", "smooth", "constant"),
+        "of the learning rate; cosine: falls per epoch, smooth: per step, log: rises as the logarithm of the step does",
+        choices=("cosine", "smooth", "constant", "log"),
         reader=TRAINING,
     )
-    warmup: int = option(0, "steps in which the learning rate of a task rises from 0", least=0, reader=TRAINING)
+    warmup: int = option(
+        0,
+        "steps in which the learning rate of a task rises from 0",
+        least=0,
+        reader=both(with_("train.schedule", "cosine", "smooth", "constant"), TRAINING),
+    )
+    warmup_share: float = option(
+        0.03,
+        "share of a task's steps in which its learning rate rises",
+        least=0,
+        most=1,
+        reader=both(with_("train.schedule", "log"), TRAINING),
+    )
     optimizer: str = option("sgd", "sgd (PyTorch's), or any optimiser of optax", reader=TRAINING)
     optimizer_args: dict = option(
         {"momentum": 0.9, "weight_decay": 2e-4}, "its arguments; another optimiser begins without any", reader=TRAINING
@@ -180,9 +192,12 @@ def learning_rate(options: Options, steps_per_epoch: int) -> Callable[[int], flo
 
     `cosine` falls per epoch e, lr (1 + cos(pi e / epochs)) / 2; `smooth` per step after the warm-up,
     lr (1 + cos(pi s / S)) / 2; `constant`. In a warm-up of w steps it rises linearly: step s has s / w of it.
+    `log` has a warm-up of its own, `log_warmup` over W = ceil(warmup_share S) steps of the task's S.
     """
     epochs = options.epochs_in(steps_per_epoch)
     total, peak, warmup = steps_per_epoch * epochs, options.lr, options.warmup
+    if options.schedule == "log":
+        return lambda step: peak * log_warmup(step, math.ceil(total * options.warmup_share))
 
     def rate(step: int) -> float:
         if options.schedule == "constant":
@@ -193,3 +208,11 @@ def learning_rate(options: Options, steps_per_epoch: int) -> Callable[[int], flo
         return peak * 0.5 * (1.0 + float(np.cos(np.pi * (step // steps_per_epoch) / epochs)))
 
     return lambda step: rate(step) * (step / warmup) if step < warmup else rate(step)
+
+
+def log_warmup(step: int, warmup: int) -> float:
+    """Share of the learning rate in a step, dimensionless: min(1, ln s / ln max(2, W)), and all of it in step 0.
+
+    That is DeepSpeed's WarmupLR of type "log" as its first steps are run: step 0 comes before the schedule begins.
+    """
+    return min(1.0, math.log(step) / math.log(max(2, warmup))) if step else 1.0

@@ -225,6 +225,33 @@ def test_a_warm_up_longer_than_the_task_only_rises():
         assert [rate(step) for step in range(10)] == pytest.approx([step / 100 for step in range(10)])
 
 
+def test_the_logarithmic_warm_up_is_deepspeeds_and_ends_in_a_constant():
+    """The numbers are those that DeepSpeed 0.11's WarmupLR of type "log" gave."""
+    rate = learning_rate(Options(lr=2e-4, schedule="log", epochs=10), 100)
+    rates = [rate(step) for step in range(1000)]
+    assert rates[:5] == pytest.approx([2e-4, 0, 4.076e-5, 6.460e-5, 8.152e-5], rel=1e-3)
+    assert rates[2] == pytest.approx(2e-4 * math.log(2) / math.log(30))
+    assert rates[29] == pytest.approx(1.9801e-4, rel=1e-4)
+    assert set(rates[30:]) == {2e-4}
+    few = learning_rate(Options(lr=2e-4, schedule="log", epochs=1), 4)
+    assert [few(step) for step in range(4)] == pytest.approx([2e-4, 0, 2e-4, 2e-4])
+    half = learning_rate(Options(lr=1.0, schedule="log", epochs=1, warmup_share=0.5), 20)
+    assert [half(step) for step in (9, 10, 19)] == pytest.approx([math.log(9) / math.log(10), 1, 1])
+
+
+def test_a_warm_up_is_read_by_the_schedules_that_have_it():
+    config = configs.intended()
+    config.train.warmup_share = 0.1
+    with pytest.raises(
+        UserError, match=r"^config\.train\.warmup_share is 0\.1, but .* with config\.train\.schedule=log "
+    ):
+        configs.check(config, given=["train.warmup_share"])
+    config.train.schedule, config.train.warmup = "log", 5
+    configs.check(config, given=["train.warmup_share"])
+    with pytest.raises(UserError, match=r"^config\.train\.warmup is 5, but nothing reads it"):
+        configs.check(config, given=["train.warmup"])
+
+
 def test_batches_are_one_for_each_task():
     options = Options(batch=8, batches=(4, 16))
     assert [options.batch_of(task) for task in range(3)] == [4, 16, 8]

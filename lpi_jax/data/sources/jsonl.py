@@ -10,7 +10,6 @@ task is about (the first one of a task counts, and that others differ is told; w
 keys are ignored, and so are blank lines.
 """
 
-import codecs
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -30,13 +29,9 @@ from lpi_jax.data.examples import (
 )
 from lpi_jax.data.file_options import FileOptions
 from lpi_jax.data.formats.json_file import parse
+from lpi_jax.data.formats.json_lines import MAX_LINE_BYTES, numbered_lines
 from lpi_jax.data.images import ImageInFile
 from lpi_jax.data.stream import Stream
-from lpi_jax.errors import UserError
-from lpi_jax.files import require_file
-
-MAX_LINE_BYTES = 1_000_000
-
 
 Options = FileOptions
 
@@ -67,7 +62,7 @@ def jsonl(options: Options) -> Stream:
 
 def _examples(path: str, update: Callable[[bytes], object]) -> Iterator[Example | BadExample]:
     identity = Identity()
-    for number, line in _numbered_lines(path, update):
+    for number, line in numbered_lines(path, update, "image"):
         try:
             yield _example(path, number, line, identity)
         except BadExample as error:
@@ -101,28 +96,6 @@ def _example(path: str, number: int, raw: bytes | None, identity: Identity) -> E
         identity=identity(file),
         description=description,
     )
-
-
-def _numbered_lines(path: str, update: Callable[[bytes], object]) -> Iterator[tuple[int, bytes | None]]:
-    """(line number from 1, bytes or None if too long) of the lines that are not blank; `update` sees every byte."""
-    try:
-        require_file(path, "a JSON Lines file, one line per image")
-        with open(path, "rb") as file:
-            number = 0
-            while piece := file.readline(MAX_LINE_BYTES + 1):
-                update(piece)
-                number += 1
-                line = piece if len(piece) <= MAX_LINE_BYTES or piece.endswith(b"\n") else None
-                while not piece.endswith(b"\n") and (piece := file.readline(MAX_LINE_BYTES)):
-                    update(piece)
-                if number == 1 and line is not None:
-                    line = line.removeprefix(codecs.BOM_UTF8)  # the mark some editors put at the start of UTF-8
-                if line is None or line.strip():
-                    yield number, line
-            if number == 0:
-                raise UserError(f"{path}: the file is empty; expected one line per image")
-    except OSError as error:
-        raise UserError(f"{path}: the file cannot be read ({error.strerror})") from error
 
 
 def _text(record: dict, key: str, fail: Fail) -> str:

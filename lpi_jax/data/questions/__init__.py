@@ -1,0 +1,1 @@
+"""Drawn pictures with questions: a stream of instruction tasks that needs no download."""

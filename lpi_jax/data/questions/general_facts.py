@@ -1,0 +1,58 @@
+"""What general samples ask without an image."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lpi_jax.data.questions.knowledge import BY_SIZE, COLOUR_OF, COMPASS, MIXED, NUMBERS, TURNS, sums, turned
+from lpi_jax.data.questions.picture import distinct, one, with_article
+
+Generator = np.random.Generator
+Turn = tuple[str, str]
+_MAP = dict(zip(COMPASS, ("up", "right", "down", "left"), strict=True))
+_AT_WORK = {"pupils": "school", "clerks": "office", "weavers": "mill", "gardeners": "garden", "curators": "museum"}
+
+
+def reckoning(rng: Generator) -> Turn:
+    number = 1 + int(rng.integers(8))
+    a, sign, b = one(rng, sums(number))
+    if rng.random() < 0.5:
+        return f"Write as a digit: {a} {sign} {b}", str(number)
+    return one(rng, ("{} {} {} is?", "Calculate {} {} {}.")).format(a, sign, b), NUMBERS[number]
+
+
+def colour(rng: Generator) -> Turn:
+    if rng.random() < 0.3:
+        answer = one(rng, tuple(MIXED))
+        a, b = distinct(rng, MIXED[answer], 2)
+        return f"What colour do you get if you mix {a} with {b}?", answer
+    answer = one(rng, tuple(COLOUR_OF))
+    thing = one(rng, COLOUR_OF[answer])
+    return one(rng, ("What is the usual colour of {}?", "{} is usually what colour?")).format(
+        with_article(thing)
+    ), answer
+
+
+def comparison(rng: Generator) -> Turn:
+    a, b = distinct(rng, BY_SIZE, 2)
+    word, pick = one(rng, (("larger", max), ("smaller", min)))
+    return f"Which one is {word}: {with_article(a)} or {with_article(b)}?", pick((a, b), key=BY_SIZE.index)
+
+
+def direction(rng: Generator) -> Turn:
+    way = one(rng, COMPASS)
+    kind = int(rng.integers(3))
+    if kind == 0:
+        return f"Where is {way} on a map?", _MAP[way]
+    if kind == 1:
+        return f"On a map, which direction is {_MAP[way]}?", way
+    turn = one(rng, tuple(TURNS))
+    return f"You walk {way}, then you turn {turn}. Where do you walk?", turned(way, turn)
+
+
+def place(rng: Generator) -> Turn:
+    people = one(rng, tuple(_AT_WORK))
+    return f"Where are {people}?", _AT_WORK[people]
+
+
+FACTS: tuple[Callable[[Generator], Turn], ...] = (reckoning, reckoning, colour, comparison, direction, place)

@@ -1,0 +1,336 @@
+"""The promises of the embedded instruction stream; what is asked is judged from the pictures by code of its own."""
+
+import pickle
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lpi_jax.data.questions.drawn import PIXELS, PLACES, Origin
+from lpi_jax.data.questions.general import general
+from lpi_jax.data.questions.picture import Picture, written
+from lpi_jax.data.questions.source import EVERY, NAMES, Options, build
+from lpi_jax.data.questions.table import FAMILIES
+from lpi_jax.data.scenes.domains import DEVELOPMENT_DOMAINS
+from lpi_jax.data.scenes.drawing import draw
+from lpi_jax.errors import UserError
+from lpi_jax.models.tokenizer import Tokenizer
+from lpi_jax.problems.instruction.boxes import clean_parse, iou
+from lpi_jax.problems.instruction.scoring import scores
+from tests.support.pixels import pixels
+
+TRAIN, VAL = 400, 200
+CLIP = Path(__file__).parents[2] / "lpi_jax" / "assets" / "tiny_clip"
+UNSEEN = ("count", "colour", "relation", "larger")
+WAY = {"north": (0, -1), "east": (1, 0), "south": (0, 1), "west": (-1, 0)}
+GOLDEN_ROUNDS = (  # of seed 0: each task's first validation image, what is asked about it and answered
+    "Number of crosses, please. 2",
+    "Herald, which tincture bears the fish? blue",
+    "Over the diamond now. Course to the house? west",
+    "Does the lantern show a red moon? yes",
+    "Of the circle and the ring in the sand, which is the bigger? ring",
+    "Locate part: diamond. [0.15, 0.05, 0.50, 0.50]",
+    "Sort this sheet: to which place does it go? school",
+    "Pow! Your line for this panel? a black cross left of a yellow moon!",
+)
+GOLDEN_MEANS = (178.1, 205.6, 190.9, 76.4, 189.4, 204.2, 144.4, 200.7)  # of the images
+HUNDRED = {  # of val, at most, in percent: the best constant answer, the best guess that knows the question
+    "count": (25, 32), "colour": (20, 30), "relation": (25, 32), "presence": (50, 58), "larger": (17, 58),
+    "grounding": (15, 15), "place": (20, 28), "caption": (3, 3),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stream():
+    return build(Options(seed=3, train=TRAIN, val=VAL, image_size=60))
+
+
+def task(stream, name):
+    return next(task for task in stream.tasks if task.name == name)
+
+
+def everything(stream):
+    for one in stream.tasks:
+        yield from one.train.records
+        yield from one.val.records
+
+
+def shown(record):
+    return [(t.item.colour, t.item.shape, t.x, t.y, t.radius) for t in record.annotation["things"]]
+
+
+def arrangement(record):
+    return tuple(sorted(thing[:4] for thing in shown(record)))
+
+
+def question(record):
+    return record.turns[0][0]
+
+
+# ---- what it promises of itself --------------------------------------------------------------------------------------
+
+
+def test_the_tasks_are_the_eight_and_hold_as_many_samples_as_asked_for(stream):
+    assert [one.name for one in stream.tasks] == list(NAMES)
+    assert {(len(one.train), len(one.val)) for one in stream.tasks} == {(TRAIN, VAL)}
+    keys = [record.key for record in everything(stream)]
+    assert len(set(keys)) == len(keys)
+    assert all(record.answers[0] == record.turns[0][1] and len(record.turns) == 1 for record in everything(stream))
+
+
+def test_a_sample_follows_from_seed_task_split_and_index_alone(stream):
+    alone = build(Options(tasks=("place", "count"), seed=3, train=30, val=20, image_size=60))
+    assert [one.name for one in alone.tasks] == ["place", "count"]
+    for one in alone.tasks:
+        long = task(stream, one.name)
+        assert one.train.records == long.train.records[:30]
+        assert one.val.records == long.val.records[:20]
+        again = pickle.loads(pickle.dumps(one.val.load))
+        for index in (0, 7, 19):
+            np.testing.assert_array_equal(pixels(again(index)), pixels(long.val.load(index)))
+    other = build(Options(tasks=("place",), seed=4, train=30, val=20))
+    assert other.tasks[0].train.records != alone.tasks[0].train.records
+    assert other.fingerprint != alone.fingerprint
+
+
+def test_pictures_and_words_stay_as_they_are():
+    splits = [one.val for one in build(Options(seed=0, train=1, val=6, image_size=60)).tasks]
+    firsts = [next(k for k, record in enumerate(split.records) if record.has_image) for split in splits]
+    said = [split.records[k].turns[0] for split, k in zip(splits, firsts, strict=True)]
+    assert tuple(f"{asked.splitlines()[0]} {answer}" for asked, answer in said) == GOLDEN_ROUNDS
+    means = [float(pixels(split.load(k)).mean()) for split, k in zip(splits, firsts, strict=True)]
+    np.testing.assert_allclose(means, GOLDEN_MEANS, atol=0.1)
+
+
+def test_no_picture_and_no_question_without_one_is_both_learnt_and_measured(stream):
+    learnt, measured = (
+        [record for one in stream.tasks for record in getattr(one, split).records] for split in ("train", "val")
+    )
+    learnt += general(5, 1500).records
+    places = [{arrangement(r) for r in records if r.has_image} for records in (learnt, measured)]
+    assert not places[0] & places[1]
+    said = [{question(r) for r in records if not r.has_image} for records in (learnt, measured)]
+    assert said[1] and not said[0] & said[1]
+    for one in stream.tasks:
+        images = [
+            {pixels(split.load(i)).tobytes() for i in range(60) if split.records[i].has_image}
+            for split in (one.train, one.val)
+        ]
+        assert len(images[0]) == sum(r.has_image for r in one.train.records[:60])
+        assert not images[0] & images[1]
+
+
+def test_one_sample_in_five_of_four_tasks_has_no_image_and_is_black(stream):
+    for one in stream.tasks:
+        for split in (one.train, one.val):
+            without = [k for k, record in enumerate(split.records) if not record.has_image]
+            assert len(without) == (len(split) // EVERY if one.name in UNSEEN else 0)
+            assert all(split.records[k].annotation is None for k in without)
+            assert not without or not pixels(split.load(without[0])).any()
+
+
+def test_tasks_share_neither_look_nor_wording_and_general_samples_neither():
+    families = FAMILIES.values()
+    looks = [name for family in families for name in family.domains.values()]
+    assert len(set(looks)) == len(looks) and not set(looks) & {*DEVELOPMENT_DOMAINS, "general"}
+    words = [text for family in families for text in (*family.templates, family.suffix)]
+    assert len(set(words)) == len(words)
+    general_said = {q for record in general(6, 2000).records for q, _ in record.turns}
+    frames = [re.compile("[a-z ]+".join(map(re.escape, re.split(r"{\w+}", text)))) for text in words]
+    assert not [said for said in general_said for frame in frames if frame.search(said)]
+
+
+def test_clip_reads_whole_questions(stream):
+    _, cut = Tokenizer.load(CLIP).encode([question(record) for record in everything(stream)])
+    assert cut == 0
+
+
+# ---- answers are right -----------------------------------------------------------------------------------------------
+
+
+def named(record, shapes):
+    """The shapes that a question names, in its order; plurals too."""
+    found = re.findall(rf"\b({'|'.join(sorted(shapes, key=len, reverse=True))})(?:e?s)?\b", question(record))
+    return list(dict.fromkeys(found))
+
+
+def judge(record, name):
+    """What is right, from the picture and the question's words."""
+    things = shown(record)
+    by_shape = {shape: (x, y, radius) for _, shape, x, y, radius in things}
+    names = named(record, FAMILIES[name].domain("").shapes) if name != "place" else []
+    if name == "count":
+        return str(sum(shape == names[0] for _, shape, *_ in things))
+    if name == "colour":
+        return next(colour for colour, shape, *_ in things if shape == names[0])
+    if name == "presence":
+        wanted = re.search(r"\ban? (\w+) (\w+)", question(record)).groups()
+        return "yes" if wanted in [(colour, shape) for colour, shape, *_ in things] else "no"
+    if name == "larger":
+        return max(names, key=lambda shape: by_shape[shape][2])
+    a, b = names
+    if not question(record).startswith("Pilot"):
+        a, b = b, a  # "from the b to the a"
+    dx, dy = by_shape[a][0] - by_shape[b][0], by_shape[a][1] - by_shape[b][1]
+    return max(WAY, key=lambda way: WAY[way][0] * dx + WAY[way][1] * dy)
+
+
+@pytest.mark.parametrize("name", ["count", "colour", "relation", "presence", "larger"])
+def test_answers_are_what_the_picture_shows(stream, name):
+    records = [r for split in (task(stream, name).train, task(stream, name).val) for r in split.records if r.has_image]
+    assert [judge(record, name) for record in records] == [record.answers[0] for record in records]
+
+
+def test_a_place_is_told_by_its_look_alone(stream):
+    split = task(stream, "place").val
+    domains = {record.answers[0]: FAMILIES["place"].domains[record.answers[0]] for record in split.records}
+    assert domains == dict(FAMILIES["place"].domains)
+    looks = {r.answers[0]: pixels(split.load(i)).mean((0, 1)) for i, r in enumerate(split.records)}
+    assert len({tuple(look.round().tolist()) for look in looks.values()}) == len(domains)
+
+
+def test_captions_name_both_things_and_where_they_are(stream):
+    told = {"left of": (-1, 0), "right of": (1, 0), "zooming over": (0, -1), "crashing under": (0, 1)}
+    for record in task(stream, "caption").val.records:
+        at = {(colour, shape): np.asarray([x, y]) for colour, shape, x, y, _ in shown(record)}
+        assert len(record.answers) == 2 and record.scoring == "caption"
+        for answer in record.answers:
+            a, relation, b = re.fullmatch(rf"an? (.+) ({'|'.join(told)}) an? (.+)!", answer).groups()
+            away = at[tuple(a.split())] - at[tuple(b.split())]
+            assert np.sign(away[np.abs(away).argmax()]) == sum(told[relation])
+            assert np.abs(away).argmax() == np.abs(told[relation]).argmax()
+
+
+def test_a_box_is_where_the_pixels_of_its_thing_are(stream):
+    split, domain = task(stream, "grounding").val, FAMILIES["grounding"].domain("")
+    for index in range(25):
+        record = split.records[index]
+        picture = Picture(record.annotation["things"], domain.looks[0], domain.strength)
+        assert named(record, domain.shapes) == [picture.things[0].item.shape]
+        origin, size = Origin("grounding", "val", 3), 320
+        first = picture.placed(origin.rng(PLACES, index))[:1]
+        with_it, without = (
+            pixels(draw(things, picture.look, picture.strength, origin.rng(PIXELS, index), size)).astype(int)
+            for things in (first, ())
+        )
+        rows, columns = np.nonzero(np.abs(with_it - without).max(-1) > 60)
+        seen = [columns.min() / size, rows.min() / size, (columns.max() + 1) / size, (rows.max() + 1) / size]
+        np.testing.assert_allclose(record.annotation["box"], seen, atol=0.025)
+        assert record.answers[0] == written(record.annotation["box"])
+        assert re.fullmatch(r"\[(\d\.\d[05], ){3}\d\.\d[05]\]", record.answers[0])
+
+
+def test_written_boxes_are_near_enough_to_count_as_found(stream):
+    records = [r for split in (task(stream, "grounding").train, task(stream, "grounding").val) for r in split.records]
+    overlap = [iou(clean_parse(record.answers[0]), record.annotation["box"]) for record in records]
+    assert min(overlap) > 0.6
+    for way in ("released", "official"):
+        assert np.mean(scores([record.answers[0] for record in records], records, way)) == 1
+
+
+SUM = re.compile(r"(\w+) (plus|minus) (\w+)")
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+TURN = {"right": 1, "left": -1, "round": 2}
+
+
+def test_questions_without_an_image_are_answered_rightly(stream):
+    for record in everything(stream):
+        if record.has_image:
+            continue
+        text, answer = question(record).split("\n")[0].lower(), record.answers[0]
+        if found := SUM.search(text):
+            a, b = NUMBERS.index(found[1]), NUMBERS.index(found[3])
+            assert answer == str(a + b if found[2] == "plus" else a - b)
+        elif way := re.search("|".join(WAY), text):
+            turn = re.search("turn (\\w+)", text)[1]
+            assert answer == list(WAY)[(list(WAY).index(way[0]) + TURN[turn]) % 4]
+        elif "bigger" in text:
+            order = ["ant", "mouse", "cat", "goat", "horse", "elephant", "house", "mountain"]
+            pair = [word for word in re.findall(r"\w+", text) if word in order]
+            assert len(pair) == 2 and answer == max(pair, key=order.index)
+        else:
+            assert answer in FAMILIES["colour"].turns and "tincture" in text
+
+
+# ---- guessing does not pay -------------------------------------------------------------------------------------------
+
+
+def best_constant(split):
+    """The share of a split that the one best answer gets right."""
+    answers = dict.fromkeys(record.answers[0] for record in split.records)
+    return max(rate(split, [answer] * len(split)) for answer in answers)
+
+
+def rate(split, answers):
+    if split.records[0].scoring == "caption":
+        return float(np.mean([a in r.answers for a, r in zip(answers, split.records, strict=True)]))
+    return float(np.mean(scores(answers, split.records, "official")))
+
+
+def best_guess(one):
+    """The share of the validation images that is right if each question gets its commonest answer of training.
+
+    A question whose words never came in training gets the commonest answer of all. Text-only samples are left out, as
+    their words alone do tell the answer.
+    """
+    by_question, overall = {}, Counter()
+    for record in one.train.records:
+        if record.has_image:
+            by_question.setdefault(question(record), Counter())[record.answers[0]] += 1
+            overall[record.answers[0]] += 1
+    records = [record for record in one.val.records if record.has_image]
+    guesses = [by_question.get(question(record), overall).most_common(1)[0][0] for record in records]
+    split = type(one.val)(tuple(records), one.val.load)
+    return rate(split, guesses)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_guessing_scores_low(stream, name):
+    one = task(stream, name)
+    constant, guess = 100 * best_constant(one.val), 100 * best_guess(one)
+    print(f"{name}: best constant {constant:.1f}, best guess from the question {guess:.1f} percent")
+    limits = HUNDRED[name]
+    assert constant <= limits[0] and guess <= limits[1]
+
+
+# ---- what general samples promise ------------------------------------------------------------------------------------
+
+
+def test_general_samples_follow_from_seed_and_index_and_teach_every_skill():
+    split = general(7, 300, 60)
+    assert split.records[:50] == general(7, 50, 60).records
+    assert split.records != general(8, 300, 60).records
+    np.testing.assert_array_equal(pixels(split.load(4)), pixels(general(7, 5, 60).load(4)))
+    said = " ".join(q + " " + a for record in split.records for q, a in record.turns)
+    for word in ("How many", "colour", "box", "left", "above", "yes", "no", "Describe", "larger", "plus", "three"):
+        assert word in said
+    assert any(len(record.turns) == 2 for record in split.records)
+    assert 0.05 < np.mean([not record.has_image for record in split.records]) < 0.2
+
+
+def test_general_answers_are_what_the_picture_shows():
+    for record in general(9, 1500).records:
+        things = {t.item.shape: t.item for t in record.annotation["things"]} if record.has_image else {}
+        for asked, answer in record.turns if things else ():
+            if found := re.search(r"colour (?:is|does|of) the (\w+)", asked):
+                assert answer == things[found[1]].colour
+            if found := re.match(r"(?:Is there|Can you see|Does the image contain) an? (\w+) (\w+)\?", asked):
+                there = [(item.colour, item.shape) for item in things.values()]
+                assert answer == ("yes" if found.groups() in there else "no")
+            if found := re.match(r"Is the (\w+) (?:to the )?(left of|right of|above|below) the (\w+)\?", asked):
+                at = {t.item.shape: (t.x, t.y) for t in record.annotation["things"]}
+                axis, sign = divmod(("left of", "right of", "above", "below").index(found[2]), 2)
+                away = at[found[1]][axis] - at[found[3]][axis]
+                assert abs(away) == 30 and (answer == "yes") == ((away > 0) == bool(sign))
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_are_told():
+    with pytest.raises(UserError, match=r"'colours'; did you mean 'colour'\?"):
+        build(Options(tasks=("colours",)))
+    with pytest.raises(UserError, match="'count' 2 times, expected once"):
+        build(Options(tasks=("count", "count")))
