@@ -2,13 +2,12 @@
 
 from types import ModuleType
 
-from lpi_jax.methods import ewc, finetune, l2p, lora, lpi, modalprompt, replay, zero_shot
+from lpi_jax.methods import ewc, finetune, l2p, lora, lpi, replay, zero_shot
 
 METHODS: dict[str, ModuleType] = {
     "lpi": lpi,
     "l2p": l2p,
     "lora": lora,
-    "modalprompt": modalprompt,
     "ewc": ewc,
     "replay": replay,
     "finetune": finetune,
