@@ -32,6 +32,7 @@ CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     WHOLE: ({}, True),
     "no prior": ({"eval.score": "prompted"}, False),
     "plain features, too": ({"eval.score": "prompted+plain+prior"}, False),
+    "plain features where prompts differ": ({"eval.score": "matched+prior"}, False),
     "router: k-means, L1": ({"routing.rule": "kmeans_l1"}, False),
     "router: nearest neighbours": ({"routing.rule": "knn"}, False),
     "no 'none of these'": ({"routing.none": 1.0}, False),

@@ -88,7 +88,7 @@ def msgpack_tensors(path: Path) -> dict[str, np.ndarray]:
 def json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a Hugging Face directory. Raises: UserError if there is none that can be read."""
     if not path.is_file():
-        raise UserError(f"{path} does not exist; expected a Hugging Face CLIP directory with it")
+        raise UserError(f"{path} does not exist; expected a Hugging Face directory with it")
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError(f"larger than {MAX_JSON_BYTES} bytes")
