@@ -65,7 +65,7 @@ class Options(base.Options):
 
 def vocabulary(frozen: Tree) -> Array:
     """[V, D], the language model's embeddings in the backbone's tree."""
-    return frozen["llama"]["embed_tokens"]["embedding"]
+    return frozen["language_model"]["embed_tokens"]["embedding"]
 
 
 def init(key: Array, options: Options, table: Array, width: int) -> Tree:

@@ -50,7 +50,7 @@ def through(transform, prompts):
 @pytest.fixture(scope="module")
 def frozen():
     table = np.random.default_rng(0).normal(size=(V, D)).astype(np.float32)
-    return {"llama": {"embed_tokens": {"embedding": jnp.asarray(table)}}}
+    return {"language_model": {"embed_tokens": {"embedding": jnp.asarray(table)}}}
 
 
 @pytest.fixture(scope="module")
