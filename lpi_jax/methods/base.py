@@ -40,6 +40,7 @@ class TaskContext(NamedTuple):
       batches: (count) -> its first `count` training batches, on the devices, without replayed examples.
       gradient: (trainable, constants, batch) -> of the problem's own loss under the method, a tree like `trainable`, on
         every device; compiled once a run.
+      last: whether no task of the stream follows.
     """
 
     number: int
@@ -50,6 +51,7 @@ class TaskContext(NamedTuple):
     features: Callable[[], Mapping[str, np.ndarray]]
     batches: Callable[[int], Iterator[Tree]]
     gradient: Callable[[Tree, Tree, Tree], Tree]
+    last: bool = False
 
 
 class Assigned(NamedTuple):

@@ -49,6 +49,7 @@ def context(experiment: Experiment, evaluator: Evaluator, progress: Progress) ->
         gradient=lambda trainable, constants, batch: experiment.gradient(
             trainable, constants, experiment.backbone.params, batch, key_of(config.seed, number)
         ),
+        last=number + 1 == len(experiment.stream.tasks),
     )
 
 

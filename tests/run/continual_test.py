@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -420,3 +421,14 @@ def test_sizes_for_another_number_of_tasks_are_refused_before_anything_is_writte
         with pytest.raises(UserError, match=f"^{words}"):
             continual.run(make_config({"train.batches": sizes}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_method_is_told_whether_another_task_follows(make_config):
+    experiment = parts.assemble(make_config())
+    names = [task.name for task in experiment.stream.tasks]
+    evaluator = SimpleNamespace(meaning=lambda text: np.ones(4, np.float32))
+    told = [
+        tasks.context(experiment, evaluator, SimpleNamespace(count=number, names=names[:number])).last
+        for number in range(len(names))
+    ]
+    assert told == [False] * (len(names) - 1) + [True]
