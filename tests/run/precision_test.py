@@ -82,9 +82,13 @@ def test_products_of_the_encoder_are_exact(prompted):
 def test_products_of_the_ranks_are_exact():
     features, right = np.zeros((4, 3), np.float32), np.zeros((4, 1), np.int32)
     arguments = (features, features, np.ones(4, bool), right)
-    assert products(ranks._count_before.lower(*arguments, None).as_text()) == [("4x4xf32", "HIGHEST")]
+    assert products(ranks._count_before.lower(*arguments, None, None).as_text()) == [("4x4xf32", "HIGHEST")]
     prior = (features, features, np.float32(1.0))
-    assert products(ranks._count_before.lower(*arguments, prior).as_text()) == [("4x4xf32", "HIGHEST")] * 2
+    assert products(ranks._count_before.lower(*arguments, prior, None).as_text()) == [("4x4xf32", "HIGHEST")] * 2
+    two = (np.zeros((4, 6), np.float32),) * 2
+    adapters = (np.zeros(4, np.int32),) * 2
+    matched = ranks._count_before.lower(*two, *arguments[2:], None, adapters).as_text()
+    assert products(matched) == [("4x4xf32", "HIGHEST")] * 2
 
 
 def test_results_record_the_precision_and_the_report_tells_runs_by_it(copied_run, finished_run):
