@@ -8,8 +8,8 @@ sides can be computed apart and kept: the vector [f_r ; plain] and a vector of T
 that of "none of these". The prior is the logarithm of how likely the two belong to one task, in the units of a cosine.
 
 Features under the prompts of different tasks do not compare. With `matched`, the first part is f_r(i) . f_r(c) where
-both have the prompts of one task, and plain(i) . plain(c) where they do not: an item that was sent to a wrong task is
-still found as the frozen backbone finds it. Beside the vector stands the number of the task, -1 for none.
+both have the prompts of one task, and plain(i) . plain(c) where they do not, as the frozen backbone has it. Beside the
+vector stands the number of the task, -1 for none.
 """
 
 from collections.abc import Sequence
@@ -108,7 +108,7 @@ def matrix(queries: Scored, items: Scored, logit_scale: float) -> np.ndarray:
 
 
 def products(queries: Any, items: Any, own: Any = None, theirs: Any = None) -> Any:
-    """Inner products [Q, N] of features [Q, E] and [N, E], arrays of NumPy or JAX; or, of two kinds in halves, matched.
+    """Inner products [Q, N] of features [Q, E] and [N, E], NumPy's or JAX's; or, of two kinds in halves, matched.
 
     Args:
       own, theirs: None, or the adapters [Q] and [N]: those of the first halves where they are equal, else the second's.
@@ -117,8 +117,8 @@ def products(queries: Any, items: Any, own: Any = None, theirs: Any = None) -> A
         return queries @ items.T
     half = queries.shape[1] // 2
     prompted, plain = queries[:, :half] @ items[:, :half].T, queries[:, half:] @ items[:, half:].T
-    same = own[:, None] == theirs[None]
-    return same * prompted + ~same * plain
+    # Chosen, not multiplied by 0 and 1: prompts that give no numbers spoil the scores of their own task alone.
+    return own.__array_namespace__().where(own[:, None] == theirs[None], prompted, plain)
 
 
 def joined(parts: Sequence[Scored]) -> Scored:

@@ -126,3 +126,11 @@ def test_without_a_prior_the_vectors_are_the_features():
 def test_a_matched_score_is_no_inner_product_and_has_no_vectors():
     with pytest.raises(UserError, match=r"the score `matched` is no inner product of two vectors; expected items of"):
         vectors(scored(*items(0, 4), "matched+prior"), SCALE)
+
+
+def test_prompts_that_give_no_numbers_spoil_the_scores_of_their_own_task_alone():
+    features, plain, posterior, _ = items(0, 4)
+    features[:2] = np.nan
+    broken = scored(features, plain, posterior, np.array([0, 0, 1, -1], np.int32), "matched")
+    found = np.isnan(matrix(broken, broken, SCALE))
+    np.testing.assert_array_equal(found, [[True, True, False, False]] * 2 + [[False] * 4] * 2)
