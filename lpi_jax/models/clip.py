@@ -10,7 +10,6 @@ of Hugging Face's CLIP, so that converting a checkpoint (`weights.py`) is mostly
 Shapes: B batch, S image size, N text length, E embedding, D a tower's width, L prompt layers, P prompts per layer.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
+
+from lpi_jax.models import drawn
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -423,18 +424,10 @@ def init_params(config: CLIPConfig, key: jax.Array) -> dict[str, Any]:
         return math.sqrt(variances.get(path[-2] if len(path) > 1 else "", 1 / tower.width))
 
     shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(param_shapes(config)).items()}
-    drawn = {path: shape for path, shape in sorted(shapes.items()) if path[-1] not in ("bias", "scale", "logit_scale")}
+    random = {path: shape for path, shape in sorted(shapes.items()) if path[-1] not in ("bias", "scale", "logit_scale")}
+    stds = {path: std(path, shape) for path, shape in random.items()}
 
-    @jax.jit  # one draw, then cut up: a draw per leaf would take the compiler much longer than the numbers themselves
-    def draw(key: jax.Array) -> dict[tuple[str, ...], jax.Array]:
-        sizes = [math.prod(shape) for shape in drawn.values()]
-        numbers = jnp.split(jax.random.normal(key, (sum(sizes),), jnp.float32), list(itertools.accumulate(sizes))[:-1])
-        return {
-            path: std(path, shape) * part.reshape(shape)
-            for (path, shape), part in zip(drawn.items(), numbers, strict=True)
-        }
-
-    leaves = {("logit_scale",): jnp.float32(math.log(1 / 0.07)), **draw(key)}
+    leaves = {("logit_scale",): jnp.float32(math.log(1 / 0.07)), **drawn.normal(key, random, stds)}
     for path in shapes.keys() - leaves.keys():
         leaves[path] = jnp.asarray(np.full(shapes[path], path[-1] == "scale", np.float32))
     return traverse_util.unflatten_dict(leaves)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ def tensors(path: Path) -> dict[str, np.ndarray]:
     """
     if path.suffix == ".npz":
         return _read_npz(path)
-    with _safetensors(path) as file:
+    with opened(path) as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
 
 
@@ -32,33 +31,8 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of what `tensors` returns; a .safetensors file tells them in its header. Raises: as `tensors`."""
     if path.suffix == ".npz":
         return {key: value.shape for key, value in _read_npz(path).items()}
-    with _safetensors(path) as file:
+    with opened(path) as file:
         return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
-
-
-def directory_tensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors [...] of a Hugging Face directory: model.safetensors, or the shards that its index names.
-
-    Raises: UserError for files that are missing or damaged, and for an index that does not say what the shards hold.
-    """
-    index = path / "model.safetensors.index.json"
-    if (path / "model.safetensors").is_file() or not index.is_file():
-        return tensors(path / "model.safetensors")
-    where = json_object(index).get("weight_map")
-    if not isinstance(where, dict) or not where:
-        raise UserError(f"{index}: weight_map must map tensor names to file names")
-    for name in where.values():
-        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
-            raise UserError(f"{index}: {brief(name)} is not the name of a .safetensors file beside it")
-    state = {}
-    for name in sorted(set(where.values())):
-        shard = tensors(path / name)
-        if twice := sorted(state.keys() & shard.keys()):
-            raise UserError(f"{path / name} repeats tensors of another shard: {listed(twice)}")
-        if absent := [key for key in where if where[key] == name and key not in shard]:
-            raise UserError(f"{path / name} lacks tensors that {index.name} promises: {listed(absent)}")
-        state |= shard
-    return state
 
 
 def holds_safetensors(path: Path) -> bool:
@@ -114,7 +88,7 @@ def brief(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def _safetensors(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     """A `safetensors.safe_open`; whatever is wrong with the file, also found while it is open, becomes a UserError."""
     if path.suffix != ".safetensors":
         raise UserError(f"{path} is no checkpoint: expected a directory, a .safetensors or a .npz file")

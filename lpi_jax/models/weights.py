@@ -17,7 +17,7 @@ from flax import traverse_util
 
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically, write_json
-from lpi_jax.models import tensor_files
+from lpi_jax.models import shards, tensor_files
 from lpi_jax.models.clip import ACTIVATIONS, CLIPConfig, TowerConfig, param_shapes
 from lpi_jax.models.hub import FLAX, local_path, names_in, unreadable, with_weights
 from lpi_jax.models.tensor_files import brief, listed
@@ -62,7 +62,7 @@ def load(path_or_hub_id: str | Path, towers: Towers = UNTOLD) -> tuple[CLIPConfi
         return _from_openai(tensor_files.tensors(file), str(file), towers, described(file.parent))
     config = _config_of_directory(path, towers)
     if tensor_files.holds_safetensors(path):
-        return config, _fill(config, tensor_files.directory_tensors(path), _hf_source, HF_BUFFERS, str(path))
+        return config, _fill(config, shards.directory_tensors(path), _hf_source, HF_BUFFERS, str(path))
     if not (path / FLAX).is_file():
         raise UserError(f"{path / 'model.safetensors'} does not exist; the folder {unreadable(names_in(path))}")
     return config, _fill(config, tensor_files.msgpack_tensors(path / FLAX), _flax_source, (), str(path))

@@ -192,7 +192,7 @@ def test_shards_are_put_together(saved, params):
 
     for name in ("../hf/model-00001-of-00002.safetensors", "/etc/passwd", "model.bin", "..", 3):
         refused({**where, QUERY: name}, "is not the name of a .safetensors file beside it")
-    refused({**where, "more": where[QUERY]}, "lacks tensors that model.safetensors.index.json promises: more")
+    refused({**where, "more": where[QUERY]}, "model.safetensors.index.json promises tensors that its shards lack: more")
     refused([], "weight_map must map")
     (directory / where[QUERY]).unlink()
     refused(where, f"{where[QUERY]} does not exist")

@@ -6,7 +6,6 @@ Shapes: B batch, S image size, n ids, N visual tokens, M prompts, D width of the
 C CLIP's embedding, L positions (see `splice.py`), V vocabulary.
 """
 
-import itertools
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
+from lpi_jax.models import drawn
 from lpi_jax.models.clip import ACTIVATIONS, TextTower, VisionTower
 from lpi_jax.models.llava.config import LlavaConfig
 from lpi_jax.models.llava.llama import Cache, Llama
@@ -231,18 +231,10 @@ def init_params(config: LlavaConfig, key: jax.Array) -> dict[str, Any]:
         return math.sqrt(1 / math.prod(shape[:-1]) / (2 * towers[path[0]].layers if writes else 1))
 
     shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(param_shapes(config)).items()}
-    drawn = {path: shape for path, shape in sorted(shapes.items()) if path[-1] not in ("bias", "scale")}
+    random = {path: shape for path, shape in sorted(shapes.items()) if path[-1] not in ("bias", "scale")}
+    stds = {path: std(path, shape) for path, shape in random.items()}
 
-    @jax.jit  # one draw, then cut up: a draw per leaf would take the compiler much longer than the numbers themselves
-    def draw(key: jax.Array) -> dict[tuple[str, ...], jax.Array]:
-        sizes = [math.prod(shape) for shape in drawn.values()]
-        numbers = jnp.split(jax.random.normal(key, (sum(sizes),), jnp.float32), list(itertools.accumulate(sizes))[:-1])
-        return {
-            path: std(path, shape) * part.reshape(shape)
-            for (path, shape), part in zip(drawn.items(), numbers, strict=True)
-        }
-
-    leaves = draw(key)
-    for path in shapes.keys() - drawn.keys():
+    leaves = drawn.normal(key, random, stds)
+    for path in shapes.keys() - random.keys():
         leaves[path] = jnp.full(shapes[path], path[-1] == "scale", jnp.float32)
     return traverse_util.unflatten_dict(leaves)

@@ -18,8 +18,8 @@ from lpi_jax.models.hub import USUAL, local_path
 from lpi_jax.models.llava.config import LlavaConfig
 from lpi_jax.models.llava.llava import param_shapes
 from lpi_jax.models.llava.names import Leaf, by_common_name, check, name_of
-from lpi_jax.models.llava.shards import Shards
 from lpi_jax.models.llava.told import config_of
+from lpi_jax.models.shards import Shards
 from lpi_jax.models.tensor_files import json_object
 
 Params = dict[str, Any]  # nested dicts of arrays

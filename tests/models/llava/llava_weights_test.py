@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from lpi_jax.errors import UserError
 from lpi_jax.models.llava import weights
-from lpi_jax.models.llava.shards import Shards
+from lpi_jax.models.shards import Shards
 from tests.models.llava import small
 
 STATE = small.state()
