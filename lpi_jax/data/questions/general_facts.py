@@ -14,6 +14,7 @@ _AT_WORK = {"pupils": "school", "clerks": "office", "weavers": "mill", "gardener
 
 
 def reckoning(rng: Generator) -> Turn:
+    """A sum or a difference in words, with a digit or a word for an answer."""
     number = 1 + int(rng.integers(8))
     a, sign, b = one(rng, sums(number))
     if rng.random() < 0.5:
@@ -22,6 +23,7 @@ def reckoning(rng: Generator) -> Turn:
 
 
 def colour(rng: Generator) -> Turn:
+    """What two colours mix to, or what colour a thing usually has."""
     if rng.random() < 0.3:
         answer = one(rng, tuple(MIXED))
         a, b = distinct(rng, MIXED[answer], 2)
@@ -34,12 +36,14 @@ def colour(rng: Generator) -> Turn:
 
 
 def comparison(rng: Generator) -> Turn:
+    """Which of two things is usually larger or smaller."""
     a, b = distinct(rng, BY_SIZE, 2)
     word, pick = one(rng, (("larger", max), ("smaller", min)))
     return f"Which one is {word}: {with_article(a)} or {with_article(b)}?", pick((a, b), key=BY_SIZE.index)
 
 
 def direction(rng: Generator) -> Turn:
+    """A point of the compass on a map, or the way after a turn."""
     way = one(rng, COMPASS)
     kind = int(rng.integers(3))
     if kind == 0:
@@ -51,6 +55,7 @@ def direction(rng: Generator) -> Turn:
 
 
 def place(rng: Generator) -> Turn:
+    """Where people of a trade are at work."""
     people = one(rng, tuple(_AT_WORK))
     return f"Where are {people}?", _AT_WORK[people]
 

@@ -60,6 +60,7 @@ def _listed(parts: Sequence[str]) -> str:
 
 
 def crowd_caption(rng: Generator, scene: Scene) -> Turn:
+    """How many there are of each shape."""
     counted: dict[str, int] = {}
     for thing in scene.picture.things:
         counted[thing.item.shape] = counted.get(thing.item.shape, 0) + 1
@@ -68,6 +69,7 @@ def crowd_caption(rng: Generator, scene: Scene) -> Turn:
 
 
 def number(rng: Generator, scene: Scene) -> Turn:
+    """How many there are of one shape, as a digit or a word."""
     shape = scene.picture.things[0].item.shape
     count = sum(thing.item.shape == shape for thing in scene.picture.things)
     if rng.random() < 0.3:
@@ -77,6 +79,7 @@ def number(rng: Generator, scene: Scene) -> Turn:
 
 
 def colour(rng: Generator, scene: Scene) -> Turn:
+    """The colour of a shape, or the shape of a colour."""
     item = one(rng, scene.picture.things).item
     if rng.random() < 0.25:
         return f"Which shape is {item.colour}?", item.shape
@@ -85,6 +88,7 @@ def colour(rng: Generator, scene: Scene) -> Turn:
 
 
 def texture(rng: Generator, scene: Scene) -> Turn:
+    """Whether a shape is solid, striped or dotted."""
     item = one(rng, scene.picture.things).item
     return one(rng, ("Is the {} solid, striped or dotted?", "What pattern has the {}?")).format(
         item.shape
@@ -92,6 +96,7 @@ def texture(rng: Generator, scene: Scene) -> Turn:
 
 
 def ground(rng: Generator, scene: Scene) -> Turn:
+    """What the things are on."""
     return one(rng, ("What is the background?", "What are the things on?")), scene.picture.look.ground
 
 
@@ -122,6 +127,7 @@ def size(rng: Generator, scene: Scene) -> Turn:
 
 
 def box(rng: Generator, scene: Scene) -> Turn:
+    """Where a thing is, as `written` writes its box."""
     k = int(rng.integers(len(scene.picture.things)))
     name = _said(scene.picture.things[k]) if rng.random() < 0.5 else scene.picture.things[k].item.shape
     frames = ("Find the {} and give its box.", "What is the bounding box of the {}?", "Box of the {}?")
