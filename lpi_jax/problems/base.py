@@ -104,8 +104,11 @@ class Evaluator(Protocol):
     def meaning(self, text: str) -> np.ndarray:
         """[E] float32, L2-normalised features of what a task is about."""
 
-    def compare(self, split: Split, adapter: Adapter) -> tuple[float, float]:
-        """The mean loss on the items of a split searched among themselves, under an adapter and without, nats."""
+    def compare(self, split: Split, adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
+        """What each record [N] of a split misses, asked among its own items, under an adapter and without; 0: nothing.
+
+        In the units of the problem's measure, so that less is better for whoever uses it.
+        """
 
     def save(self, path: Path) -> None:
         """Writes what was computed, so that a resumed run computes nothing twice."""

@@ -118,10 +118,21 @@ def test_a_run_killed_behind_its_second_boundary_takes_up_all_galleries(make_anc
     assert same(continual.run(make_anchored(), tmp_path / "run"), whole)
 
 
-@pytest.mark.parametrize(("losses", "kept"), [((1.0, 2.0), True), ((2.0, 1.0), False), ((1.0, 1.0), False)])
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [
+        (([1.0, 1.5], [2.0, 2.5]), True),
+        (([2.0, 2.0], [1.0, 1.0]), False),
+        (([1.0, 1.0], [1.0, 1.0]), False),
+        (([1.0], [1.5]), True),
+        # Gains of 3 and -1: 1 on the average, known to +-2.
+        (([0.0, 2.0], [3.0, 1.0]), False),
+        (([0.0, 0.0], [3.0, 1.1]), True),
+    ],
+)
 def test_a_task_whose_prompts_do_not_beat_the_frozen_model_is_left_to_it(make_anchored, losses, kept):
     experiment = assemble(make_anchored())
-    evaluator = SimpleNamespace(compare=lambda split, adapter: losses)
+    evaluator = SimpleNamespace(compare=lambda split, adapter: tuple(map(np.array, losses)))
     task = SimpleNamespace(number=1, names=("a", "b"))
     said = []
     trained, _ = experiment.method.begin(jax.random.key(0), {}, experiment.backbone.params, context(experiment))
@@ -130,7 +141,9 @@ def test_a_task_whose_prompts_do_not_beat_the_frozen_model_is_left_to_it(make_an
     assert all(np.all(gates == kept) for gates in chosen["gates"].values())
     assert len(said) == (not kept)
     if said:
-        assert said[0].startswith("task b keeps the frozen backbone: on held-out images its prompts have a loss of ")
+        assert said[0].startswith(
+            f"task b keeps the frozen backbone: on {len(losses[0])} held-out images its prompts miss "
+        )
 
 
 def context(experiment):
@@ -148,8 +161,9 @@ def context(experiment):
 
 
 def test_tasks_left_to_the_frozen_model_are_counted_by_name_and_served_so(make_anchored, monkeypatch, tmp_path):
+    worse = np.array([2.0]), np.array([1.0])
     monkeypatch.setattr(
-        "lpi_jax.problems.retrieval.evaluator.RetrievalEvaluator.compare", lambda self, split, adapter: (2.0, 1.0)
+        "lpi_jax.problems.retrieval.evaluator.RetrievalEvaluator.compare", lambda self, split, adapter: worse
     )
     results = continual.run(make_anchored({"eval.score": "prompted"}), tmp_path / "run")
     assert results["plain_tasks"] == {"count": 3, "names": results["tasks"]}

@@ -16,27 +16,12 @@ from lpi_jax.problems.retrieval import gallery as galleries
 from lpi_jax.problems.retrieval import intervals, recall
 from lpi_jax.problems.retrieval.adapters import Group
 from lpi_jax.problems.retrieval.captions import Captions
+from lpi_jax.problems.retrieval.contrast import contrast
 from lpi_jax.problems.retrieval.encoder import Encoder
 from lpi_jax.problems.retrieval.gallery import Gallery
 from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.problems.retrieval.recall import Ranked, Way
 from lpi_jax.types import Adapter, Tree
-
-
-def contrast(images: np.ndarray, texts: np.ndarray, owners: np.ndarray, logit_scale: float) -> float:
-    """-log of the probability that a query finds one of its right answers, averaged over both directions; nats.
-
-    Args:
-      images: [I, E] float32. texts: [N, E] float32; owners: [N] int, the image that each text describes.
-    """
-    logits = logit_scale * (images.astype(np.float64) @ texts.T)
-    right = owners[None] == np.arange(len(images))[:, None]
-
-    def of_rows(logits: np.ndarray, right: np.ndarray) -> float:
-        likely = np.exp(logits - logits.max(1, keepdims=True))
-        return float(-np.log((likely * right).sum(1) / likely.sum(1)).mean())
-
-    return (of_rows(logits, right) + of_rows(logits.T, right.T)) / 2
 
 
 class RetrievalEvaluator:
@@ -181,19 +166,22 @@ class RetrievalEvaluator:
         captions = self._encoder.texts(self._captions(captioned.spoken(split), self._asking))
         return {"image": images, "text": captions}
 
-    def compare(self, split: Split, adapter: Adapter) -> tuple[float, float]:
-        """Cross entropy of the right answers among the split's own items, both directions, with and without adapter."""
+    def compare(self, split: Split, adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
+        """What each image misses [N] of the first rank among the split's own items, with and without an adapter."""
         count, owners = len(split), captioned.pairs(split)[:, 0]
         reserve = self._method.reserve.get("text", 0)
         plain_ids, ids = (self._captions(captioned.spoken(split), length) for length in (0, reserve))
+        names = np.arange(len(owners))
+        if not self._measured.apart:
+            names = np.unique(plain_ids, axis=0, return_inverse=True)[1].reshape(-1)
 
         def load(index: int) -> np.ndarray:
             return self._transform(split.load(index), (self._measured.seed, count, index))
 
-        def loss(images: Group | None, texts: Group | None) -> float:
+        def loss(images: Group | None, texts: Group | None) -> np.ndarray:
             tokens = plain_ids if texts is None else ids
             features = self._encoder.images(load, range(count), images), self._encoder.texts(tokens, texts)
-            return contrast(*features, owners, self._encoder.logit_scale)
+            return contrast(*features, owners, names)
 
         def under(site: str, items: int) -> Group:
             prompts = adapter.prompts.get(site)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lpi_jax.problems.retrieval import recall
-from lpi_jax.problems.retrieval.evaluator import RetrievalEvaluator, contrast
+from lpi_jax.problems.retrieval.evaluator import RetrievalEvaluator
 from lpi_jax.problems.retrieval.options import Measured
 from tests.support.galleries import MISLED, gallery_of
 
@@ -176,11 +176,3 @@ def test_a_probe_is_averaged_over_its_tasks(misled):
     for kind, ranks in (("values", RANKS["method"]), ("frozen", RANKS["frozen"])):
         for name, row in recalls(*ranks).items():
             assert found[kind][name] == pytest.approx(np.mean(row))
-
-
-def test_the_contrast_of_a_split_is_worked_out_by_hand():
-    """Images e1, e2; texts e1, e1 of image 0 and e2 of image 1; at a scale of log 3 a right answer weighs three."""
-    images, texts, owners = np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)[[0, 0, 1]], np.array([0, 0, 1])
-    to_text = -(np.log(6 / 7) + np.log(3 / 5)) / 2
-    to_image = -np.log(3 / 4)
-    assert contrast(images, texts, owners, np.log(3)) == pytest.approx((to_text + to_image) / 2)
