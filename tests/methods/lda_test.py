@@ -121,6 +121,13 @@ def test_about_one_in_a_hundred_training_items_lies_beyond_the_border():
         assert np.mean(found == own) > 0.98
 
 
+def test_of_fewer_items_than_dimensions_new_ones_of_the_same_kind_keep_their_task():
+    tasks, draw = gaussians(6, [30, 30, 30], 120, apart=9.0)
+    ids = Assigned.of_posterior(lda.posterior(learnt(tasks), np.concatenate(draw([50] * 3)), USUAL)).ids
+    assert np.mean(ids == PLAIN) < 0.1
+    assert np.mean(ids == np.repeat(range(3), 50)) > 0.85
+
+
 def test_an_item_far_away_belongs_to_no_task_unless_all_must():
     tasks, _ = gaussians(3, [40, 50], 4)
     far = np.full((2, 4), 1e3, np.float32)
@@ -149,12 +156,15 @@ def test_of_gaussian_items_the_most_likely_task_is_right_as_often_as_the_posteri
             assert abs(found.max(1)[some].mean() - right[some].mean()) < 0.06
 
 
-def test_the_factor_k_is_how_much_farther_an_item_lies_from_a_covariance_without_it():
-    tasks, _ = gaussians(4, [25, 30], 8)
+# Of more dimensions than items distances differ more, and the factor of their mean is a lower bound of the mean factor.
+@pytest.mark.parametrize(("counts", "width", "near"), [([25, 30], 8, 0.06), ([20, 20, 20], 80, 0.12)])
+def test_the_factor_k_is_how_much_farther_an_item_lies_from_a_covariance_and_a_mean_without_it(counts, width, near):
+    tasks, _ = gaussians(4, counts, width)
+    total, m = sum(counts), sum(counts) / (sum(counts) - len(counts))
     for shrinkage in (0.003, 0.2):
         h = reference.average(tasks, shrinkage)
         left_out = np.mean(reference.left_out_distances(tasks, shrinkage))
-        assert left_out / h == pytest.approx(1 / (1 - h / 55), rel=0.06)
+        assert left_out / h == pytest.approx(m**2 / (1 - (1 - shrinkage) * m * h / total), rel=near)
         assert left_out / h > 1.1  # without the factor it would be off by more
 
 

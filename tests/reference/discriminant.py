@@ -54,16 +54,31 @@ def average(tasks, shrinkage):
     return sum(every) / len(every)
 
 
-def border(tasks, shrinkage, share):
-    """b: the distance that a share of the items of a task does not exceed, tasks averaged by their numbers of items.
+def newest_left_out(tasks, shrinkage):
+    """Of each item of the newest task the distance to the others' mean, under a covariance made without it.
 
-    Each task's is measured when the task is the newest, relative to the mean distance of all items then.
+    Made without it, but for what the covariance is shrunk to and for the number of items: those are everyone's.
+    """
+    *before, newest = tasks
+    count, width = sum(len(items) for items in tasks), np.shape(newest)[1]
+    round_part = shrinkage * np.trace(scatter_of(tasks)) / count / width * np.eye(width)
+    found = []
+    for left_out, item in enumerate(newest):
+        others = [one for number, one in enumerate(newest) if number != left_out]
+        covariance = (1 - shrinkage) * scatter_of([*before, others]) / count + round_part
+        found.append(distance(item, mean_of(others), covariance))
+    return found
+
+
+def border(tasks, shrinkage, share):
+    """b / k: how far a share of a task's items reaches, over their mean; tasks are averaged by their numbers of items.
+
+    Each task's is measured when the task is the newest, every item left out in its turn.
     """
     total = 0.0
     for number, items in enumerate(tasks):
-        so_far = tasks[: number + 1]
-        newest = own_distances(so_far, covariance_of(so_far, shrinkage))[-1]
-        total += len(items) * quantile(newest, share) / average(so_far, shrinkage)
+        away = newest_left_out(tasks[: number + 1], shrinkage)
+        total += len(items) * quantile(away, share) / (sum(away) / len(away))
     return total / sum(len(items) for items in tasks) * average(tasks, shrinkage)
 
 
@@ -78,7 +93,8 @@ def posterior(tasks, items, shrinkage, share):
     """
     covariance = covariance_of(tasks, shrinkage)
     count = sum(len(own) for own in tasks)
-    k = 1 / (1 - average(tasks, shrinkage) / count)
+    m = count / max(count - len(tasks), 1)
+    k = m**2 / (1 - (1 - shrinkage) * m * average(tasks, shrinkage) / count)
     none = border(tasks, shrinkage, share) * k if share < 1 else np.inf
     rows = []
     for item in items:
@@ -89,12 +105,9 @@ def posterior(tasks, items, shrinkage, share):
 
 
 def left_out_distances(tasks, shrinkage):
-    """By item the distance to its task's mean under a covariance made without it; the means are of all items."""
-    means, found = [mean_of(items) for items in tasks], []
-    apart = [np.asarray(item, np.float64) - mean for items, mean in zip(tasks, means, strict=True) for item in items]
-    for left_out, own in enumerate(apart):
-        others = [np.outer(other, other) for number, other in enumerate(apart) if number != left_out]
-        covariance = sum(others) / len(apart)
-        round_part = np.trace(covariance) / len(own) * np.eye(len(own))
-        found.append(distance(own, 0.0, (1 - shrinkage) * covariance + shrinkage * round_part))
-    return found
+    """By item the distance to its task's mean, mean and covariance being made without it."""
+    return [
+        one
+        for number in range(len(tasks))
+        for one in newest_left_out([*tasks[:number], *tasks[number + 1 :], tasks[number]], shrinkage)
+    ]
