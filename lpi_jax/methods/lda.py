@@ -13,7 +13,7 @@ with m = N / (N - T) and q = h, the mean distance of the training items to their
 
   p(t | x) = exp(-d2_t / 2k) / Z,   p(none | x) = exp(-b / 2k) / Z
 
-with all tasks equally likely, and the border b = k h reach, beyond which lie 1 % of the training items (`routing.none`).
+with all tasks equally likely, and the border b = k h reach beyond which lie 1 % of the training items (`routing.none`).
 The reach of a task is measured when it is the newest, of its items' distances as if each had been left out. So the
 border holds for few items of many dimensions, too.
 """

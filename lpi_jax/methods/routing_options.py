@@ -18,6 +18,13 @@ class Options:
         choices=("kmeans_l1", "lda", "knn"),
         reader=ROUTING,
     )
+    features: str = option(
+        "joint",
+        "what an item's task is told by: its features where images and texts meet, or what its tower's last block makes"
+        " of it, which also knows what no text speaks of",
+        choices=("joint", "tower"),
+        reader=ROUTING,
+    )
     centres: int = option(
         5, "centres a task and modality", least=1, reader=both(ROUTING, with_("routing.rule", "kmeans_l1"))
     )

@@ -284,6 +284,11 @@ class VisionTower(nn.Module):
         hidden, first = self.encoder.with_hidden(self.pre_layrnorm(self.embeddings(images)), None, 0, layer)
         return hidden[:, 1:], self.post_layernorm(first)
 
+    def with_mean(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The class token [B, D], as `__call__` gives it, and the mean of the patches behind the last block [B, D]."""
+        patches, first = self.with_patches(images, self.config.vision.layers)
+        return first, jnp.mean(patches, axis=1, dtype=jnp.float32)
+
 
 class TextTower(nn.Module):
     """Token ids [B, N] -> the EOT token [B, D]; prompts None or [B or 1, L, P, D]."""
@@ -302,6 +307,14 @@ class TextTower(nn.Module):
         first = None if prompts is None or self.injection == "attend" else prompts[:, 0]
         x = self.embeddings(token_ids, first).astype(self.dtype)
         return self.final_layer_norm(self.encoder(x, prompts, jnp.argmax(token_ids, axis=-1)))
+
+    def with_mean(self, token_ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The EOT token [B, D], as `__call__` gives it, and the mean of all up to it behind the last block [B, D]."""
+        x = self.embeddings(token_ids, None).astype(self.dtype)
+        end = jnp.argmax(token_ids, axis=-1)
+        hidden, last = self.encoder.with_hidden(x, None, end, self.config.text.layers)
+        seen = (jnp.arange(token_ids.shape[1]) <= end[:, None])[..., None]
+        return self.final_layer_norm(last), jnp.mean(hidden, axis=1, where=seen, dtype=jnp.float32)
 
 
 class CLIP(nn.Module):
@@ -369,6 +382,25 @@ class CLIP(nn.Module):
             )
         with jax.default_matmul_precision(self.precision):
             return _normalise(self.text_projection(self.text_model(token_ids, prompts)))
+
+    def describe_image(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Features [B, E] as of `encode_image`, and what the last block makes of an image, [B, 2D] float32.
+
+        That is the class token, normed, and the mean of the patches: what tells images apart is in both, also what
+        their captions do not speak of. images: [B, S, S, 3] float32, already normalised.
+        """
+        with jax.default_matmul_precision(self.precision):
+            first, mean = self.vision_model.with_mean(images)
+            return _normalise(self.visual_projection(first)), jnp.concatenate([first, mean], axis=1)
+
+    def describe_text(self, token_ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Features [B, E] as of `encode_text`, and what the last block makes of a caption, [B, 2D] float32.
+
+        That is the EOT token, normed, and the mean of all tokens up to it. token_ids: [B, N] int32.
+        """
+        with jax.default_matmul_precision(self.precision):
+            end, mean = self.text_model.with_mean(token_ids)
+            return _normalise(self.text_projection(end)), jnp.concatenate([end, mean], axis=1)
 
     def __call__(self, images: jax.Array, token_ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Image features [B, E], caption features [B, E] and the logit scale [] (the factor, not its logarithm)."""

@@ -66,6 +66,7 @@ def retrieval(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) -> Ret
             apart=config.eval.equal_texts == "apart",
             future=config.eval.future,
             rule=config.routing.rule,
+            looks_at=config.routing.features,
             asks_with_placeholders=config.routing.caption == "placeholders",
             seed=config.seed,
         ),

@@ -1,6 +1,6 @@
 """Images and captions to features through the towers, in batches of few shapes.
 
-One pair of compiled functions serves evaluation, routing centres, task similarity and `lpi_jax.load`. Items under
+A few compiled functions serve evaluation, routing centres, task similarity and `lpi_jax.load`. Items under
 different prompts share a batch: every row has prompts of its own. Where several processes run, each loads its
 own rows of a batch and all get the features of the whole; the last batch is filled up to 16 rows, 32, 64, ... with
 repetitions that nobody sees, so that every process runs the same steps and few rows are computed in vain.
@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from lpi_jax.data import batches, loader
 from lpi_jax.methods.base import Method
+from lpi_jax.models.clip import TowerConfig
 from lpi_jax.models.tokenizer import trim
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.problems.retrieval.adapters import Group
@@ -26,12 +27,26 @@ from lpi_jax.types import Tree
 SMALLEST = 16  # rows of the last batch, at least
 
 
+class Told(NamedTuple):
+    """Items as the frozen towers see them: features [N, E], and what routing looks at, [N, Q]; float32."""
+
+    features: np.ndarray
+    asking: np.ndarray
+
+
 class _Side(NamedTuple):
-    """One tower's compiled functions: with prompts from a table, and with those that a method makes of the queries."""
+    """One tower's compiled functions.
+
+    Attributes:
+      table: with prompts from a table. tuned: with those that a method makes of the queries.
+      told: without any: [B, width], what routing looks at behind the features, where that is something else.
+    """
 
     site: str
     table: Callable
     tuned: Callable
+    told: Callable
+    width: int
 
 
 class Encoder:
@@ -40,18 +55,19 @@ class Encoder:
     Args:
       towers: the two towers as functions. frozen: their parameters, on the mesh.
       method: makes prompts of queries, where it wants to. mesh: devices the batches are split over.
-      batch: rows per batch, a multiple of the mesh's size.
+      batch: rows per batch, a multiple of the mesh's size. looks_at: `routing.features`.
     """
 
-    def __init__(self, towers: Towers, frozen: Tree, method: Method, mesh: Mesh, batch: int) -> None:
+    def __init__(
+        self, towers: Towers, frozen: Tree, method: Method, mesh: Mesh, batch: int, looks_at: str = "joint"
+    ) -> None:
         meshes.check_batch("config.eval.batch", batch, mesh)
         self.frozen, self.mesh, self.batch = frozen, mesh, batch
         self.embed_dim = towers.config.embed_dim
         self.logit_scale = float(np.exp(np.asarray(frozen["logit_scale"], np.float64)))
         whole, rows = meshes.replicated(mesh), meshes.split(mesh)
-        compiled = {"in_shardings": (whole, rows, whole, rows), "out_shardings": whole}
 
-        def side(site: str, name: str, encode: Callable[..., Array]) -> _Side:
+        def side(site: str, name: str, encode: Callable, describe: Callable, tower: TowerConfig) -> _Side:
             def table(params: Tree, items: Array, table: Array | None, chosen: Array) -> Array:
                 return encode(params, items, None if table is None else table[chosen])
 
@@ -61,10 +77,20 @@ class Encoder:
                 adapter, _ = method.adapt(trainable, constants, params, queries)
                 return encode(adapter.params, prompted, adapter.prompts.get(site))
 
-            shardings = {"in_shardings": (whole, rows, whole, whole), "out_shardings": whole}
-            return _Side(site, jax.jit(table, **compiled), jax.jit(tuned, **shardings))
+            def told(params: Tree, items: Array) -> Array:
+                return encode(params, items, None) if looks_at == "joint" else jnp.hstack(describe(params, items))
 
-        self._image, self._text = side("vision", "image", towers.image), side("text", "text", towers.text)
+            return _Side(
+                site,
+                jax.jit(table, in_shardings=(whole, rows, whole, rows), out_shardings=whole),
+                jax.jit(tuned, in_shardings=(whole, rows, whole, whole), out_shardings=whole),
+                jax.jit(told, in_shardings=(whole, rows), out_shardings=whole),
+                self.embed_dim + (0 if looks_at == "joint" else 2 * tower.width),
+            )
+
+        clip = towers.config
+        self._image = side("vision", "image", towers.image, towers.describe_image, clip.vision)
+        self._text = side("text", "text", towers.text, towers.describe_text, clip.text)
 
     def images(self, load: Callable[[int], np.ndarray], items: Sequence[int], group: Group | None = None) -> np.ndarray:
         """Features of images.
@@ -77,12 +103,11 @@ class Encoder:
         Returns:
           [len(items), E] float32, L2-normalised.
         """
-        return self._encode(
-            self._image,
-            lambda chunk, rows: (np.stack([load(i) for i in chunk[rows]]),) * 2,
-            np.asarray(items),
-            group,
-        )
+        return self._encode(self._image, _loading(load), np.asarray(items), group)[:, : self.embed_dim]
+
+    def plain_images(self, load: Callable[[int], np.ndarray], items: Sequence[int]) -> Told:
+        """Images as the plain tower sees them; as `images`."""
+        return self._told(self._encode(self._image, _loading(load), np.asarray(items), None))
 
     def texts(self, token_ids: np.ndarray, group: Group | None = None, asking: np.ndarray | None = None) -> np.ndarray:
         """Features of captions.
@@ -95,28 +120,43 @@ class Encoder:
         Returns:
           [N, E] float32, L2-normalised.
         """
-        asking = token_ids if asking is None else asking
-        # Captions of like length share a batch, so that short ones are not padded to the longest of all.
+        return self._by_length(token_ids, token_ids if asking is None else asking, group)[:, : self.embed_dim]
+
+    def plain_texts(self, token_ids: np.ndarray) -> Told:
+        """Captions [N, context] int32 as the plain tower sees them."""
+        return self._told(self._by_length(token_ids, token_ids, None))
+
+    def _told(self, rows: np.ndarray) -> Told:
+        """rows [N, E], or [N, E + Q]: features, and what routing looks at behind them."""
+        features, asking = np.split(rows, [self.embed_dim], axis=1)
+        return Told(features, asking if asking.shape[1] else features)
+
+    def _by_length(self, token_ids: np.ndarray, asking: np.ndarray, group: Group | None) -> np.ndarray:
+        """Captions of like length share a batch, so that short ones are not padded to the longest of all."""
         lengths = token_ids.argmax(1) if len(token_ids) else np.zeros(0, int)
         by_length = np.argsort(lengths, kind="stable")
         if group is not None and group.chosen is not None:
             group = group._replace(chosen=group.chosen[by_length])
-        features = self._encode(
+        encoded = self._encode(
             self._text,
             lambda chunk, rows: (trim(asking[chunk])[rows], trim(token_ids[chunk])[rows]),
             by_length,
             group,
         )
-        unsorted = np.empty_like(features)
-        unsorted[by_length] = features
+        unsorted = np.empty_like(encoded)
+        unsorted[by_length] = encoded
         return unsorted
 
     def _encode(self, side: _Side, make: Callable, items: np.ndarray, group: Group | None) -> np.ndarray:
-        """make: (a batch's items, which of them) -> inputs [rows, ...] as queries read them and as encoded."""
-        group = group or Group(items, self.frozen)
-        numbers = np.zeros(len(items), np.int32) if group.chosen is None else np.asarray(group.chosen, np.int32)
-        table = None if group.table is None else meshes.put_replicated(jnp.asarray(group.table), self.mesh)
-        tuned = None if group.tuned is None else meshes.put_replicated(group.tuned, self.mesh)
+        """Of a group [N, E]; of no group what `told` gives, [N, E or E + Q].
+
+        Args:
+          make: (a batch's items, which of them) -> inputs [rows, ...] as queries read them and as encoded.
+        """
+        run = self._running(side, group)
+        numbers = np.zeros(len(items), np.int32)
+        if group is not None and group.chosen is not None:
+            numbers = np.asarray(group.chosen, np.int32)
 
         def own(start: int) -> tuple[np.ndarray, ...]:
             chunk = items[start : start + self.batch]
@@ -130,21 +170,27 @@ class Encoder:
                 return np.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1), mode="edge")
 
             plain, prompted = make(chunk, here)
-            if tuned is None:
-                return filled(prompted), filled(numbers[start : start + self.batch][here])
-            return filled(plain), filled(prompted)
+            if group is not None and group.tuned is not None:
+                return filled(plain), filled(prompted)
+            return filled(prompted), filled(numbers[start : start + self.batch][here])
 
         starts = range(0, len(items), self.batch)
-        features = [np.zeros((0, self.embed_dim), np.float32)]
+        encoded = []
         for start, batch in zip(starts, loader.ahead(own, starts), strict=True):
             rows = meshes.put_rows(batch, self.mesh)
-            encoded = (
-                side.table(group.params, rows[0], table, rows[1])
-                if tuned is None
-                else side.tuned(group.params, rows, *tuned)
-            )
-            features.append(np.asarray(encoded)[: len(items) - start])
-        return np.concatenate(features)
+            encoded.append(np.asarray(run(rows))[: len(items) - start])
+        width = side.width if group is None else self.embed_dim
+        return np.concatenate([np.zeros((0, width), np.float32), *encoded])
+
+    def _running(self, side: _Side, group: Group | None) -> Callable[[tuple[Array, Array]], Array]:
+        """What a batch goes through: two arrays [rows, ...] -> [rows, E or E + Q]."""
+        if group is None:
+            return lambda rows: side.told(self.frozen, rows[0])
+        if group.tuned is not None:
+            tuned = meshes.put_replicated(group.tuned, self.mesh)
+            return lambda rows: side.tuned(group.params, rows, *tuned)
+        table = None if group.table is None else meshes.put_replicated(jnp.asarray(group.table), self.mesh)
+        return lambda rows: side.table(group.params, rows[0], table, rows[1])
 
     def _size(self, count: int) -> int:
         """Rows of the batch for `count` items: SMALLEST in doublings, a multiple of the mesh, `batch` at most."""
@@ -152,3 +198,7 @@ class Encoder:
         while size < count:
             size *= 2
         return min(self.batch, -(-size // self.mesh.size) * self.mesh.size)
+
+
+def _loading(load: Callable[[int], np.ndarray]) -> Callable:
+    return lambda chunk, rows: (np.stack([load(i) for i in chunk[rows]]),) * 2

@@ -160,11 +160,11 @@ class RetrievalEvaluator:
         }
 
     def features(self, split: Split, number: int) -> dict[str, np.ndarray]:
-        """By side the features [N, E] of a training split's images and captions that routing looks at."""
+        """By side what routing looks at [N, Q] of a training split's images and captions."""
         transform, seed = self._transform, self._measured.seed
-        images = self._encoder.images(lambda i: transform(split.load(i), (seed, number, i)), range(len(split)))
-        captions = self._encoder.texts(self._captions(captioned.spoken(split), self._asking))
-        return {"image": images, "text": captions}
+        images = self._encoder.plain_images(lambda i: transform(split.load(i), (seed, number, i)), range(len(split)))
+        captions = self._encoder.plain_texts(self._captions(captioned.spoken(split), self._asking))
+        return {"image": images.asking, "text": captions.asking}
 
     def compare(self, split: Split, adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
         """What each image misses [N] of the first rank among the split's own items, with and without an adapter."""

@@ -32,7 +32,7 @@ class Side:
       task: [N] int32, the item's true task. owner: [N] int32, the number of the image it is or describes.
       item: [N] int32, equal where the tower cannot tell two items apart: captions of the same tokens.
       plain: [N, E] features without prompts: the frozen backbone.
-      asking: [N, E] features that routing looks at; the plain ones, or captions' with placeholders in front.
+      asking: [N, Q] what routing looks at: the plain features, or the last block's; captions perhaps with placeholders.
       compared: [N] int32, how many tasks' centres the item has been compared with; nearest: [N] the best L1 distance.
       routed: [N] int32, the adapter id that the item gets (-1: none).
       posterior: [N, T + 1] float32, how likely the item belongs to each task; the last column: to none of them.
@@ -54,7 +54,7 @@ class Side:
 
     @classmethod
     def new(cls, task: int, owner: np.ndarray, item: np.ndarray, plain: np.ndarray, asking: np.ndarray) -> "Side":
-        """Items [N] that have not been assigned anything yet: encoded plainly, [N, E]."""
+        """Items [N] that have not been assigned anything yet: encoded plainly, [N, E] and [N, Q]."""
         nowhere = Assigned.nowhere(len(owner))
         return cls(
             task=np.full(len(owner), task, np.int32),
@@ -116,10 +116,9 @@ class Gallery:
         self._texts: dict[bytes, int] = {}  # what the tower reads of a caption -> its number
         self._token_ids = np.zeros((0, 0), np.int32)  # per caption, placeholders in front
         self._plain_ids = np.zeros((0, 0), np.int32)  # per caption, without, where the method looks at queries
-        nothing = np.zeros((0, encoder.embed_dim), np.float32)
         nobody = np.zeros(0, np.int32)
-        self.images = Side.new(0, nobody, nobody, nothing, nothing)
-        self.captions = Side.new(0, nobody, nobody, nothing, nothing)
+        self.images = Side.new(0, nobody, nobody, *encoder.plain_images(self._load, nobody))
+        self.captions = Side.new(0, nobody, nobody, *encoder.plain_texts(np.zeros((0, 1), np.int32)))
 
     @property
     def placeholders(self) -> int:
@@ -131,15 +130,14 @@ class Gallery:
         first = len(self._place)
         task, owner, words = self._enter(split)
         numbers = np.arange(first, len(self._place))
-        plain = self._encoder.images(self._load, numbers)
-        self.images = self.images.extended(Side.new(task, numbers, numbers, plain, plain))
+        images = self._encoder.plain_images(self._load, numbers)
+        self.images = self.images.extended(Side.new(task, numbers, numbers, *images))
         plain_ids = self._tokenize(words, 0)
         items = self._numbered(plain_ids)
-        text = self._encoder.texts(plain_ids)
-        asking = text
+        texts = self._encoder.plain_texts(plain_ids)
         if self._measured.asks_with_placeholders and self.placeholders:
-            asking = self._encoder.texts(self._token_ids[-len(words) :])
-        self.captions = self.captions.extended(Side.new(task, owner, items, text, asking))
+            texts = texts._replace(asking=self._encoder.plain_texts(self._token_ids[-len(words) :]).asking)
+        self.captions = self.captions.extended(Side.new(task, owner, items, *texts))
 
     def follow(self, memory: Tree, tasks: int) -> None:
         """Assigns every item an adapter of the memory after so many tasks, and encodes those for which it changed."""

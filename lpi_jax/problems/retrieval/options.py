@@ -70,7 +70,8 @@ class Measured(NamedTuple):
       galleries: `union` or `task`. oracle: whether the true task is told.
       score: one of `SCORES`. apart: whether equal captions are items of their own.
       future: whether the items of all tasks are there from the start.
-      rule: of routing. asks_with_placeholders: whether captions are routed with the placeholders in front.
+      rule: of routing. looks_at: `routing.features`.
+      asks_with_placeholders: whether captions are routed with the placeholders in front.
     """
 
     batch: int
@@ -81,4 +82,5 @@ class Measured(NamedTuple):
     apart: bool = True
     future: bool = False
     rule: str = "kmeans_l1"
+    looks_at: str = "joint"
     asks_with_placeholders: bool = False

@@ -99,14 +99,14 @@ class Retrieval:
 
     def evaluator(self, method: Method, frozen: Tree, mesh: Mesh) -> RetrievalEvaluator:
         """An evaluator without items."""
-        encoder = Encoder(self.towers, frozen, method, mesh, self.measured.batch)
+        encoder = Encoder(self.towers, frozen, method, mesh, self.measured.batch, self.measured.looks_at)
         measured = self.measured._replace(oracle=self.measured.oracle and method.options.routes)
         return RetrievalEvaluator(encoder, method, self.captions, self.eval_transform, measured)
 
     def served(self, method: Method, frozen: Tree, mesh: Mesh, memory: Tree, tasks: tuple[str, ...]) -> Retriever:
         """The model that a memory makes of the backbone."""
         return Retriever(
-            Encoder(self.towers, frozen, method, mesh, self.measured.batch),
+            Encoder(self.towers, frozen, method, mesh, self.measured.batch, self.measured.looks_at),
             method,
             self.captions,
             memory,

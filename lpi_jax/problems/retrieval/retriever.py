@@ -13,7 +13,7 @@ from lpi_jax.errors import UserError, reason
 from lpi_jax.methods.base import NOTHING, Method
 from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
 from lpi_jax.problems.retrieval.captions import Captions
-from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.encoder import Encoder, Told
 from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.problems.retrieval.score import Scored, matrix, scored, uses_prompts, vectors
 from lpi_jax.types import Tree
@@ -93,12 +93,10 @@ class Retriever:
         """
         prepared = [self.prepare(image) for image in _several(images)]
         numbers = np.arange(len(prepared))
-        plain = self._encoder.images(prepared.__getitem__, numbers)
         return self._adapted(
             "image",
             "vision",
-            plain,
-            plain,
+            self._encoder.plain_images(prepared.__getitem__, numbers),
             lambda items, group: self._encoder.images(prepared.__getitem__, items, group),
             score,
         )
@@ -116,13 +114,13 @@ class Retriever:
         words = _captions(captions)
         plain_ids = self._tokenize(words, 0)
         ids = self._tokenize(words, self._method.reserve.get("text", 0))
-        plain = self._encoder.texts(plain_ids)
-        asking = self._encoder.texts(self._tokenize(words, self._asking)) if self._asking else plain
+        told = self._encoder.plain_texts(plain_ids)
+        if self._asking:
+            told = told._replace(asking=self._encoder.plain_texts(self._tokenize(words, self._asking)).asking)
         return self._adapted(
             "text",
             "text",
-            plain,
-            asking,
+            told,
             lambda items, group: self._encoder.texts(ids[items], group, plain_ids[items]),
             score,
         )
@@ -143,18 +141,17 @@ class Retriever:
         self,
         side: str,
         site: str,
-        plain: np.ndarray,
-        asking: np.ndarray,
+        told: Told,
         encode: Callable[[np.ndarray, Group], np.ndarray],
         score: str,
     ) -> Scored:
         """Items under the assigned adapters: the same steps as in the evaluation (`gallery.Side`).
 
         Args:
-          plain: [N, E], without any. asking: [N, E], what routing looks at. encode: (items, group) -> features.
+          told: of the items without any. encode: (items, group) -> features.
         """
-        assigned = self._method.assign(self._memory, {side: asking}, NOTHING)[side]
-        score = score or self._score
+        assigned = self._method.assign(self._memory, {side: told.asking}, NOTHING)[side]
+        plain, score = told.features, score or self._score
         features = encoded(plain, assigned.ids, self._adapters, site, encode) if uses_prompts(score) else plain
         return scored(features, plain, assigned.posterior, assigned.ids, score)
 

@@ -35,3 +35,12 @@ class Towers:
     def text(self, params: Tree, token_ids: Array, prompts: Array | None) -> Array:
         """token_ids [B, N] int32, prompts None, [L, P, D] or [B, L, P, D] -> [B, E] float32, L2-normalised."""
         return self.model.apply({"params": params}, token_ids, prompts, method="encode_text")
+
+    def describe_image(self, params: Tree, images: Array) -> tuple[Array, Array]:
+        """images [B, S, S, 3] uint8 -> what `image` gives, and the last block's [B, 2D] float32 (`CLIP`)."""
+        pixels = normalise(images, self.mean, self.std)
+        return self.model.apply({"params": params}, pixels, method="describe_image")
+
+    def describe_text(self, params: Tree, token_ids: Array) -> tuple[Array, Array]:
+        """token_ids [B, N] int32 -> what `text` gives, and the last block's [B, 2D] float32 (`CLIP`)."""
+        return self.model.apply({"params": params}, token_ids, method="describe_text")

@@ -137,11 +137,11 @@ def test_the_last_batch_is_filled_up_to_few_sizes_only(encoders, monkeypatch, ba
     encoder, seen = encoders(batch), []
     side = encoder._image
 
-    def noted(params, rows, *own):
+    def noted(params, rows):
         seen.append(len(rows))
-        return side.table(params, rows, *own)
+        return side.told(params, rows)
 
-    monkeypatch.setattr(encoder, "_image", side._replace(table=noted))
+    monkeypatch.setattr(encoder, "_image", side._replace(told=noted))
     assert len(encoder.images(lambda i: PICTURES[i % 10], range(count))) == count
     assert seen == sizes
 

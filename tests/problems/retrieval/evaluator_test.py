@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lpi_jax.problems.retrieval import recall
+from lpi_jax.problems.retrieval.encoder import Told
 from lpi_jax.problems.retrieval.evaluator import RetrievalEvaluator
 from lpi_jax.problems.retrieval.options import Measured
 from tests.support.galleries import MISLED, gallery_of
@@ -15,10 +16,13 @@ IMAGES, TEXTS = "image_to_text", "text_to_image"
 MEASURED = Measured(batch=8, seed=0)
 
 
+NOTHING = Told(*[np.zeros((0, 2), np.float32)] * 2)
+
+
 def evaluator_of(gallery, tasks=2, routes=True, **measured):
     """An evaluator of a gallery, as if its items had been encoded."""
     made = RetrievalEvaluator(
-        SimpleNamespace(embed_dim=2, logit_scale=1.0),
+        SimpleNamespace(logit_scale=1.0, plain_images=lambda *_: NOTHING, plain_texts=lambda *_: NOTHING),
         SimpleNamespace(reserve={}, options=SimpleNamespace(routes=routes)),
         None,
         None,

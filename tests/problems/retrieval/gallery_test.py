@@ -15,7 +15,7 @@ from lpi_jax.experiment.experiment import assemble, stream_of
 from lpi_jax.methods import kmeans, lpi, routing
 from lpi_jax.methods import memory as memories
 from lpi_jax.methods.base import NOTHING, PLAIN
-from lpi_jax.problems.retrieval.encoder import Encoder
+from lpi_jax.problems.retrieval.encoder import Encoder, Told
 from lpi_jax.problems.retrieval.gallery import Gallery, save, saved
 from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.run import continual
@@ -41,6 +41,12 @@ class Counting:
     def images(self, load, items, group=None):
         self.pictures.update((int(item), _key(group, row)) for row, item in enumerate(items))
         return self._encoder.images(load, items, group)
+
+    def plain_images(self, load, items):
+        return Told(*[self.images(load, items)] * 2)
+
+    def plain_texts(self, token_ids):
+        return Told(*[self.texts(token_ids)] * 2)
 
     def texts(self, token_ids, group=None, asking=None):
         self.captions.update((ids.tobytes(), _key(group, row)) for row, ids in enumerate(token_ids))

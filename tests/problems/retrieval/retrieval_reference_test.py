@@ -27,15 +27,17 @@ def test_a_quantile_lies_between_two_values_in_proportion():
 def test_the_posterior_of_items_on_a_line():
     assert discriminant.average(LINE, 0.1) == pytest.approx(1)
     assert discriminant.border(LINE, 0.1, 0.5) == pytest.approx(1)
-    # k = 1 / (1 - 1 / 4), so that a distance counts 3 / 8; the border is at k itself.
-    likely = np.exp([-1 * 3 / 8, -81 * 3 / 8, -1 / 2])
+    # m = 4 / 2 and k = 4 / (1 - 0.9 * 2 / 4) = 4 / 0.55; the border is at k itself.
+    likely = np.exp([-1 * 0.55 / 8, -81 * 0.55 / 8, -1 / 2])
     np.testing.assert_allclose(discriminant.posterior(LINE, [[2.0]], 0.1, 0.5), [likely / likely.sum()])
     likely[2] = 0
     np.testing.assert_allclose(discriminant.posterior(LINE, [[2.0]], 0.1, 1.0), [likely / likely.sum()])
 
 
-def test_without_an_item_the_covariance_of_two_is_half():
-    np.testing.assert_allclose(discriminant.left_out_distances(LINE[:1], 0.0), [2, 2])
+def test_without_an_item_the_mean_is_the_others_and_the_covariance_what_is_left():
+    # Of two items, 2 apart, the one that is left has no covariance but the round part.
+    np.testing.assert_allclose(discriminant.left_out_distances(LINE[:1], 0.1), [4 / 0.1] * 2)
+    np.testing.assert_allclose(discriminant.left_out_distances(LINE, 0.1), [4 / (0.9 * 2 / 4 + 0.1)] * 4)
 
 
 def test_neighbours_vote_within_the_border():
