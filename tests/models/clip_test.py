@@ -75,7 +75,8 @@ def plain_blocks(config, tower, tree, x, prompts, injection, causal):
     return x
 
 
-def plain_image(config, params, images, prompts=None, injection="add"):
+def plain_patches(config, params, images, prompts=None, injection="add"):
+    """All tokens behind the last block, [B, N, D]."""
     tree, patch, grid = params["vision_model"], config.patch_size, config.image_size // config.patch_size
     patches = images[:, : grid * patch, : grid * patch].reshape(-1, grid, patch, grid, patch, 3)
     x = np.einsum("bipjqc,pqcd->bijd", patches, tree["embeddings"]["patch_embedding"]["kernel"])
@@ -85,19 +86,28 @@ def plain_image(config, params, images, prompts=None, injection="add"):
     if prompts is not None and injection != "attend":
         x = np.concatenate([x[:, :1], prompts[:, 0], x[:, 1:]], axis=1)
     x = plain_norm(x, tree["pre_layrnorm"], config.layer_norm_eps)
-    x = plain_blocks(config, config.vision, tree, x, prompts, injection, causal=False)
-    x = plain_dense(plain_norm(x[:, 0], tree["post_layernorm"], config.layer_norm_eps), params["visual_projection"])
+    return plain_blocks(config, config.vision, tree, x, prompts, injection, causal=False)
+
+
+def plain_image(config, params, images, prompts=None, injection="add"):
+    tokens, norm = plain_patches(config, params, images, prompts, injection), params["vision_model"]["post_layernorm"]
+    x = plain_dense(plain_norm(tokens[:, 0], norm, config.layer_norm_eps), params["visual_projection"])
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def plain_text(config, params, ids, prompts=None, injection="add"):
+def plain_words(config, params, ids, prompts=None, injection="add"):
+    """All tokens behind the last block, [B, N, D]."""
     tree = params["text_model"]
     x = tree["embeddings"]["token_embedding"]["embedding"][ids]
     if prompts is not None and injection != "attend":
         x[:, 1 : 1 + prompts.shape[2]] = prompts[:, 0]
     x = x + tree["embeddings"]["position_embedding"]["embedding"][: ids.shape[1]]
-    x = plain_blocks(config, config.text, tree, x, prompts, injection, causal=True)
-    x = plain_norm(x, tree["final_layer_norm"], config.layer_norm_eps)
+    return plain_blocks(config, config.text, tree, x, prompts, injection, causal=True)
+
+
+def plain_text(config, params, ids, prompts=None, injection="add"):
+    x = plain_words(config, params, ids, prompts, injection)
+    x = plain_norm(x, params["text_model"]["final_layer_norm"], config.layer_norm_eps)
     x = np.stack([row[list(words).index(words.max())] for row, words in zip(x, ids, strict=True)])
     x = plain_dense(x, params["text_projection"])
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
@@ -127,6 +137,10 @@ def apply(params, method, *arguments, config=SMALL, **options):
     return np.asarray(compiled(method, config, **options)(params, *arguments))
 
 
+def apply_both(params, method, *arguments):
+    return jax.tree.map(np.asarray, compiled(method, SMALL)(params, *arguments))
+
+
 def float64(tree):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
@@ -147,6 +161,24 @@ def test_features_without_prompts_equal_the_plain_computation(params, activation
     text_features = apply(params, "encode_text", ids, config=config)
     np.testing.assert_allclose(image_features, plain_image(config, float64(params), float64(images)), atol=1e-5)
     np.testing.assert_allclose(text_features, plain_text(config, float64(params), ids), atol=1e-5)
+
+
+def test_the_last_block_is_described_by_its_pooled_token_and_the_mean_of_what_was_seen(params):
+    images, ids, _, _ = example()
+    tree = float64(params)
+    features, told = apply_both(params, "describe_image", images)
+    tokens = plain_patches(SMALL, tree, float64(images))
+    first = plain_norm(tokens[:, 0], tree["vision_model"]["post_layernorm"], SMALL.layer_norm_eps)
+    np.testing.assert_allclose(features, plain_image(SMALL, tree, float64(images)), atol=1e-5)
+    np.testing.assert_allclose(told, np.concatenate([first, tokens[:, 1:].mean(1)], axis=1), atol=1e-5)
+
+    features, told = apply_both(params, "describe_text", ids)
+    tokens, ends = plain_words(SMALL, tree, ids), [list(row).index(EOT) for row in ids]
+    last = np.stack([row[end] for row, end in zip(tokens, ends, strict=True)])
+    last = plain_norm(last, tree["text_model"]["final_layer_norm"], SMALL.layer_norm_eps)
+    mean = np.stack([row[: end + 1].mean(0) for row, end in zip(tokens, ends, strict=True)])
+    np.testing.assert_allclose(features, plain_text(SMALL, tree, ids), atol=1e-5)
+    np.testing.assert_allclose(told, np.concatenate([last, mean], axis=1), atol=1e-5)
 
 
 @pytest.mark.parametrize(

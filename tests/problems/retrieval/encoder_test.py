@@ -129,6 +129,28 @@ def test_items_of_one_batch_may_have_prompts_of_their_own(encoders, backbone, pr
         assert np.abs(apart[0] - apart[2]).max() > 1e-2  # the table's rows differ in what they do
 
 
+def test_what_routing_looks_at_is_the_features_themselves_or_what_the_last_block_makes(encoders, backbone):
+    model, params, ids = backbone
+    joint, mesh = encoders(4), meshes.make_mesh(1)
+    towers = Towers(model, MEAN, STD)
+    frozen = meshes.put_replicated(params, mesh)
+    tower = Encoder(towers, frozen, PLAIN, mesh, 4, looks_at="tower")
+    for told, looked, described in (
+        (
+            joint.plain_images(PICTURES.__getitem__, range(5)),
+            tower.plain_images(PICTURES.__getitem__, range(5)),
+            jax.jit(towers.describe_image)(params, PICTURES[:5]),
+        ),
+        (joint.plain_texts(ids), tower.plain_texts(ids), jax.jit(towers.describe_text)(params, ids)),
+    ):
+        np.testing.assert_array_equal(told.asking, told.features)
+        for found, expected in zip(looked, described, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(looked.features, told.features, rtol=0, atol=1e-6)
+    assert tower.plain_images(PICTURES.__getitem__, []).asking.shape == (0, 2 * model.config.vision.width)
+    assert tower.plain_texts(ids[:0]).asking.shape == (0, 2 * model.config.text.width)
+
+
 @pytest.mark.parametrize(
     ("batch", "count", "sizes"),
     [(128, 3, [16]), (128, 17, [32]), (128, 128 + 70, [128, 128]), (24, 20, [24]), (4, 5, [4, 4])],
