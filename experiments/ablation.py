@@ -30,11 +30,12 @@ WHOLE = "the whole"
 # Name -> (what is changed, whether it trains again).
 CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
     WHOLE: ({}, True),
-    "no prior": ({"eval.score": "prompted"}, False),
+    "no prior": ({"eval.score": "matched"}, False),
+    "prompted features of all": ({"eval.score": "prompted+prior"}, False),
     "plain features, too": ({"eval.score": "prompted+plain+prior"}, False),
-    "plain features where prompts differ": ({"eval.score": "matched+prior"}, False),
-    "router: k-means, L1": ({"routing.rule": "kmeans_l1"}, False),
-    "router: nearest neighbours": ({"routing.rule": "knn"}, False),
+    "tasks told by joint features": ({"routing.features": "joint"}, False),
+    "router: k-means, L1": ({"routing.rule": "kmeans_l1", "routing.features": "joint"}, False),
+    "router: nearest neighbours": ({"routing.rule": "knn", "routing.features": "joint"}, False),
     "no 'none of these'": ({"routing.none": 1.0}, False),
     "gates begin at 1": ({"method.gate": 1.0}, True),
     "prompts as tokens (add)": ({"method.injection": "add", "train.held_out": 0.0}, True),

@@ -133,9 +133,13 @@ class Retriever:
         """
         return matrix(queries, items, self._encoder.logit_scale)
 
-    def vectors(self, items: Scored, asking: bool = False) -> np.ndarray:
-        """[N, E'] float32 for an index that knows inner products alone; asking: of the queries. See `score.vectors`."""
-        return vectors(items, self._encoder.logit_scale, asking)
+    def vectors(self, items: Scored, asking: bool = False, task: int | None = None) -> np.ndarray:
+        """[N, E'] float32 for an index that knows inner products alone; asking: of the queries.
+
+        With the score `matched` there is an index for the queries of each task (`items.adapters`), of items with `task`
+        of -1 (none), 0, 1, ... See `score.vectors`. Raises UserError for `matched` items without one.
+        """
+        return vectors(items, self._encoder.logit_scale, asking, task)
 
     def _adapted(
         self,

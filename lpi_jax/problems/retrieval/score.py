@@ -74,29 +74,39 @@ def smoothed(posterior: np.ndarray) -> np.ndarray:
     return ((1 - SMOOTHING) * posterior + SMOOTHING / posterior.shape[1]).astype(np.float32)
 
 
-def vectors(items: Scored, logit_scale: float, asking: bool = False) -> np.ndarray:
+def vectors(items: Scored, logit_scale: float, asking: bool = False, task: int | None = None) -> np.ndarray:
     """[N, E'] float32 whose inner products rank as the score does, for an index that knows nothing else.
 
     The vector of an asking item is its features and a 1 at its most likely task; that of an item in the index its
     features and the priors that items of each task have with it. Exact where the posteriors of those that ask are
     certain; else they count as certain.
 
+    Args:
+      asking: whether the items ask. task: with the score `matched`, whose prompts the items have that will ask, -1 for
+        none (`items.adapters`): there is an index for each, in which of the two halves of an item's features the one
+        is zero that they are not compared by.
+
     Raises:
-      UserError: a score that compares equal prompts alone, which is no inner product.
+      UserError: no task where one is needed.
     """
-    if items.adapters is not None:
-        raise UserError(
-            "the score `matched` is no inner product of two vectors; expected items of another one, such as"
-            " index_images(images, score='prompted+prior')"
-        )
+    features = items.features
+    if items.adapters is not None and not asking:
+        if task is None:
+            raise UserError(
+                "with the score `matched` there is an index for the queries of each task; expected task, whose index is"
+                " meant, -1 for that of queries of none"
+            )
+        prompted, plain = np.split(features, 2, axis=1)
+        same = (items.adapters == task)[:, None]
+        features = np.concatenate([np.where(same, prompted, 0), np.where(same, 0, plain)], axis=1)
     if items.posterior is None:
-        return items.features
+        return features
     classes = np.eye(items.posterior.shape[1], dtype=np.float32)
     if asking:
         marks = classes[np.argmax(items.posterior, axis=1)]
     else:
         marks = np.log(items.posterior @ smoothed(classes).T) / np.float32(logit_scale)
-    return np.concatenate([items.features, marks], axis=1)
+    return np.concatenate([features, marks], axis=1)
 
 
 def matrix(queries: Scored, items: Scored, logit_scale: float) -> np.ndarray:

@@ -123,8 +123,19 @@ def test_without_a_prior_the_vectors_are_the_features():
     np.testing.assert_array_equal(vectors(whole, SCALE), whole.features)
 
 
-def test_a_matched_score_is_no_inner_product_and_has_no_vectors():
-    with pytest.raises(UserError, match=r"the score `matched` is no inner product of two vectors; expected items of"):
+@pytest.mark.parametrize("name", ["matched", "matched+prior"])
+def test_a_matched_score_is_the_inner_product_with_an_index_of_the_queries_own_task(name):
+    queries, others = scored(*items(0, 12, 3, certain=True), name), scored(*items(1, 11, 3), name)
+    asking, exact = vectors(queries, SCALE, asking=True), matrix(queries, others, SCALE)
+    assert len(np.unique(queries.adapters)) > 1
+    for task in np.unique(queries.adapters):
+        own = queries.adapters == task
+        products = asking[own] @ vectors(others, SCALE, task=int(task)).T
+        np.testing.assert_allclose(products, exact[own], rtol=0, atol=3e-6)
+
+
+def test_a_matched_score_needs_to_be_told_whose_index_is_meant():
+    with pytest.raises(UserError, match=r"there is an index for the queries of each task; expected task, whose index"):
         vectors(scored(*items(0, 4), "matched+prior"), SCALE)
 
 
