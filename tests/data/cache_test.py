@@ -1,87 +1,42 @@
-"""The cache of images: resized once, the same images ever after, and nothing in it believed."""
+"""The cache of images: resized once, the same images ever after."""
 
 import errno
 import fcntl
 import json
 import pickle
 import shutil
-import struct
 import threading
 import time
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from lpi_jax.data import cache
 from lpi_jax.data.cache import cached, shrunk
-from lpi_jax.data.captioned import Captioned
 from lpi_jax.data.images import BadImage
 from lpi_jax.data.loader import Transform
-from lpi_jax.data.stream import Split, Stream, Task
 from lpi_jax.data.transforms import resize_and_crop
 from lpi_jax.errors import UserError
+from tests.support.cached import (
+    SIDE,
+    TRAIN,
+    VAL,
+    asked,
+    assert_right,
+    noise,
+    overwritten,
+    read,
+    shards,
+    stream_of,
+)
 from tests.support.pixels import pixels, shades
 from tests.support.sources import jsonl
 from tests.support.terminals import terminal
-
-SIDE = 16
-SIZES = ((24, 40), (40, 24), (33, 33), (16, 20), (9, 50), (5, 3), (17, 16), (300, 18), (64, 48), (21, 22))
-
-
-def noise(height, width, *seed):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
-
-
-TRAIN = [noise(*size, 0, i) for i, size in enumerate(SIZES)]
-VAL = [noise(30, 20, 1, i) for i in range(3)]
-
-
-class Source:
-    """index -> image, keeping a record of what was asked for."""
-
-    def __init__(self, images):
-        self.images, self.asked = images, []
-
-    def __call__(self, index):
-        self.asked.append(int(index))
-        if isinstance(self.images[index], Exception):
-            raise self.images[index]
-        return self.images[index]
-
-
-def split_of(images):
-    records = tuple(Captioned(f"image {i}", (f"caption {i}",), str(i)) for i in range(len(images)))
-    return Split(records, Source(images))
-
-
-def stream_of(train=TRAIN, val=VAL, fingerprint="f00d", name="toys"):
-    return Stream("shop", (Task(name, "things", split_of(train), split_of(val)),), fingerprint, {"bad": 1}, {"n": 2})
-
-
-def asked(stream):
-    """What was read from the source, by split."""
-    return [split.load.asked for split in (stream.tasks[0].train, stream.tasks[0].val)]
-
-
-def shards(folder, split="train"):
-    return sorted(folder.glob(f"*-{split}-*/*.array_record"))
-
-
-def read(stream):
-    train = stream.tasks[0].train
-    return [train.load(i) for i in range(len(train))]
-
-
-def assert_right(found):
-    for ours, image in zip(found, TRAIN, strict=True):
-        np.testing.assert_array_equal(pixels(ours), pixels(shrunk(image, SIDE)), strict=True)
 
 
 @pytest.fixture(autouse=True)
@@ -343,144 +298,6 @@ def test_a_side_of_nothing_is_refused(tmp_path, side):
     with pytest.raises(UserError, match=f"the side of cached images is {side}, expected at least 1"):
         cached(stream_of(), tmp_path / "cache", side)
     assert not (tmp_path / "cache").exists()
-
-
-# ---- damage ----------------------------------------------------------------------------------------------------------
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-70_000])
-
-
-def emptied(path):
-    path.write_bytes(b"")
-
-
-def overwritten(path):
-    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
-
-
-def shortened(path):
-    """A sound file with a record too few."""
-    rewritten(path, ArrayRecordReader(str(path)).read_all()[:-1])
-
-
-def lengthened(path):
-    """A sound file with a record too many."""
-    records = ArrayRecordReader(str(path)).read_all()
-    rewritten(path, [*records, records[-1]])
-
-
-def disordered(path):
-    rewritten(path, ArrayRecordReader(str(path)).read_all()[::-1])
-
-
-def rewritten(path, records):
-    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-    for record in records:
-        writer.write(record)
-    writer.close()
-
-
-DAMAGE = [cut, emptied, overwritten, shortened, lengthened, disordered]
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_shard_is_found_at_the_start_and_made_again_with_one_line_about_it(tmp_path, damage, capsys):
-    cached(stream_of(), tmp_path, SIDE)
-    damaged = shards(tmp_path)[1]
-    damage(damaged)
-    stream = stream_of()
-    kept = cached(stream, tmp_path, SIDE)
-    assert sorted(asked(stream)[0]) == [4, 5, 6, 7]
-    said = capsys.readouterr().err
-    assert said.strip() == f"{damaged} is damaged; its images are read from their source again"
-    assert_right(read(kept))
-    assert sorted(asked(stream)[0]) == [4, 5, 6, 7]
-
-
-@pytest.mark.parametrize("damage", [*DAMAGE, lambda path: path.unlink()])
-@pytest.mark.parametrize("opened", [False, True])
-def test_a_shard_damaged_later_is_found_on_reading_and_made_again(tmp_path, damage, opened, capsys):
-    stream = stream_of()
-    kept = cached(stream, tmp_path, SIDE)
-    if opened:
-        read(kept)
-    damage(shards(tmp_path)[1])
-    stream.tasks[0].train.load.asked.clear()
-    assert_right(read(kept))
-    assert sorted(asked(stream)[0]) == [4, 5, 6, 7]
-    assert capsys.readouterr().err.count("is damaged") == (0 if damage not in DAMAGE else 1)
-    assert_right(read(cached(stream_of(), tmp_path, SIDE)))
-    assert capsys.readouterr().err == ""
-
-
-def test_one_wrong_bit_in_an_image_is_found_on_reading(tmp_path, capsys):
-    kept = cached(stream_of(), tmp_path, SIDE)
-    path = shards(tmp_path)[0]
-    content = bytearray(path.read_bytes())
-    place = content.find(shrunk(TRAIN[1], SIDE).tobytes())
-    assert place > 0  # the pixels lie there as they are
-    content[place + 100] ^= 1
-    path.write_bytes(content)
-    assert_right(read(kept))
-    assert capsys.readouterr().err.count("is damaged") == 1
-
-
-def forged(path, body, seed):
-    """A sound file whose first record holds `body` under a right checksum."""
-    records = ArrayRecordReader(str(path)).read_all()
-    rewritten(path, [zlib.crc32(body, seed).to_bytes(4, "little") + body, *records[1:]])
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"\0" * 11,
-        struct.pack("<III", 0, 2**32 - 1, 2**32 - 1) + bytes(12),
-        struct.pack("<III", 0, 2, 3) + bytes(17),
-        struct.pack("<III", 0, 2, 3) + bytes(19),
-        struct.pack("<III", 0, 0, 5),
-        struct.pack("<III", 1, 2, 3) + bytes(18),
-    ],
-)
-def test_sizes_in_a_record_are_not_believed(tmp_path, body, capsys):
-    kept = cached(stream_of(), tmp_path, SIDE)
-    path = shards(tmp_path)[0]
-    forged(path, body, zlib.crc32(path.parent.name.encode()))
-    assert_right(read(kept))
-    assert capsys.readouterr().err.count("is damaged") == 1
-
-
-def test_a_wrong_image_under_the_right_checksum_would_be_shown(tmp_path):
-    """The forgeries above are refused for their sizes, not because a forged checksum is wrong anyway."""
-    kept = cached(stream_of(), tmp_path, SIDE)
-    path = shards(tmp_path)[0]
-    forged(path, struct.pack("<III", 0, 2, 3) + bytes(18), zlib.crc32(path.parent.name.encode()))
-    np.testing.assert_array_equal(pixels(kept.tasks[0].train.load(0)), np.zeros((2, 3, 3), np.uint8))
-
-
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_whatever_is_in_the_files_the_right_images_come_out(tmp_path, capsys, data):
-    kept = cached(stream_of(), tmp_path, SIDE)
-    path = data.draw(st.sampled_from(shards(tmp_path)))
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        start = data.draw(st.integers(0, 400) | st.integers(0, len(content)))
-        end = start + data.draw(st.integers(0, 40) | st.integers(0, len(content)))
-        content[start:end] = data.draw(st.binary(max_size=40))
-    path.write_bytes(content)
-    assert_right(read(kept))
-
-
-def test_a_disk_that_loses_what_is_written_is_one_sentence(tmp_path, monkeypatch):
-    kept = cached(stream_of(), tmp_path, SIDE)
-    shards(tmp_path)[0].unlink()
-    monkeypatch.setattr(cache, "write_atomically", lambda path, write: None)
-    with pytest.raises(UserError, match=r"00000-of-00003\.array_record cannot be read back although it was just"):
-        kept.tasks[0].train.load(0)
 
 
 # ---- threads and processes -------------------------------------------------------------------------------------------
