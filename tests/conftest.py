@@ -22,7 +22,8 @@ from lpi_jax import config as configs
 from lpi_jax.data.stream import Split, Stream, Task
 from lpi_jax.experiment.progress import Progress, restore
 from lpi_jax.models import weights
-from lpi_jax.models.clip import CLIPConfig, TowerConfig, init_params
+from lpi_jax.models.clip import CLIPConfig, TowerConfig
+from lpi_jax.models.clip_start import init_params
 from lpi_jax.run import continual
 from lpi_jax.workdir import checkpoint
 from tests.support.pixels import loading

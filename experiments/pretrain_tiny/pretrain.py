@@ -29,7 +29,8 @@ from lpi_jax.data.scenes.source import general
 from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD, clean_caption, random_crop_and_flip, resize_and_crop
 from lpi_jax.methods import finetune, routing
 from lpi_jax.models import weights
-from lpi_jax.models.clip import CLIP, CLIPConfig, TowerConfig, init_params
+from lpi_jax.models.clip import CLIP, CLIPConfig, TowerConfig
+from lpi_jax.models.clip_start import init_params
 from lpi_jax.models.tokenizer import Tokenizer, trim
 from lpi_jax.parallel.mesh import make_mesh, put_replicated
 from lpi_jax.problems.retrieval.captions import Captions

@@ -10,18 +10,13 @@ of Hugging Face's CLIP, so that converting a checkpoint (`weights.py`) is mostly
 Shapes: B batch, S image size, N text length, E embedding, D a tower's width, L prompt layers, P prompts per layer.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from flax import traverse_util
-
-from lpi_jax.models import drawn
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -322,7 +317,7 @@ class CLIP(nn.Module):
 
     LayerNorm statistics, softmax, sums of gradients over a batch and everything after the last block are float32 too.
     `precision` is that of float32 products, also of their gradients: a TPU or a recent GPU rounds the factors unless it
-    is "highest". `init` only makes the leaves; `init_params` gives them CLIP's initial values.
+    is "highest". `init` only makes the leaves; `clip_start.init_params` gives them CLIP's initial values.
     """
 
     config: CLIPConfig
@@ -432,34 +427,3 @@ def param_shapes(config: CLIPConfig) -> dict[str, Any]:
     images = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.float32)
     token_ids = jnp.zeros((1, config.context_length), jnp.int32)
     return jax.eval_shape(CLIP(config).init, jax.random.key(0), images, token_ids)["params"]
-
-
-def init_params(config: CLIPConfig, key: jax.Array) -> dict[str, Any]:
-    """A float32 tree of random parameters [...] at CLIP's initial scales, good to pretrain from.
-
-    Normal, with standard deviations (D width, K layers of the tower): query, key, value, both projections, class token
-    and vision positions D^-1/2; the outputs of attention and MLP (2 K D)^-1/2; the MLP's first matrix (2 D)^-1/2;
-    patches (3 inputs)^-1/2; token embeddings 0.02; text positions 0.01. Biases 0, norms 1, logit scale log(1 / 0.07).
-    """
-
-    def std(path: tuple[str, ...], shape: tuple[int, ...]) -> float:
-        tower = config.vision if path[0] in ("vision_model", "visual_projection") else config.text
-        variances = {
-            "out_proj": 1 / (2 * tower.layers * tower.width),
-            "fc1": 1 / (2 * tower.width),
-            "fc2": 1 / (2 * tower.layers * tower.width),
-            "patch_embedding": 1 / (3 * math.prod(shape[:-1])),
-            "token_embedding": 0.02**2,
-        }
-        if path[0] == "text_model":
-            variances["position_embedding"] = 0.01**2
-        return math.sqrt(variances.get(path[-2] if len(path) > 1 else "", 1 / tower.width))
-
-    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(param_shapes(config)).items()}
-    random = {path: shape for path, shape in sorted(shapes.items()) if path[-1] not in ("bias", "scale", "logit_scale")}
-    stds = {path: std(path, shape) for path, shape in random.items()}
-
-    leaves = {("logit_scale",): jnp.float32(math.log(1 / 0.07)), **drawn.normal(key, random, stds)}
-    for path in shapes.keys() - leaves.keys():
-        leaves[path] = jnp.asarray(np.full(shapes[path], path[-1] == "scale", np.float32))
-    return traverse_util.unflatten_dict(leaves)

@@ -13,7 +13,8 @@ import pytest
 from flax import traverse_util
 
 from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD
-from lpi_jax.models.clip import CLIP, init_params
+from lpi_jax.models.clip import CLIP
+from lpi_jax.models.clip_start import init_params
 from lpi_jax.problems.retrieval.towers import Towers
 from tests.models.towers_reference_test import CONFIG, EOT
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
-from lpi_jax.models.clip import CLIP, Block, CLIPConfig, TowerConfig, init_params, param_shapes
+from lpi_jax.models.clip import CLIP, Block, CLIPConfig, TowerConfig, param_shapes
+from lpi_jax.models.clip_start import init_params
 from lpi_jax.models.tokenizer import trim
 from tests.models import towers_reference_test as tiny
 from tests.support.record_activations import seeded_params

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lpi_jax import losses
-from lpi_jax.models.clip import CLIP, CLIPConfig, TowerConfig, init_params
+from lpi_jax.models.clip import CLIP, CLIPConfig, TowerConfig
+from lpi_jax.models.clip_start import init_params
 from tests.reference import gradients, towers
 from tests.reference import losses as reference_losses
 

@@ -26,7 +26,8 @@ from lpi_jax.errors import UserError
 from lpi_jax.main import main
 from lpi_jax.methods import routing, zero_shot
 from lpi_jax.models import weights
-from lpi_jax.models.clip import CLIP, init_params
+from lpi_jax.models.clip import CLIP
+from lpi_jax.models.clip_start import init_params
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.parallel import processes

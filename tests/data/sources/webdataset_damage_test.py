@@ -12,7 +12,7 @@ from tests.support.pixels import shades
 from tests.support.sealed import nothing_is_paired_wrongly, sealed
 from tests.support.sources import webdataset
 from tests.support.splits import captions_of
-from tests.support.tar_shards import GOOD, pair, shard, tarred
+from tests.support.tar_shards import GOOD, image, pair, shard, tarred
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from lpi_jax.models import clip
+from lpi_jax.models import clip, clip_start
 from lpi_jax.models.clip import CLIPConfig, TowerConfig
 from lpi_jax.models.llava import LLaVA
 from lpi_jax.models.llava.config import LlamaConfig, LlavaConfig
@@ -54,7 +54,7 @@ def test_features_and_logits_are_float32_and_near_in_a_narrow_dtype():
 
 
 def test_the_towers_are_those_of_clip():
-    tree = clip.init_params(CONFIG.clip, jax.random.key(1))
+    tree = clip_start.init_params(CONFIG.clip, jax.random.key(1))
     shared = param_shapes(CONFIG)
     for name in ("vision_model", "text_model", "visual_projection", "text_projection"):
         chex.assert_trees_all_equal_shapes_and_dtypes(shared[name], tree[name])

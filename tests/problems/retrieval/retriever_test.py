@@ -13,7 +13,7 @@ from lpi_jax.data.images import read_image
 from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import stream_of
 from lpi_jax.models import weights
-from lpi_jax.models.clip import init_params
+from lpi_jax.models.clip_start import init_params
 from lpi_jax.problems.retrieval.retriever import Retriever
 from lpi_jax.serving import load as serving
 from tests.support.pixels import pixels
