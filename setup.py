@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["lpi_jax", "lpi_jax.*"]),
-    package_data={"lpi_jax": ["assets/*.csv", "assets/tiny_clip/*"]},
+    package_data={"lpi_jax": ["assets/*.csv", "assets/tiny_clip/*", "assets/tiny_llava/*"]},
     install_requires=[
         "jax>=0.10,<0.11",  # 0.11 breaks what 0.10 allowed
         "flax>=0.12,<0.13",

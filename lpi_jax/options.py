@@ -128,8 +128,12 @@ def either(one: Reader, other: Reader) -> Reader:
 TRAINING = Reader(
     "by training (a config.method.name that trains, without config.reuse)", lambda v: v["trains"] and not v["reuse"]
 )
-ROUTING = Reader("with a config.method.name that routes", lambda v: v["routes"])
-ROUTING_PROMPTS = Reader("with a config.method.name that trains and routes", lambda v: v["routes"] and v["trains"])
+SENT = Reader("with a config.method.name that sends items to tasks", lambda v: v["routes"])
+ROUTING = Reader("with a config.method.name that routes by a rule", lambda v: v["routes"] and not v["own_rule"])
+ROUTING_PROMPTS = Reader(
+    "with a config.method.name that trains and routes by a rule",
+    lambda v: v["trains"] and v["routes"] and not v["own_rule"],
+)
 OTHER_BACKBONE = Reader("with another config.backbone than bundled", lambda v: v["backbone"] != "bundled")
 
 

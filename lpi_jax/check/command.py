@@ -52,7 +52,8 @@ words to data.max_words. cut: captions whose tokens do not fit the text tower be
 smallest, median, largest: images by area. again in train: train images that repeat an earlier
 one; train in val: val images that repeat a train image, each as the same pixels + only alike to
 the eye. captions in val: val captions that are train captions too. bad: examples that cannot be
-used. A task is compared with itself, "all" with all of them.
+used. A task is compared with itself, "all" with all of them. Of instructions, a question with its
+answer counts as a caption, and samples without an image have none.
 """
 OUT = "runs/check"
 DRAWN = 224  # pixels; side of drawn images where the backbone, which decides it, is not at hand
@@ -63,7 +64,8 @@ DRAWN = 224  # pixels; side of drawn images where the backbone, which decides it
 
 def table(findings: Findings) -> str:
     """A line per task and one for all, what the columns mean, and what is bad."""
-    header = [title.format(max_words=findings.max_words) for title in HEADER]
+    most = "-" if findings.max_words is None else findings.max_words
+    header = [title.format(max_words=most) for title in HEADER]
     cells = [header, *map(_cells, (*findings.tasks, findings.total))]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
@@ -88,7 +90,7 @@ def _cells(row: Row) -> list[str]:
         terminal.one_line(row.name)[:40],
         *(" / ".join(str(counts[split]) for split in SPLITS) for counts in (row.images, row.captions)),
         f"{row.words.median:g} / {row.words.longest}",
-        str(row.words.too_long),
+        "-" if row.words.too_long is None else str(row.words.too_long),
         "?" if row.cut is None else str(row.cut),
         *([f"{w}x{h}" for w, h in (sizes.smallest, sizes.median, sizes.largest)] if sizes else "---"),
         f"{repeats.train_same} + {repeats.train_alike}",
@@ -152,7 +154,9 @@ def main(arguments: Sequence[str]) -> int:
       The exit status: 0; 2 for a user's mistake, or for bad examples with data.on_bad_example='error'; 130 after
       Ctrl-C.
     """
+    from lpi_jax import config as configs
     from lpi_jax.config import command_line
+    from lpi_jax.config.table import is_read
 
     if command_line.asks_for_help(arguments[1:]):
         print(USAGE, end="")
@@ -162,11 +166,13 @@ def main(arguments: Sequence[str]) -> int:
     from lpi_jax.problems import registry as problems
 
     out = Path(out)
-    look = problems.module(config.problem.name).look(config)
-    stream, count_cut = _stream(config, look)
+    problem = problems.module(config.problem.name)
+    look = problem.look(config)
+    stream, count_cut = _stream(config, look, problem.SAID)
     with _writing(out):  # before the images are read, which may take an hour
         out.mkdir(parents=True, exist_ok=True)
-    findings = survey(stream, config.data.max_words, count_cut)
+    max_words = config.data.max_words if is_read("data.max_words", configs.flat(config)) else None
+    findings = survey(stream, max_words, count_cut, problem.texts)
     write(findings, out)
     refused = [f"a run would refuse: {sentence}" for sentence in refusals.refusals(config, look, stream)]
     told = "\n\n".join([table(findings), *(["\n".join(map(terminal.one_line, refused))] if refused else [])])
@@ -174,13 +180,15 @@ def main(arguments: Sequence[str]) -> int:
     return terminal.MISTAKE if findings.bad and config.data.on_bad_example == "error" else terminal.OK
 
 
-def _stream(config: "ConfigDict", look: Any) -> tuple[Stream, Callable[[Sequence[str]], int] | None]:
+def _stream(config: "ConfigDict", look: Any, said: str) -> tuple[Stream, Callable[[Sequence[str]], int] | None]:
     """The stream, and a function that counts texts which the backbone cannot take whole; None: nobody can tell.
 
     The stream is the source's own, not a cache of it, without its bad examples, whatever a run would do with them.
+    said: what it must say of images.
     """
     from lpi_jax.data.sources import registry
 
+    registry.refuse_others(config.data.to_dict(), said, config.problem.name, config.eval.probes)
     image_size = look.image_size or DRAWN
     count_cut = look.count_cut(config, _reserve(config, look)) if look.sites else None
     if look.unknown:

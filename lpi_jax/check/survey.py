@@ -7,16 +7,16 @@ import hashlib
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from lpi_jax.data.captioned import spoken
 from lpi_jax.data.contact_sheet import Tile, thumbnail
 from lpi_jax.data.examples import SPLITS
 from lpi_jax.data.images import BadImage
@@ -30,16 +30,21 @@ TILES = 12  # images of each split on a contact sheet
 
 _BITS, _COLOUR = 2, 8  # what two images that look alike may differ in: signs out of 64, and colour out of 255
 _CROWD = 256
+Said = Callable[[Any], Sequence[str]]  # a record -> what is said of its image, in texts
+
 _PROGRESS_FROM = 500  # images: fewer are read in a moment
 
 
 @dataclass(frozen=True)
 class Words:
-    """Length of cleaned captions, in words: the median, the longest, and how many are longer than what is read."""
+    """Length of cleaned captions, in words: the median, the longest, and how many are longer than what is read.
+
+    None where all is read.
+    """
 
     median: float
     longest: int
-    too_long: int
+    too_long: int | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Findings:
 
     Attributes:
       stream, fingerprint: as in `Stream`.
-      max_words: how many words of a caption are read.
+      max_words: how many words of a caption are read; None: all.
       tasks: a row each. total: the row of all tasks together.
       unplaced: bad examples of which no task is known, by kind; `total` counts them, too.
       bad: what is wrong with the first LISTED bad ones.
@@ -108,7 +113,7 @@ class Findings:
 
     stream: str
     fingerprint: str
-    max_words: int
+    max_words: int | None
     tasks: tuple[Row, ...]
     total: Row
     unplaced: Mapping[str, int]
@@ -146,20 +151,26 @@ class _Part(NamedTuple):
     tiles: list[Tile]
 
 
-def survey(stream: Stream, max_words: int, count_cut: Callable[[Sequence[str]], int] | None = None) -> Findings:
+def survey(
+    stream: Stream,
+    max_words: int | None,
+    count_cut: Callable[[Sequence[str]], int] | None = None,
+    said: Said = attrgetter("captions"),
+) -> Findings:
     """Reads every image of a stream once, in threads, and keeps a few hashes of each and some thumbnails.
 
     Args:
       stream: any. An image that raises `BadImage` when it is loaded is counted, and the survey goes on.
-      max_words: how many words of a caption are read.
+      max_words: how many words of a caption are read; None: all.
       count_cut: captions as written -> how many of them the text tower cannot take whole.
+      said: what is said of an image, here called its captions.
     """
     cuts: list[int | None] = [None] * len(stream.tasks)
     if count_cut:
-        cuts = [sum(count_cut(spoken(getattr(task, split))) for split in SPLITS) for task in stream.tasks]
+        cuts = [sum(count_cut(_spoken(getattr(task, split), said)) for split in SPLITS) for task in stream.tasks]
     count = sum(len(getattr(task, split)) for task in stream.tasks for split in SPLITS)
     with counting(count, "checking images", "image", quiet=count <= _PROGRESS_FROM) as bar:
-        read = [{split: _read(getattr(task, split), max_words, bar) for split in SPLITS} for task in stream.tasks]
+        read = [{split: _read(getattr(task, split), said, max_words, bar) for split in SPLITS} for task in stream.tasks]
     together = {split: _joined([parts[split] for parts in read]) for split in SPLITS}
     refused = stream.refused
     bad = [*refused.first, *(one.message for parts in read for split in SPLITS for one in parts[split].bad)]
@@ -179,9 +190,15 @@ def survey(stream: Stream, max_words: int, count_cut: Callable[[Sequence[str]], 
     )
 
 
-def _read(split: Split, max_words: int, bar: tqdm) -> _Part:
-    most = min(TILES, len(split))
-    chosen = {k * len(split) // most for k in range(most)}
+def _spoken(split: Split, said: Said) -> list[str]:
+    return [text for record in split.records for text in said(record)]
+
+
+def _read(split: Split, said: Said, max_words: int | None, bar: tqdm) -> _Part:
+    # A record without an image has a black one, which tells nothing.
+    seen = [index for index, record in enumerate(split.records) if getattr(record, "has_image", True)]
+    most = min(TILES, len(seen))
+    chosen = {seen[k * len(seen) // most] for k in range(most)}
 
     def look(index: int) -> tuple[_Look | _Bad, Image.Image | None]:
         try:
@@ -191,16 +208,24 @@ def _read(split: Split, max_words: int, bar: tqdm) -> _Part:
         return _look(image), thumbnail(image) if index in chosen else None
 
     part = _Part([], [], [], [], [])
-    for index, (looked, small) in enumerate(ahead(look, range(len(split)))):
+    for index, (looked, small) in zip(seen, ahead(look, seen), strict=True):
         (part.bad if isinstance(looked, _Bad) else part.looks).append(looked)
         if index in chosen:
-            part.tiles.append(Tile(small, split.records[index].captions[0]))
+            part.tiles.append(Tile(small, said(split.records[index])[0]))
         bar.update()
-    for caption in spoken(split):
-        words = clean_caption(caption, sys.maxsize).removesuffix(".").split()
+    bar.update(len(split) - len(seen))
+    for caption in _spoken(split, said):
+        words = _words(caption)
         part.words.append(len(words))
         part.said.append(" ".join(words[:max_words]))
     return part
+
+
+def _words(caption: str) -> list[str]:
+    try:
+        return clean_caption(caption, sys.maxsize).removesuffix(".").split()
+    except ValueError:  # nothing but signs
+        return []
 
 
 def _look(image: Image.Image) -> _Look:
@@ -219,19 +244,25 @@ def _joined(parts: Sequence[_Part]) -> _Part:
 # ---- counting --------------------------------------------------------------------------------------------------------
 
 
-def _row(name: str, parts: Mapping[str, _Part], max_words: int, cut: int | None, refused: Mapping[str, int]) -> Row:
+def _row(
+    name: str, parts: Mapping[str, _Part], max_words: int | None, cut: int | None, refused: Mapping[str, int]
+) -> Row:
     both = _joined(list(parts.values()))
     sizes = sorted((look.size for look in both.looks), key=lambda size: (size[0] * size[1], size))
     return Row(
         name=name,
         images={split: len(part.looks) + len(part.bad) for split, part in parts.items()},
         captions={split: len(part.said) for split, part in parts.items()},
-        words=Words(statistics.median(both.words), max(both.words), sum(count > max_words for count in both.words)),
+        words=Words(statistics.median(both.words), max(both.words), _longer(both.words, max_words)),
         cut=cut,
         sizes=Sizes(sizes[0], sizes[(len(sizes) - 1) // 2], sizes[-1]) if sizes else None,
         repeats=_repeats(parts["train"], parts["val"]),
         bad=dict(Counter(refused) + Counter(one.kind for one in both.bad)),
     )
+
+
+def _longer(words: Iterable[int], max_words: int | None) -> int | None:
+    return None if max_words is None else sum(count > max_words for count in words)
 
 
 def _repeats(train: _Part, val: _Part) -> Repeats:

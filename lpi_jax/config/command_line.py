@@ -24,10 +24,12 @@ from lpi_jax.errors import UserError
 from lpi_jax.options import Option
 
 USAGE = """\
-Learns a stream of captioned images task by task and writes what it finds to --workdir.
+Learns a stream of captioned images, or of questions about images, task by task and writes what
+it finds to --workdir.
 
   python -m lpi_jax.main --config=configs/scenes_lpi.py --workdir=DIR
   python -m lpi_jax.main --config=configs/scenes_lpi.py:released --workdir=DIR
+  python -m lpi_jax.main --config=configs/questions_modalprompt.py --workdir=DIR
   ... --config.task_id=oracle --config.train.lr=0.1 --config.data.domains=fax,comic
 
   --config=FILE[:PRESET]  configuration file, and its preset: intended (the method done
@@ -52,9 +54,13 @@ def usage() -> str:
     """The text of --help."""
     lines = []
     for key, known in OPTIONS.items():
-        lines += [f"  {name} = {value!r}" for name, value in configs.flat({key: known.default}).items()]
+        lines += [_cut(f"  {name} = {value!r}") for name, value in configs.flat({key: known.default}).items()]
         lines += textwrap.wrap(_described(known), 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return USAGE + "\n".join(lines)
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= 100 else f"{line[:97]}..."
 
 
 def _described(known: Option) -> str:

@@ -18,6 +18,7 @@ from lpi_jax.methods.registry import METHODS
 from lpi_jax.options import chosen, flat
 from lpi_jax.train import optimizer
 
+DEFAULT = OPTIONS["method.name"].default  # the method of the presets unless another is named
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", tuple: "a tuple"}
 
 
@@ -36,9 +37,9 @@ def intended() -> ConfigDict:
     return config
 
 
-def changed_by(name: str) -> dict[str, Any]:
-    """What a preset changes of `intended`, by dotted key: as the default method declares it."""
-    return METHODS[OPTIONS["method.name"].default].PRESETS[name]
+def changed_by(name: str, method: str = DEFAULT) -> dict[str, Any]:
+    """What a preset changes of `intended`, by dotted key: as the method declares it."""
+    return METHODS[method].PRESETS[name]
 
 
 def released() -> ConfigDict:
@@ -85,11 +86,26 @@ def for_any_backbone(config: ConfigDict) -> None:
 PRESETS = {"anchored": anchored, "intended": intended, "released": released}
 
 
-def preset(name: str) -> ConfigDict:
-    """A preset by name. Raises UserError for another name."""
-    if name not in PRESETS:
-        raise UserError(f"preset is {name!r}, expected one of {', '.join(PRESETS)}")
-    return PRESETS[name]()
+def preset(name: str, method: str = DEFAULT) -> ConfigDict:
+    """A preset of a method that has presets of its own, by name. Raises UserError for another name."""
+    names = PRESETS if method == DEFAULT else METHODS[method].PRESETS
+    if name not in names:
+        raise UserError(f"preset is {name!r}, expected one of {', '.join(names)}")
+    if method == DEFAULT:
+        return PRESETS[name]()
+    config = intended()
+    config.preset, config.method.name = name, method
+    config.train.optimizer_args = {}
+    config.update_from_flattened_dict(changed_by(name, method))
+    return config
+
+
+def _usual(config: ConfigDict) -> ConfigDict:
+    """The preset that a configuration was made from; of a method without presets of its own, the default's."""
+    name, method = config.get("preset"), flat(config).get("method.name")  # which a configuration of one's own may lack
+    if method != DEFAULT and name in getattr(METHODS.get(method), "PRESETS", {}):
+        return preset(name, method)
+    return PRESETS.get(name, intended)()
 
 
 # ---- the check -------------------------------------------------------------------------------------------------------
@@ -131,7 +147,7 @@ def check(config: ConfigDict, given: Iterable[str] = ()) -> None:
 
 def changed(config: ConfigDict) -> list[str]:
     """The dotted keys that are not as in the preset that the configuration was made from; also what was taken out."""
-    usual, values = flat(PRESETS.get(config.get("preset"), intended)()), flat(config)
+    usual, values = flat(_usual(config)), flat(config)
     return [key for key in {**usual, **values} if usual.get(key, KeyError) != values.get(key, KeyError)]
 
 

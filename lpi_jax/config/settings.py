@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lpi_jax.options import ROUTING, option
+from lpi_jax.options import SENT, option
 
 
 @dataclass(frozen=True)
@@ -12,9 +12,9 @@ class Run:
     preset: str = option("intended", "which preset this was made from, for the record", kind="speed")
     task_id: str = option(
         "inferred",
-        "inferred: by the nearest centre; oracle: the true task",
+        "inferred: from the item; oracle: the true task",
         choices=("inferred", "oracle"),
-        reader=ROUTING,
+        reader=SENT,
     )
     reuse: str = option(
         "",

@@ -3,6 +3,7 @@
 The one table behind the presets, `--help`, the check of a configuration, resume and the report.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,10 +12,8 @@ from lpi_jax.data import cache, transforms
 from lpi_jax.data.sources import multi, registry
 from lpi_jax.methods import routing
 from lpi_jax.methods.registry import METHODS
-from lpi_jax.models.options import Towers
-from lpi_jax.options import Option, Values, both, declared, either, flat, with_
-from lpi_jax.problems.registry import PROBLEMS
-from lpi_jax.problems.retrieval.options import Evaluation, Loss, Pixels
+from lpi_jax.options import Option, Reader, Values, both, declared, either, flat, with_
+from lpi_jax.problems import registry as problems
 from lpi_jax.train import optimizer
 
 FREE = "train.optimizer_args"  # another optimiser has other arguments: their names are not known here
@@ -23,36 +22,49 @@ OWN_OF_A_STREAM = tuple(multi.NOT_INHERITED)
 OF_ALL_STREAMS = tuple(declared(cache.Options, "") | declared(transforms.Options, ""))
 
 
-def _of_methods() -> dict[str, Option]:
-    """The keys of section `method`: the name, and what the methods declare, each read with those that declare it."""
-    names = Option("lpi", "how the backbone is prompted or changed", choices=tuple(METHODS))
-    table, readers = {"method.name": names}, {}
-    for name, method in METHODS.items():
-        for key, known in declared(method.Options, "method").items():
+def _together(chooser: str, by_name: Mapping[str, Mapping[str, Option]]) -> dict[str, Option]:
+    """What those that the key `chooser` chooses from declare, each option read with those that declare it."""
+    table: dict[str, Option] = {}
+    readers: dict[str, dict[Reader | None, list[str]]] = {}
+    for name, own in by_name.items():
+        for key, known in own.items():
             if key in table and table[key]._replace(reader=None) != known._replace(reader=None):
-                raise TypeError(f"method {name} declares {key} otherwise than another method does")
+                raise TypeError(f"{name} of {chooser} declares {key} otherwise than another does")
             table.setdefault(key, known)
             readers.setdefault(key, {}).setdefault(known.reader, []).append(name)
     for key, by_reader in readers.items():
-        reader = None
-        for own, names in by_reader.items():
-            one = both(with_("method.name", *names), own)
-            reader = one if reader is None else either(reader, one)
-        table[key] = table[key]._replace(reader=reader)
+        if sum(map(len, by_reader.values())) == len(by_name) and len(by_reader) == 1:
+            continue  # all of them read it alike
+        conditions = [both(with_(chooser, *names), own) for own, names in by_reader.items()]
+        table[key] = table[key]._replace(reader=functools.reduce(either, conditions))
     return table
+
+
+def _of_methods() -> dict[str, Option]:
+    """The keys of section `method`: the name, and what the methods declare."""
+    names = Option("lpi", "how the backbone is prompted or changed", choices=tuple(METHODS))
+    own = {name: declared(method.Options, "method") for name, method in METHODS.items()}
+    return {"method.name": names, **_together("method.name", own)}
+
+
+def _of_problems(section: str) -> dict[str, Option]:
+    """What the problems declare of a section; "": the keys without one."""
+    known = _together("problem.name", problems.options())
+    return {key: option for key, option in known.items() if key.rpartition(".")[0] == section}
 
 
 OPTIONS: dict[str, Option] = {
     **declared(Run, ""),
-    **declared(Pixels, ""),
-    "problem.name": Option("retrieval", "what is asked of the backbone", choices=tuple(PROBLEMS)),
-    **declared(Loss, "problem"),
-    **declared(Towers, "towers"),
+    **_of_problems(""),
+    "problem.name": Option("retrieval", "what is asked of the backbone", choices=tuple(problems.PROBLEMS)),
+    **_of_problems("problem"),
+    **_of_problems("towers"),
     **registry.declared(),
+    **_of_problems("data"),
     **_of_methods(),
     **declared(optimizer.Options, "train"),
     **declared(routing.Options, "routing"),
-    **declared(Evaluation, "eval"),
+    **_of_problems("eval"),
 }
 # Keys as they were called before, and as they are called now.
 RENAMED = {
@@ -68,9 +80,9 @@ RENAMED = {
 
 
 def facts(values: Values) -> Values:
-    """The values with what the chosen method says of itself: "trains", "routes", "keeps_tasks"."""
+    """The values with what the chosen method says of itself: "trains", "routes", "own_rule", "keeps_tasks"."""
     method = METHODS.get(values["method.name"])
-    names = ("trains", "routes", "keeps_tasks")
+    names = ("trains", "routes", "own_rule", "keeps_tasks")
     return {**values, **{name: bool(method and getattr(method.Options, name)) for name in names}}
 
 

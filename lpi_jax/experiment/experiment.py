@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from lpi_jax.data import held_out
 from lpi_jax.data.sources import registry as sources
 from lpi_jax.data.stream import Stream
+from lpi_jax.errors import UserError
 from lpi_jax.methods import routing, similarity
 from lpi_jax.methods.base import Method, Site
 from lpi_jax.methods.registry import METHODS
@@ -107,6 +108,13 @@ def assemble(config: ConfigDict, streamed: bool = True) -> Experiment:
 def method_of(config: ConfigDict, sites: Mapping[str, Site]) -> Method:
     """The method `config.method`, sized for a backbone. Raises UserError for what does not fit into it."""
     entry = METHODS[config.method.name]
+    if missing := [site for site in entry.Options.needs if site not in sites]:
+        fitting = [name for name, other in METHODS.items() if all(site in sites for site in other.Options.needs)]
+        raise UserError(
+            f"config.method.name is {config.method.name!r}, which prompts {' and '.join(missing)}, but"
+            f" config.problem.name={config.problem.name} takes prompts at {', '.join(sites)} alone; expected one of"
+            f" {', '.join(fitting)}"
+        )
     options, router = chosen(entry.Options, config.method), chosen(routing.Options, config.routing)
     return entry.build(options, sites, router)
 
@@ -128,5 +136,11 @@ def check_train_batches(config: ConfigDict, mesh: Mesh) -> None:
 
 
 def stream_of(config: ConfigDict, image_size: int) -> Stream:
-    """The stream of `config.data`; images that are drawn are drawn at the backbone's `image_size`."""
-    return sources.stream(config.data.to_dict(), image_size)
+    """The stream of `config.data`; images that are drawn are drawn at the backbone's `image_size`.
+
+    Raises:
+      UserError: also where streams or probes do not say of their images what the problem asks for.
+    """
+    data, problem = config.data.to_dict(), config.problem.name
+    sources.refuse_others(data, problems.module(problem).SAID, problem, config.eval.probes)
+    return sources.stream(data, image_size)

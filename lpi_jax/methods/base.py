@@ -62,12 +62,22 @@ class Assigned(NamedTuple):
       compared: [N] int32, with how many tasks the item has been compared; nearest: [N] float32, the best distance.
         What a rule needs that compares an item with every task only once.
       posterior: [N, T + 1] float32, p(task | item), the last column being none of the tasks.
+      chosen: [N, K] int32, of a method whose adapters have parts of several tasks: which, the best last, -1 for none;
+        None: of that alone whose number the adapter id is.
+      scores: [N, T] float32, by which it chose; None: it tells none.
     """
 
     ids: np.ndarray
     compared: np.ndarray
     nearest: np.ndarray
     posterior: np.ndarray
+    chosen: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+    @property
+    def best(self) -> np.ndarray:
+        """[N] int32, the one task that an item seems to belong to most; -1: none."""
+        return self.ids if self.chosen is None else self.chosen[:, -1]
 
     @classmethod
     def nowhere(cls, count: int) -> "Assigned":
@@ -93,11 +103,15 @@ class Options:
 
     Attributes:
       trains: whether tasks are trained at all. routes: whether items are sent to the task they seem to belong to.
+      own_rule: whether they are sent by a rule of the method's own, not by that of section `routing`.
+      needs: the sites that the backbone must have.
       keeps_tasks: whether every finished task's own tree stays in the memory, so that an earlier stage can be shown.
     """
 
     trains: ClassVar[bool] = True
     routes: ClassVar[bool] = False
+    own_rule: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ()
     keeps_tasks: ClassVar[bool] = False
 
 

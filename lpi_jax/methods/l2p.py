@@ -8,6 +8,7 @@ training nor in serving is anybody told a task.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,8 @@ PROMPT_STD = 0.02  # that of CLIP's own token embeddings
 @dataclass(frozen=True)
 class Options(base.Options):
     """The pool of a tower; the numbers are the paper's for ten tasks of CIFAR-100."""
+
+    needs: ClassVar[tuple[str, ...]] = tuple(SITES.values())
 
     pool: int = option(10, "prompts in the pool of a tower", least=1)
     prompt_length: int = option(5, "tokens of one of them", least=1)

@@ -42,6 +42,7 @@ class Options(base.Options):
     trains: ClassVar[bool] = True
     routes: ClassVar[bool] = True
     keeps_tasks: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("vision", "text")
 
     length: int = option(16, "prompts a layer; 0: what the backbone has room for, up to 16", least=0)
     rank: int = option(4, "of the low-rank factors", least=1)

@@ -42,6 +42,8 @@ class Options(base.Options):
     """How many prompts, how they are chosen, and what trains."""
 
     routes: ClassVar[bool] = True
+    own_rule: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = (SITE,)
     keeps_tasks: ClassVar[bool] = True
 
     sets: int = option(3, "tasks whose prompts a sample gets, at most", least=1)
@@ -58,6 +60,29 @@ class Options(base.Options):
         "how samples without an image are measured: with prompts, as if their image were empty, or without any",
         choices=("zero_image", "bypass"),
     )
+
+
+# As changes of dotted keys. `released`: what the authors' release computes, with its quirks.
+_INTENDED = {
+    "problem.name": "instruction",
+    "data.name": "questions",
+    "train.optimizer": "adamw",
+    "train.optimizer_args": {"weight_decay": 0.0},
+    "train.lr": 2e-4,
+    "train.schedule": "log",
+    "train.warmup_share": 0.03,
+    "train.clip_norm": 1.0,
+    "train.epochs": 10,
+}
+PRESETS = {
+    "intended": _INTENDED,
+    "released": {
+        **_INTENDED,
+        "problem.guidance_text": "released",
+        "method.freeze_last": True,
+        "method.text_only": "bypass",
+    },
+}
 
 
 # ---- a task's tree ---------------------------------------------------------------------------------------------------
@@ -105,21 +130,23 @@ def parts(queries: Array) -> tuple[Array, Array]:
 
 
 @partial(jax.jit, static_argnames=("sets", "share"))
-def _choices(queries: Array, rows: Array, sets: int, share: float) -> Array:
-    return select(scores(*parts(queries), rows, share), sets, training=False)
+def _choices(queries: Array, rows: Array, sets: int, share: float) -> tuple[Array, Array]:
+    scored = scores(*parts(queries), rows, share)
+    return select(scored, sets, training=False), scored
 
 
-def choices(memory: Tree, queries: np.ndarray, options: Options) -> np.ndarray:
+def choices(memory: Tree, queries: np.ndarray, options: Options) -> tuple[np.ndarray, np.ndarray]:
     """The tasks whose prompts samples get after training, the best last; also of samples that are text alone.
 
     Args:
       memory: of T tasks, at least one. queries: [N, 2C + 1] float32.
 
     Returns:
-      [N, min(sets, T)] int32, numbers from 0.
+      [N, min(sets, T)] int32, numbers from 0; and the scores [N, T] float32 of all tasks.
     """
     found = _choices(queries, memory["prototypes"], options.sets, options.share)
-    return processes.copied(np.asarray(found))  # the first process's: another processor may round otherwise
+    # The first process's: another processor may round otherwise.
+    return processes.copied(tuple(np.asarray(part) for part in found))
 
 
 def assign(
@@ -133,16 +160,18 @@ def assign(
       queries: {"sample": [N, 2C + 1] float32}. known: what was said before; not looked at.
 
     Returns:
-      {"sample": ids, and a posterior that is 1 at the task with the best score, or at none}.
+      {"sample": ids, the tasks chosen with their scores, and a posterior that is 1 at the best of them, or at none}.
     """
     rows = queries[SIDE]
     if not memory:
         return {SIDE: Assigned.nowhere(len(rows))}
-    tasks = choices(memory, rows, options)
+    tasks, scored = choices(memory, rows, options)
     bypassed = (rows[:, -1] == 0) & (options.text_only == "bypass")
     ids = np.where(bypassed, np.int32(PLAIN), encoded(tasks, options.sets))
-    posterior = base.one_hot(np.where(bypassed, PLAIN, tasks[:, -1]), memories.count(memory))
-    return {SIDE: Assigned.nowhere(len(rows))._replace(ids=ids, posterior=posterior)}
+    chosen = np.where(bypassed[:, None], np.int32(PLAIN), tasks)
+    posterior = base.one_hot(chosen[:, -1], memories.count(memory))
+    told = {"ids": ids, "posterior": posterior, "chosen": chosen, "scores": scored}
+    return {SIDE: Assigned.nowhere(len(rows))._replace(**told)}
 
 
 # ---- the method ------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from lpi_jax.methods import ewc, finetune, l2p, lora, lpi, replay, zero_shot
+from lpi_jax.methods import ewc, finetune, l2p, lora, lpi, modalprompt, replay, zero_shot
 
 METHODS: dict[str, ModuleType] = {
     "lpi": lpi,
@@ -12,4 +12,5 @@ METHODS: dict[str, ModuleType] = {
     "replay": replay,
     "finetune": finetune,
     "zero_shot": zero_shot,
+    "modalprompt": modalprompt,
 }

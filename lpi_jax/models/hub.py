@@ -41,6 +41,14 @@ def local_path(path_or_hub_id: str | Path, patterns: Iterable[str] = USUAL, fetc
         raise UserError(f"{name} is neither a local path nor a hub id that can be fetched ({brief(error)})") from error
 
 
+def at_hand(path_or_hub_id: str | Path) -> Path | None:
+    """Where a checkpoint lies on this machine; None if it would have to be downloaded, or is nowhere."""
+    try:
+        return local_path(path_or_hub_id, fetch=False)
+    except UserError:
+        return None
+
+
 def with_weights(path_or_hub_id: str | Path) -> Path:
     """As `local_path`, for what is to hold weights: a hub id without safetensors is looked through for Flax's.
 

@@ -74,7 +74,7 @@ class Tokenizer:
         return cls(backend)
 
     def encode(
-        self, captions: Sequence[str], placeholders: int = 0, context_length: int = 77
+        self, captions: Sequence[str], placeholders: int = 0, context_length: int = 77, empty: bool = False
     ) -> tuple[np.ndarray, int]:
         """Token ids of captions.
 
@@ -82,6 +82,7 @@ class Tokenizer:
           captions: B strings.
           placeholders: P, words in front of every caption that prompts will replace.
           context_length: N, tokens per row.
+          empty: whether a caption may be without any token: [SOT, EOT, zeros].
 
         Returns: ids [B, N] int32, each row [SOT, P placeholders, caption, EOT, zeros], and how many captions were too
           long and lost their end (never EOT).
@@ -96,7 +97,7 @@ class Tokenizer:
         for row, caption, encoding in zip(ids, captions, encodings, strict=True):
             # A special token inside a caption is text that spells it, or an unknown character: it must not end it.
             words = [token for token in encoding.ids if token not in (self._start, self._end)]
-            if not words:
+            if not words and not empty:
                 raise UserError(f"the caption {caption!r} has no token; expected at least one word")
             cut += len(words) > room
             tokens = [*head, *words[:room], self._end]

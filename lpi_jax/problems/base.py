@@ -96,7 +96,10 @@ class Evaluator(Protocol):
         """What a guess finds, of the metrics for which that means something."""
 
     def routing(self, tasks: int) -> dict[str, dict[str, Any]]:
-        """By side `accuracy`, per cent of each task's items sent to it, and `confusion`; {} where nothing is sent."""
+        """By side `accuracy`, per cent of each task's items sent to it, and `confusion`; {} where nothing is sent.
+
+        `among`, where items are sent to several tasks: per cent of those whose own is one of them.
+        """
 
     def features(self, split: Split, number: int) -> dict[str, np.ndarray]:
         """By side the queries [N, E] float32 of the items of a task's training split."""

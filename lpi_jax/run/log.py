@@ -86,7 +86,7 @@ class Log:
         self._pace.trained(step - before, elapsed)
         shown = {name: f"{name} {value:.3f}" for name, value in terms.items()}
         loss = [shown.pop("loss")] if "loss" in shown else []
-        self._terms = [*loss, f"{rate:.0f} pairs/s", *shown.values(), f"data wait {wait:.3f}"]
+        self._terms = [*loss, f"{rate:.0f} examples/s", *shown.values(), f"data wait {wait:.3f}"]
 
     def ends_epoch(self) -> None:
         """An epoch is done: a line of its own where none moves."""

@@ -168,7 +168,7 @@ def _routing(sides: Mapping[str, str], stages: Sequence[Stage]) -> dict[str, Any
             "label": sides[side],
             "matrix": [stage["routing"][side]["accuracy"] for stage in stages],
             "final_average": float(np.mean(last[side]["accuracy"])),
-            **({"confusion": last[side]["confusion"]} if "confusion" in last[side] else {}),
+            **{kind: last[side][kind] for kind in ("among", "confusion") if kind in last[side]},
         }
         for side in last
     }

@@ -18,7 +18,8 @@ def load(directory: str | Path) -> Any:
     Writes nothing: the run may be at work, its directory read-only.
 
     Returns:
-      What the run's problem makes of it; of retrieval a `lpi_jax.problems.retrieval.retriever.Retriever`.
+      What the run's problem makes of it; of retrieval a `lpi_jax.problems.retrieval.retriever.Retriever`, of
+      instruction following a `lpi_jax.problems.instruction.answerer.Answerer`.
 
     Raises:
       UserError: the directory holds no run, or none with a finished task, its backbone is not what it was, or JAX

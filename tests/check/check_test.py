@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -363,3 +364,14 @@ def test_a_backbone_that_is_not_here_is_not_fetched(tmp_path, monkeypatch, capfd
     assert err.endswith(f"{backbone} is not on this machine; a run would have to fetch it\n")
     assert out.splitlines()[1].split()[11] == "?"
     assert json.loads((tmp_path / "out" / "check.json").read_text())["total"]["cut"] is None
+
+
+def test_samples_of_instructions_are_told_by_their_questions_and_images_alone():
+    from lpi_jax.data.questions.source import Options, build
+    from lpi_jax.problems.instruction.assemble import texts
+
+    questions = build(Options(tasks=("count", "presence"), train=10, val=5, image_size=32))
+    told = table(survey(questions, None, said=texts)).splitlines()
+    assert told[0].split()[:6] == ["task", "images", "captions", "words", "over", "-"]
+    assert re.match(r"count +8 / 4 +10 / 5 +\d+ / \d+ +- ", told[1])  # every fifth is asked without an image
+    assert re.match(r"presence +10 / 5 +10 / 5 ", told[2])

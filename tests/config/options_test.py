@@ -14,9 +14,13 @@ from lpi_jax.options import chosen, option
 
 SPEED = {
     *("preset", "devices", "distributed", "compilation_cache", "data.cache_mb"),
-    *("train.log_every", "train.checkpoint_every", "train.checkpoints_kept"),
+    *("train.log_every", "train.checkpoint_every", "train.checkpoints_kept", "problem.remat"),
 }
-PLACE = {"reuse", "backbone", "tokenizer", "data.path", "data.manifest", "data.val_list", "data.cache_dir"}
+PLACE = {
+    *("reuse", "backbone", "tokenizer", "problem.clip"),
+    *("data.path", "data.images", "data.manifest", "data.val_list", "data.cache_dir"),
+}
+INSTRUCTION = ("method.name=modalprompt", "problem.name=instruction", "data.name=questions")
 
 
 @pytest.fixture
@@ -79,7 +83,7 @@ def test_a_source_reads_what_the_table_says(name, tmp_path):
     variants = [{}, {"data.rule": "manifest"}, {"data.split": "karpathy"}, {"data.val_list": "x"}]
     values = [{**configs.flat(configs.intended()), "data.name": name, **variant} for variant in variants]
     of_source = {key for key, known in OPTIONS.items() if key.startswith("data.") and known.reader}
-    of_source -= {"data.cache_side", "data.train_transform", "data.crop_scale", "data.flip"}
+    of_source -= {"data.cache_side", "data.train_transform", "data.crop_scale", "data.flip", "data.max_words"}
     expected = {key.split(".")[1] for key in of_source if any(is_read(key, one) for one in values)}
     declared = {field.name for field in dataclasses.fields(source.options)} - {"image_size", "task_order"}
     assert declared == expected
@@ -127,7 +131,7 @@ def test_a_key_that_two_sources_declare_in_other_words_is_a_mistake_of_ours(monk
                 ("cache_side", "64", "with config.data.cache_dir"),
             )
         ),
-        (["data.path=x"], "data.path", "with every config.data.name but scenes and multi"),
+        (["data.path=x"], "data.path", "with every config.data.name but scenes and questions and multi"),
         (["method.name=zero_shot", "method.length=4"], "method.length", "with config.method.name=lpi"),
         (
             ["method.name=zero_shot", "train.lr=1"],
@@ -139,14 +143,35 @@ def test_a_key_that_two_sources_declare_in_other_words_is_a_mistake_of_ours(monk
         (
             ["method.name=zero_shot", "data.flip=false"],
             "data.flip",
-            "by training with config.data.train_transform=random",
+            "with config.problem.name=retrieval and by training with config.data.train_transform=random",
         ),
         (
             ["reuse=runs/a", "method.threshold=0.5"],
             "method.threshold",
             "with config.method.name=lpi and config.method.task=released or intended and by training",
         ),
-        (["towers.text_heads=8"], "towers.text_heads", "with another config.backbone than bundled"),
+        (
+            ["towers.text_heads=8"],
+            "towers.text_heads",
+            "with config.problem.name=retrieval and another config.backbone than bundled",
+        ),
+        (["problem.remat=true"], "problem.remat", "with config.problem.name=instruction"),
+        (["eval.max_new=8"], "eval.max_new", "with config.problem.name=instruction"),
+        *(
+            ([*INSTRUCTION, f"{key}={value}"], key, "with config.problem.name=retrieval")
+            for key, value in (
+                ("eval.score", "plain"),
+                ("eval.gallery", "task"),
+                ("data.max_words", "9"),
+                ("problem.equal_texts", "one"),
+                ("pixels", "imagenet"),
+                ("towers.text_heads", "8"),
+            )
+        ),
+        *(
+            ([*INSTRUCTION, f"{key}={value}"], key, "with a config.method.name that")
+            for key, value in (("routing.rule", "knn"), ("routing.centres", "3"), ("routing.caption", "placeholders"))
+        ),
         (["data.name=multi", "data.path=x", "data.streams={'name': 'jsonl'}"], "data.path", "with every config.data."),
         (["data.name=multi", "data.rule=single_only", "data.streams={'name': 'jsonl'}"], "data.rule", "with config."),
     ],

@@ -182,7 +182,10 @@ def test_a_sample_is_served_the_sets_that_its_scores_name_the_best_last(tasks, f
     memory, rows = remembered(method, tasks), queries["sample"]
     assigned = method.assign(memory, queries, {})["sample"]
     ranked = np.asarray(scores(rows[:, :C], rows[:, C:-1], memory["prototypes"]))
-    chosen = modalprompt.choices(memory, rows, method.options)
+    chosen, scored = modalprompt.choices(memory, rows, method.options)
+    np.testing.assert_array_equal(assigned.chosen, chosen)
+    np.testing.assert_array_equal(assigned.scores, scored)
+    np.testing.assert_allclose(scored, ranked, **CLOSE)
     assert assigned.posterior.shape == (B, tasks + 1)
     for i, number in enumerate(assigned.ids.tolist()):
         expected = by_rule(ranked[i], 3, training=False)

@@ -12,7 +12,7 @@ from lpi_jax.terminal.display import Display, columns, counting, duration, fitte
 from tests.support.terminals import screen, terminal
 
 TERMS = {"align": 0.25, "loss": 4.5678, "retrieval": 3.5, "task": 0.125}
-SHOWN = r"loss 4\.568, \d+ pairs/s, align 0\.250, retrieval 3\.500, task 0\.125, data wait 0\.000"
+SHOWN = r"loss 4\.568, \d+ examples/s, align 0\.250, retrieval 3\.500, task 0\.125, data wait 0\.000"
 
 
 def trains(folder, name="comic", steps=6, tasks=3):
@@ -43,7 +43,7 @@ def test_on_80_columns_task_epoch_bar_steps_and_time_left_stand_in_one_line(tmp_
         trains(tmp_path, name)
     lines = screen(sent, 80)
     assert re.fullmatch(
-        r"task 2/3 fax, epoch 1/2 \[#{3,}\.{5,}\] 7/18, 1:00 left, loss 4\.568(, \d+ pairs/s)?", lines[-2]
+        r"task 2/3 fax, epoch 1/2 \[#{3,}\.{5,}\] 7/18, 1:00 left, loss 4\.568(, \d+ examples/s)?", lines[-2]
     )
     assert lines[-3] == f"after {name}: R@1 12.5 %".replace("\x1b", "?")
     drawn = re.split(r"[\r\n]+", b"".join(sent).decode())
@@ -71,7 +71,7 @@ def test_a_wide_terminal_shows_every_term(tmp_path, monkeypatch):
         trains(tmp_path)
     (line,) = [line for line in screen(sent, 200) if line.startswith("task 2/3")]
     assert re.search(
-        r", loss 4\.568, \d+ pairs/s, align 0\.250, retrieval 3\.500, task 0\.125, data wait 0\.000$", line
+        r", loss 4\.568, \d+ examples/s, align 0\.250, retrieval 3\.500, task 0\.125, data wait 0\.000$", line
     )
 
 

@@ -11,13 +11,28 @@ from typing import Any, NamedTuple
 
 from lpi_jax import options
 from lpi_jax.data import arrange, cache, transforms
+from lpi_jax.data.questions import source as questions
 from lpi_jax.data.scenes import source as scenes
-from lpi_jax.data.sources import coco, folder, huggingface, jsonl, karpathy, multi, table, tfds, webdataset
+from lpi_jax.data.sources import (
+    coco,
+    coin,
+    folder,
+    huggingface,
+    instructions,
+    jsonl,
+    karpathy,
+    multi,
+    table,
+    tfds,
+    ucit,
+    webdataset,
+)
 from lpi_jax.data.stream import Stream
 from lpi_jax.errors import UserError
 from lpi_jax.options import Option, Reader
 
 Settings = Mapping[str, Any]  # the keys of `config.data`
+CAPTIONS, INSTRUCTIONS = "captions", "instructions"
 
 
 class Source(NamedTuple):
@@ -27,11 +42,13 @@ class Source(NamedTuple):
       options: the dataclass of what it reads.
       build: an instance of them -> the stream.
       path: what config.data.path is; "": it may be empty, or is not read.
+      said: what is said of its images.
     """
 
     options: type
     build: Callable[[Any], Stream]
     path: str = ""
+    said: str = CAPTIONS
 
 
 SOURCES: dict[str, Source] = {
@@ -46,6 +63,15 @@ SOURCES: dict[str, Source] = {
     "huggingface": Source(
         huggingface.Options, huggingface.huggingface, "a folder that save_to_disk of Hugging Face datasets wrote"
     ),
+    "instructions": Source(
+        instructions.Options,
+        instructions.instructions,
+        "the path of a JSON or JSON Lines file of conversations",
+        INSTRUCTIONS,
+    ),
+    "coin": Source(coin.Options, coin.coin, "the folder of CoIN's instructions", INSTRUCTIONS),
+    "ucit": Source(ucit.Options, ucit.ucit, "the folder of UCIT's instructions", INSTRUCTIONS),
+    "questions": Source(questions.Options, questions.build, said=INSTRUCTIONS),
 }
 NAMES = (*SOURCES, "multi")
 FIRST = ("data.path", "data.task_order")
@@ -79,6 +105,26 @@ def stream(settings: Settings, image_size: int) -> Stream:
         return built
     check_cache(settings, image_size)
     return cache.cached(built, settings["cache_dir"], settings["cache_side"])
+
+
+def refuse_others(settings: Settings, said: str, problem: str, probes: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Raises UserError unless all sources, of `config.eval.probes` too, say of their images what the problem asks for.
+
+    Args:
+      settings: as for `stream`. said: CAPTIONS or INSTRUCTIONS. problem: its name.
+    """
+    parts = {"config.data": settings}
+    if settings["name"] == "multi":
+        parts = {f"config.data.streams[{number}]": part for number, part in enumerate(settings["streams"])}
+    parts |= {f"config.eval.probes[{number}]": part for number, part in enumerate(probes)}
+    for where, part in parts.items():
+        source = SOURCES.get(part.get("name")) if isinstance(part, Mapping) else None
+        if source and source.said != said:
+            fitting = ", ".join(name for name, other in SOURCES.items() if other.said == said)
+            raise UserError(
+                f"{where}: the source {part['name']!r} has {source.said}, but config.problem.name={problem} asks for"
+                f" {said}; expected one of {fitting}"
+            )
 
 
 def check_cache(settings: Settings, image_size: int) -> None:

@@ -65,20 +65,19 @@ def load(
     Returns: the configuration and the tree of arrays.
     Raises: UserError where anything is missing, left over, misshapen or unreadable.
     """
-    directory, beside = local_path(directory, USUAL), local_path(clip, USUAL)
-    name = f"{directory} with {beside}"
-    fields = {**json_object(directory / "config.json"), "clip": json_object(beside / "config.json")}
-    shards, more = Shards(directory), Shards(beside)
-    there = by_common_name(shards.shapes)
-    missing = [key for common, keys in by_common_name(more.shapes).items() if common not in there for key in keys]
-    plan = _planned({**shards.shapes, **{key: more.shapes[key] for key in missing}}, fields, name)
-    leaves = {}
-    for source, keys in ((shards, set(shards.shapes)), (more, set(missing))):
+    both = _both(directory, clip)
+    plan, leaves = both.plan, {}
+    for source, keys in both.keys:
         for key, tensor in source.tensors(keys & plan.leaves.keys()):
             leaf = plan.leaves[key]
-            value = _converted(tensor, f"{name}: {key}", leaf, np.float32 if dtype is None else dtype)
+            value = _converted(tensor, f"{both.name}: {key}", leaf, np.float32 if dtype is None else dtype)
             leaves[leaf] = value if sharding is None else _placed(value, leaf, sharding)
     return plan.config, traverse_util.unflatten_dict(leaves)
+
+
+def config(directory: str | Path, clip: str | Path) -> LlavaConfig:
+    """The configuration alone, from the files' headers. Arguments and errors are those of `load`."""
+    return _both(directory, clip).plan.config
 
 
 class _Plan(NamedTuple):
@@ -86,6 +85,25 @@ class _Plan(NamedTuple):
 
     config: LlavaConfig
     leaves: dict[str, Leaf]
+
+
+class _Both(NamedTuple):
+    """A LLaVA's directory and its CLIP's: what they are called, what becomes of them, and whose tensors are read."""
+
+    name: str
+    plan: _Plan
+    keys: tuple[tuple[Shards, set[str]], ...]
+
+
+def _both(directory: str | Path, clip: str | Path) -> _Both:
+    directory, beside = local_path(directory, USUAL), local_path(clip, USUAL)
+    name = f"{directory} with {beside}"
+    fields = {**json_object(directory / "config.json"), "clip": json_object(beside / "config.json")}
+    shards, more = Shards(directory), Shards(beside)
+    there = by_common_name(shards.shapes)
+    missing = [key for common, keys in by_common_name(more.shapes).items() if common not in there for key in keys]
+    plan = _planned({**shards.shapes, **{key: more.shapes[key] for key in missing}}, fields, name)
+    return _Both(name, plan, ((shards, set(shards.shapes)), (more, set(missing))))
 
 
 def _planned(shapes: Mapping[str, tuple[int, ...]], fields: Mapping[str, Any], name: str) -> _Plan:

@@ -10,36 +10,18 @@ are tokenised on their own, so that a LLaMA tokenizer puts its space piece in fr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lpi_jax.errors import UserError
 from lpi_jax.models.llava.splice import IGNORE, IMAGE
-from lpi_jax.options import option
+from lpi_jax.problems.instruction.options import VICUNA
 
-VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
 PAD = 0
 _USER, _ASSISTANT = "USER: ", " ASSISTANT:"
 
 Turns = Sequence[tuple[str, str]]  # (question, answer) of each round
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is said around the questions, and what of them routes."""
-
-    system: str = option(VICUNA, "the text in front of a conversation; empty: none")
-    guidance_text: str = option(
-        "intended",
-        "what CLIP reads: the question, or what follows the prompt's first newline, which a question without an image"
-        " loses its first line to",
-        choices=("intended", "released"),
-    )
 
 
 class Encoded(NamedTuple):
@@ -67,7 +49,7 @@ def encode(turns: Turns, has_image: bool, tokenizer: Any, system: str = VICUNA) 
       turns: at least one round.
       has_image: whether the first question is about an image.
       tokenizer: a fast LLaMA tokenizer of `transformers`.
-      system: see Options.
+      system: the text in front; empty: none.
 
     Raises:
       UserError: no round, or a tokenizer that joins the end of a question to its answer.

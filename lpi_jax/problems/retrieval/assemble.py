@@ -10,7 +10,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from lpi_jax.data import captioned, transforms
+from lpi_jax.data.captioned import Captioned
 from lpi_jax.data.loader import Transform
+from lpi_jax.data.sources.registry import CAPTIONS
 from lpi_jax.data.stream import Split
 from lpi_jax.errors import UserError
 from lpi_jax.methods.base import Site
@@ -25,6 +27,7 @@ from lpi_jax.problems.retrieval.problem import Retrieval, sites
 from lpi_jax.problems.retrieval.towers import Towers
 from lpi_jax.types import Tree
 
+SAID = CAPTIONS
 _MANY = 1 << 20
 BUNDLED = Path(__file__).parents[2] / "assets" / "tiny_clip"
 PIXELS = {
@@ -92,6 +95,11 @@ def examples(split: Split) -> int:
     return len(captioned.spoken(split))
 
 
+def texts(record: Captioned) -> tuple[str, ...]:
+    """What is said of an image: its captions."""
+    return record.captions
+
+
 class Look(NamedTuple):
     """What of the backbone can be known without its tensors and without fetching it.
 
@@ -149,7 +157,7 @@ def look(config: ConfigDict) -> Look:
     for name, load in ((source, sizes), (config.tokenizer or source, Tokenizer.load)):
         parts.append(None)
         try:
-            path = _at_hand(name)
+            path = hub.at_hand(name)
             if path or not hub.is_hub_id(str(name)):  # which a run would fetch
                 parts[-1] = load(path or Path(name))
         except UserError as error:
@@ -157,11 +165,3 @@ def look(config: ConfigDict) -> Look:
         if parts[-1] is None:
             unknown.append(refused[-1] if path else f"{name} is not on this machine; a run would have to fetch it")
     return Look(*parts, "; ".join(dict.fromkeys(unknown)), tuple(dict.fromkeys(refused)))
-
-
-def _at_hand(path_or_hub_id: str | Path) -> Path | None:
-    """Where a checkpoint lies on this machine; None if it would have to be downloaded, or is nowhere."""
-    try:
-        return hub.local_path(path_or_hub_id, fetch=False)
-    except UserError:
-        return None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lpi_jax.options import TRAINING, option
+from lpi_jax.problems import options
 
 SCORES = (
     "prompted",
@@ -18,10 +19,9 @@ SCORES = (
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(options.Evaluation):
     """Section `eval`."""
 
-    batch: int = option(128, "items encoded at once, over all devices", least=1)
     transform: str = option("centre", "of the images that are measured", choices=("centre", "random"))
     gallery: str = option(
         "union", "what is searched: all tasks seen so far, or the item's own", choices=("union", "task")
@@ -31,12 +31,6 @@ class Evaluation:
         "what an image and a text score: features under their prompts, plain features, and a prior of their tasks;"
         " matched: plain features where their prompts are of different tasks",
         choices=SCORES,
-    )
-    future: bool = option(
-        False, "whether tasks not learnt yet are measured, too: all items are in one gallery from the start"
-    )
-    probes: tuple = option(
-        (), "streams that are measured and never learnt: a dictionary of config.data's keys for each"
     )
     equal_texts: str = option(
         "apart", "whether captions of the same tokens are items apart, or one", choices=("apart", "one")

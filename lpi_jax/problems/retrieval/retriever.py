@@ -7,18 +7,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lpi_jax import paths
-from lpi_jax.data import images, transforms
-from lpi_jax.errors import UserError, reason
+from lpi_jax.data import transforms
+from lpi_jax.errors import UserError
 from lpi_jax.methods.base import NOTHING, Method
+from lpi_jax.problems.given_images import ImageLike, rgb
 from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
 from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder, Told
 from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.problems.retrieval.score import Scored, matrix, scored, uses_prompts, vectors
 from lpi_jax.types import Tree
-
-ImageLike = np.ndarray | Image.Image | str | os.PathLike[str]
 
 
 class Retriever:
@@ -61,7 +59,7 @@ class Retriever:
         Raises:
           UserError: as for `encode_image`.
         """
-        return transforms.resize_and_crop(_rgb(image), self._image_size)
+        return transforms.resize_and_crop(rgb(image), self._image_size)
 
     def encode_image(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
         """Features of images.
@@ -187,20 +185,3 @@ def _captions(captions: Any) -> list[str]:
         except ValueError as error:
             raise UserError(f"the caption {caption!r:.80} is empty; expected at least one word") from error
     return several
-
-
-def _rgb(image: Any) -> Image.Image:
-    """An image in mode RGB, from an array, a PIL image or a file."""
-    if isinstance(image, str | os.PathLike):
-        return images.read_image(paths.local(image, "an image"))
-    if isinstance(image, Image.Image):
-        if 0 in image.size:
-            raise UserError(f"an image is {image.width} x {image.height} pixels, expected at least one")
-        try:
-            return images.as_seen(image)
-        except Exception as error:  # an image that was opened but not loaded may be damaged, or of a grey without white
-            raise UserError(f"an image in mode {image.mode} cannot be used ({reason(error)})") from error
-    array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
-        raise UserError(f"an image is {array.dtype} {array.shape}, expected uint8 (height, width, 3)")
-    return Image.fromarray(array)

@@ -200,3 +200,23 @@ def test_what_fits_no_source_is_one_sentence(changes, message, tmp_path, monkeyp
     with pytest.raises(UserError, match=re.escape(message)):
         made(**{"name": "scenes", "train": 2, "val": 1, **changes})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "probes", "where"),
+    [
+        ({"name": "coin"}, (), "config.data: the source 'coin' has instructions"),
+        (
+            {"name": "multi", "streams": ({"name": "scenes"}, {"name": "questions"})},
+            (),
+            r"config.data.streams\[1\]: the source 'questions' has instructions",
+        ),
+        ({"name": "scenes"}, ({"name": "ucit"},), r"config.eval.probes\[0\]: the source 'ucit' has instructions"),
+    ],
+)
+def test_a_source_that_says_something_else_than_is_asked_for_is_refused(settings, probes, where):
+    fitting = [name for name, source in registry.SOURCES.items() if source.said == registry.CAPTIONS]
+    with pytest.raises(UserError, match=f"^{where}, but config.problem.name=retrieval asks for captions; exp") as no:
+        registry.refuse_others(settings, registry.CAPTIONS, "retrieval", probes)
+    assert str(no.value).endswith(", ".join(fitting))
+    registry.refuse_others({"name": "scenes"}, registry.CAPTIONS, "retrieval", ({"name": "jsonl"},))

@@ -1,0 +1,45 @@
+"""Images as CLIP's image tower takes them: made square, resized, and normalised on the host."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD, resize_and_crop
+
+_COLOUR = tuple(int(255 * mean) for mean in CLIP_MEAN)  # (122, 116, 104)
+_MEAN, _STD = np.asarray(CLIP_MEAN, np.float32), np.asarray(CLIP_STD, np.float32)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How images become the tower's input.
+
+    Attributes:
+      size: S, side of the input, pixels. fit: `pad` adds CLIP's mean colour on both sides of the shorter side, `crop`
+        cuts the middle out of the longer one.
+    """
+
+    size: int
+    fit: str = "pad"
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """Pillow image in mode RGB -> [S, S, 3] float32, (x / 255 - mean) / std of CLIP."""
+        pixels = resize_and_crop(squared(image) if self.fit == "pad" else image, self.size)
+        return (pixels.astype(np.float32) / 255 - _MEAN) / _STD
+
+    @property
+    def nothing(self) -> np.ndarray:
+        """[S, S, 3] float32: what stands for the image of a sample without one."""
+        return np.zeros((self.size, self.size, 3), np.float32)
+
+
+def squared(image: Image.Image) -> Image.Image:
+    """The image in the middle of a square of CLIP's mean colour; itself where it is square."""
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new("RGB", (side, side), _COLOUR)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
