@@ -10,7 +10,8 @@ import safetensors.numpy
 from flax import traverse_util
 
 from lpi_jax.models import weights
-from lpi_jax.models.clip import CLIPConfig, TowerConfig, init_params
+from lpi_jax.models.clip import CLIPConfig, TowerConfig
+from lpi_jax.models.clip_start import init_params
 from lpi_jax.models.llava import llava
 from lpi_jax.models.llava.config import LlamaConfig, LlavaConfig
 from lpi_jax.models.llava.names import name_of
