@@ -147,7 +147,7 @@ class InstructionEvaluator:
         return self._answering.meaning(text)
 
     def compare(self, split: Split, adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
-        """1 - the points of each sample's answer [N], under an adapter and without; a caption may have more than 1."""
+        """1 - the points of each sample's answer [N], under an adapter and without."""
         samples, rows = Samples(split.records, split.load), np.arange(len(split))
 
         def missed(group: Any) -> np.ndarray:

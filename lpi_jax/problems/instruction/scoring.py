@@ -28,8 +28,8 @@ class Scorer(NamedTuple):
     """The two ways of judging an answer.
 
     Attributes:
-      together: of answers that only count among all of a split, how many points each makes, not bounded by 1; None:
-        each counts by itself.
+      together: of answers that only count among all of a split, how many points each makes; None: each counts by
+        itself.
     """
 
     released: Judge
@@ -46,7 +46,7 @@ def scores(answers: Sequence[str], records: Sequence[Instructed], way: str) -> l
       way: released | official.
 
     Returns:
-      Numbers from 0 to 1, of captions CIDEr-D from 0 to 10.
+      Numbers from 0 to 1, of captions a tenth of CIDEr-D, so that one task of captions weighs no more than others.
     """
     points = [0.0] * len(records)
     for name in dict.fromkeys(record.scoring for record in records):
@@ -135,7 +135,7 @@ def _alone(answer: str, record: Instructed) -> float:
 
 
 def _cider(answers: Sequence[str], records: Sequence[Instructed]) -> list[float]:
-    return cider(answers, [record.answers for record in records])
+    return [point / 10 for point in cider(answers, [record.answers for record in records])]
 
 
 SCORERS: dict[str, Scorer] = {

@@ -214,7 +214,7 @@ def test_captions_count_among_all_of_a_split_and_other_answers_by_themselves():
     ]
     answers = ["a red kite", "B", "a dog", "no"]
     for way in ("released", "official"):
-        assert scores(answers, records, way) == pytest.approx([7.5, 1.0, 5.0, 0.0])
+        assert scores(answers, records, way) == pytest.approx([0.75, 1.0, 0.5, 0.0])
     assert scores(["", "a magnet", "", "yes."], records, "released") == [0, 0, 0, 0]
     assert scores(["", "B", "", "yes."], records, "official") == [0, 1, 0, 1]
 
