@@ -155,6 +155,17 @@ def test_a_config_file_of_lpi_makes_all_presets(file, preset):
         assert command_line.load(str(file)).to_dict() == config.to_dict()
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if "modalprompt" in file.stem], ids=lambda file: file.stem)
+@pytest.mark.parametrize("preset", ["intended", "released"])
+def test_a_config_file_of_modalprompt_makes_both_presets(file, preset):
+    config = command_line.load(f"{file}:{preset}")
+    config.unlock()
+    config.data.path = config.data.path or "instructions"
+    configs.check(config)
+    assert (config.preset, config.method.name, config.problem.name) == (preset, "modalprompt", "instruction")
+    assert config.method.freeze_last == (preset == "released")
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_config_file_says_how_and_on_what_it_runs(file):
     header = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
