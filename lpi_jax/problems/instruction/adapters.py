@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax
 import numpy as np
-from jax import Array
 
-from lpi_jax.methods.base import NOTHING, PLAIN, Method
+from lpi_jax.methods.base import PLAIN, Method
 from lpi_jax.problems.instruction.sides import SITE
+from lpi_jax.problems.made import made
 from lpi_jax.types import Adapter, Tree
 
 
@@ -45,9 +44,9 @@ class Adapters:
 
     def groups(self, ids: np.ndarray) -> Iterator[Group]:
         """The samples with these adapter ids [N], in as few groups as can be; every sample is in one of them."""
-        made = [self._adapter(int(number)) for number in ids]
+        adapters = [self._adapter(int(number)) for number in ids]
         plain, prompted, changed = [], [], {}
-        for row, adapter in enumerate(made):
+        for row, adapter in enumerate(adapters):
             if adapter.params is not self.frozen:
                 changed.setdefault(int(ids[row]), []).append(row)
             else:
@@ -64,11 +63,7 @@ class Adapters:
         if number == PLAIN:
             return Adapter(self.frozen, {})
         if number not in self._made:
-            trainable, constants = self._method.view(self._memory, number)
-            adapter, _ = self._method.adapt(trainable, constants, self.frozen, NOTHING)
-            if adapter.params is not self.frozen:  # on the devices, once and not for every batch
-                adapter = adapter._replace(params=jax.tree.map(_like, adapter.params, self.frozen))
-            self._made[number] = adapter
+            self._made[number] = made(self._method, self._memory, number, self.frozen)
         return self._made[number]
 
 
@@ -85,8 +80,3 @@ def under(adapters: list[Adapter], rows: np.ndarray, chosen: np.ndarray) -> Grou
 def _present(adapter: Adapter) -> np.ndarray:
     told = (adapter.present or {}).get(SITE)
     return np.ones(adapter.prompts[SITE].shape[1], bool) if told is None else np.asarray(told)
-
-
-def _like(leaf: Array | np.ndarray, other: Array) -> Array:
-    """The leaf on the devices of another, if it is not that one itself."""
-    return leaf if leaf is other else jax.make_array_from_process_local_data(other.sharding, np.asarray(leaf))

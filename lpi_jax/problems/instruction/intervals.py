@@ -1,30 +1,23 @@
-"""How well an average over tasks is known: a bootstrap over the samples of each task.
-
-Two ways of answering the same samples are compared on the same draws (paired), which tells a small difference that is
-always there from one that comes and goes.
-"""
+"""How well an average over tasks is known: a bootstrap over the samples of each task."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-DRAWS = 2000
-LEVEL = 0.95
-SEED = 0  # of the draws: the same samples give the same interval
+from lpi_jax.problems import bootstrap
+from lpi_jax.problems.bootstrap import bounds, drawn
 
 Points = Sequence[np.ndarray]  # by task those of each sample [n]
 
 
 def averages(ways: Sequence[Points]) -> list[np.ndarray]:
     """The averages over tasks of several ways of answering, under the same draws of samples, each [DRAWS]."""
-    rng = np.random.default_rng(SEED)
-    totals = [np.zeros(DRAWS) for _ in ways]
-    for own in zip(*ways, strict=True):  # a task's points in each way
-        count = len(own[0])
-        weights = rng.multinomial(count, np.full(count, 1.0 / count), size=DRAWS) / count
+    counts = [len(points) for points in ways[0]]
+    totals = [np.zeros(bootstrap.DRAWS) for _ in ways]
+    for weights, own in zip(drawn(counts), zip(*ways, strict=True), strict=True):  # a task's points in each way
         for total, points in zip(totals, own, strict=True):
-            total += weights @ points / len(ways[0])
+            total += weights @ points / (len(points) * len(counts))
     return totals
 
 
@@ -34,12 +27,12 @@ def interval(method: Points, controls: Mapping[str, Points]) -> dict[str, Any]:
     Args:
       method: by task points [n]. controls: by name, of the same samples.
     """
-    drawn, *others = averages([method, *controls.values()])
+    method_drawn, *others = averages([method, *controls.values()])
     exact = _average(method)
     return {
-        "interval": _bounds(drawn),
+        "interval": bounds(method_drawn),
         "over": {
-            name: [exact - _average(controls[name]), *_bounds(drawn - other)]
+            name: [exact - _average(controls[name]), *bounds(method_drawn - other)]
             for name, other in zip(controls, others, strict=True)
         },
     }
@@ -47,7 +40,3 @@ def interval(method: Points, controls: Mapping[str, Points]) -> dict[str, Any]:
 
 def _average(points: Points) -> float:
     return float(np.mean([own.mean() for own in points]))
-
-
-def _bounds(values: np.ndarray) -> list[float]:
-    return [float(value) for value in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from lpi_jax.methods import memory as memories
-from lpi_jax.methods.base import NOTHING, PLAIN, Method
+from lpi_jax.methods.base import PLAIN, Method
+from lpi_jax.problems.made import made
 from lpi_jax.types import Adapter, Tree
 
 
@@ -58,32 +58,23 @@ class Adapters:
             for place, adapter in enumerate(distinct):
                 yield Group(rows[chosen == place], self.frozen, tuned=self._method.view(self._memory, int(adapter)))
             return
-        made = [self._adapter(int(adapter)) for adapter in distinct]
-        if all(adapter.params is self.frozen and site in adapter.prompts for adapter in made):
-            table = jnp.stack([adapter.prompts[site] for adapter in made])
+        adapters = [self._adapter(int(adapter)) for adapter in distinct]
+        if all(adapter.params is self.frozen and site in adapter.prompts for adapter in adapters):
+            table = jnp.stack([adapter.prompts[site] for adapter in adapters])
             # Room for more, so that few programs are compiled while tasks arrive.
-            room = memories.capacity(len(made)) - len(made)
+            room = memories.capacity(len(adapters)) - len(adapters)
             table = jnp.pad(table, [(0, room), (0, 0), (0, 0), (0, 0)])
             yield Group(rows, self.frozen, table, chosen.astype(np.int32))
             return
-        for place, adapter in enumerate(made):
+        for place, adapter in enumerate(adapters):
             prompts = adapter.prompts.get(site)
             table = None if prompts is None else prompts[None]
             yield Group(rows[chosen == place], adapter.params, table)
 
     def _adapter(self, number: int) -> Adapter:
         if number not in self._made:
-            trainable, constants = self._method.view(self._memory, number)
-            adapter, _ = self._method.adapt(trainable, constants, self.frozen, NOTHING)
-            if adapter.params is not self.frozen:  # on the devices, once and not for every batch
-                adapter = adapter._replace(params=jax.tree.map(_like, adapter.params, self.frozen))
-            self._made[number] = adapter
+            self._made[number] = made(self._method, self._memory, number, self.frozen)
         return self._made[number]
-
-
-def _like(leaf: Array | np.ndarray, other: Array) -> Array:
-    """The leaf on the devices of another, if it is not that one itself."""
-    return leaf if leaf is other else jax.make_array_from_process_local_data(other.sharding, np.asarray(leaf))
 
 
 def encoded(

@@ -11,8 +11,8 @@ from lpi_jax.data import captioned
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
 from lpi_jax.methods.base import Method
+from lpi_jax.problems import saved
 from lpi_jax.problems.base import Control, Row
-from lpi_jax.problems.retrieval import gallery as galleries
 from lpi_jax.problems.retrieval import intervals, recall
 from lpi_jax.problems.retrieval.adapters import Group
 from lpi_jax.problems.retrieval.captions import Captions
@@ -196,13 +196,13 @@ class RetrievalEvaluator:
 
     def save(self, path: Path) -> None:
         """Writes what was computed."""
-        galleries.save(path, self._galleries)
+        saved.save(path, {name: gallery.arrays() for name, gallery in self._galleries.items()})
 
     def restore(self, path: Path, splits: Sequence[Split]) -> None:
         """What `save` wrote, for the same splits. Raises UserError where the file is damaged."""
         self._changed()
         self._tasks = len(splits)
-        arrays = galleries.saved(path, self._galleries)
+        arrays = saved.saved(path, {name: gallery.arrays() for name, gallery in self._galleries.items()})
         self.gallery.refill(arrays["stream"], self._expected or splits)
         for name, gallery in self._probes.items():
             gallery.refill(arrays[f"probe {name}"], self._probe_splits[name])

@@ -6,17 +6,13 @@ the item first gets that id. Plain features and distances to a task's centres ar
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import numpy as np
 
 from lpi_jax.data import captioned
 from lpi_jax.data.loader import Transform
 from lpi_jax.data.stream import Split
-from lpi_jax.errors import UserError, reason
-from lpi_jax.files import RESUME, write_atomically, writing
 from lpi_jax.methods.base import PLAIN, Assigned, Method, one_hot
-from lpi_jax.parallel import processes
 from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
 from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder
@@ -193,37 +189,6 @@ class Gallery:
     def _numbered(self, plain_ids: np.ndarray) -> np.ndarray:
         """[N] int: the same number for captions of the same tokens [N, context]."""
         return np.array([self._texts.setdefault(ids.tobytes(), len(self._texts)) for ids in plain_ids])
-
-
-def save(path: Path, galleries: Mapping[str, Gallery]) -> None:
-    """Writes what was computed into a folder of the run's directory: a resumed run computes nothing twice."""
-    arrays = {f"{name}.{key}": part for name, gallery in galleries.items() for key, part in gallery.arrays().items()}
-
-    def write() -> None:
-        with writing(path.parent.parent, RESUME):
-            path.parent.mkdir(exist_ok=True)  # the run's directory itself is there, or has been removed
-            write_atomically(path, lambda file: np.savez(file, **arrays))
-
-    processes.agreed(write)
-
-
-def saved(path: Path, galleries: Mapping[str, Gallery]) -> dict[str, dict[str, np.ndarray]]:
-    """What `save` wrote, [N, ...] by gallery and name, in every process. Raises UserError where the file is damaged."""
-    names = [f"{name}.{key}" for name, gallery in galleries.items() for key in gallery.arrays()]
-    found: dict[str, np.ndarray] = {}
-
-    def read() -> list[tuple[list[int], str]]:
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                found.update({name: arrays[name] for name in names})
-        except Exception as error:  # a damaged archive makes the readers raise nearly anything
-            raise UserError(f"{path} cannot be read ({reason(error)}); delete it to have it computed again") from error
-        return [(found[name].shape, str(found[name].dtype)) for name in names]
-
-    expected = processes.agreed(read)
-    arrays = [found[name] for name in names] if found else [np.empty(shape, dtype) for shape, dtype in expected]
-    arrays = dict(zip(names, processes.copied(arrays), strict=True))
-    return {name: {key: arrays[f"{name}.{key}"] for key in gallery.arrays()} for name, gallery in galleries.items()}
 
 
 def _joined(ids: np.ndarray, more: np.ndarray) -> np.ndarray:

@@ -1,18 +1,15 @@
 """How well an average over tasks is known: a bootstrap over the images of each task.
 
-An image is drawn together with its captions, whose ranks depend on each other. Two ways of ranking the same items are
-compared on the same draws (paired), which tells a small difference that is always there from one that comes and goes.
+An image is drawn together with its captions, whose ranks depend on each other.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from lpi_jax.problems import bootstrap
+from lpi_jax.problems.bootstrap import SEED, bounds, drawn
 from lpi_jax.problems.retrieval.recall import KS, Ranked
-
-DRAWS = 2000
-LEVEL = 0.95
-SEED = 0  # of the draws: the same items give the same interval
 
 
 def per_image(found: Ranked, tasks: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -41,21 +38,13 @@ def draws(found: Sequence[Ranked], tasks: Sequence[int], seed: int = SEED) -> li
     Args:
       found: the same queries, ranked in several ways.
     """
-    rng = np.random.default_rng(seed)
     every = [per_image(one, tasks) for one in found]
-    totals = [np.zeros((DRAWS, len(NAMES))) for _ in found]
-    for place in range(len(tasks)):
-        count = len(every[0][place][1])
-        weights = rng.multinomial(count, np.full(count, 1.0 / count), size=DRAWS).astype(float)
+    totals = [np.zeros((bootstrap.DRAWS, len(NAMES))) for _ in found]
+    for place, weights in enumerate(drawn([len(queries) for _, queries in every[0]], seed)):
         for total, rows in zip(totals, every, strict=True):
             sums, queries = rows[place]
-            total += (weights @ sums) / (weights @ queries)[:, None] / len(tasks)
+            total += (weights.astype(float) @ sums) / (weights.astype(float) @ queries)[:, None] / len(tasks)
     return totals
-
-
-def bounds(values: np.ndarray) -> list[float]:
-    """[low, high]: between them lies the middle LEVEL of values [DRAWS]."""
-    return [float(value) for value in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
 
 
 def intervals(
@@ -72,17 +61,17 @@ def intervals(
     found: dict[str, dict] = {}
     for direction, own in method.items():
         # Queries stand in the order of their tasks in some ways and of their arrival in others: sums do not mind.
-        drawn = draws([own, *(control[direction] for control in controls.values())], tasks)
+        averages = draws([own, *(control[direction] for control in controls.values())], tasks)
         exact = [final(one, tasks) for one in (own, *(control[direction] for control in controls.values()))]
         for place, name in enumerate(NAMES):
             over = {
                 control: [
                     float(exact[0][place] - exact[1 + number][place]),
-                    *bounds(drawn[0][:, place] - drawn[1 + number][:, place]),
+                    *bounds(averages[0][:, place] - averages[1 + number][:, place]),
                 ]
                 for number, control in enumerate(controls)
             }
-            found[f"{direction}/{name}"] = {"interval": bounds(drawn[0][:, place]), "over": over}
+            found[f"{direction}/{name}"] = {"interval": bounds(averages[0][:, place]), "over": over}
     return found
 
 

@@ -16,8 +16,9 @@ from lpi_jax.methods import kmeans, lpi, routing
 from lpi_jax.methods import memory as memories
 from lpi_jax.methods.base import NOTHING, PLAIN
 from lpi_jax.problems.retrieval.encoder import Encoder, Told
-from lpi_jax.problems.retrieval.gallery import Gallery, save, saved
+from lpi_jax.problems.retrieval.gallery import Gallery
 from lpi_jax.problems.retrieval.options import Measured
+from lpi_jax.problems.saved import save, saved
 from lpi_jax.run import continual
 from tests.reference import clustering
 from tests.support.splits import split_of
@@ -112,7 +113,7 @@ def make_gallery(experiment, encoder, oracle, asks):
 
 def restored(gallery, path, splits):
     """The gallery, which was made anew, with what was saved of one of the same splits."""
-    gallery.refill(saved(path, {"stream": gallery})["stream"], splits)
+    gallery.refill(saved(path, {"stream": gallery.arrays()})["stream"], splits)
     return gallery
 
 
@@ -202,7 +203,7 @@ def test_a_restored_gallery_goes_on_with_the_same_bits_and_encodes_nothing_again
     for count in (1, 2):
         whole.add(vals[count - 1])
         whole.follow(first(memory, count), count)
-    save(tmp_path / "features" / "task_002.npz", {"stream": whole})
+    save(tmp_path / "features" / "task_002.npz", {"stream": whole.arrays()})
     counting = Counting(encoder)
     again = restored(make_gallery(experiment, counting, False, asks), tmp_path / "features" / "task_002.npz", vals[:2])
     again.follow(first(memory, 2), 2)
@@ -246,7 +247,7 @@ def test_posteriors_are_kept_and_go_on_after_a_restart(experiment, encoder, stre
     for side in (whole.images, whole.captions):
         assert side.posterior.shape == (len(side.task), 3)
         assert ((side.posterior > 0.001) & (side.posterior < 0.999)).any()  # which no adapter id would tell
-    save(path, {"stream": whole})
+    save(path, {"stream": whole.arrays()})
     again = restored(make_gallery(doubting, encoder, False, False), path, [task.val for task in stream.tasks[:2]])
     assert_same(whole, again)
     for gallery in (whole, again):
@@ -287,7 +288,7 @@ def test_captions_of_the_same_tokens_are_one_item_in_all_tasks_also_after_a_rest
     expected = [0, 1, 0, 2, 1, 3, 2, 0, 4, 5]
     whole = make_gallery(experiment, encoder, False, False)
     whole.add(first_task)
-    save(tmp_path / "features" / "task_001.npz", {"stream": whole})
+    save(tmp_path / "features" / "task_001.npz", {"stream": whole.arrays()})
     again = restored(
         make_gallery(experiment, encoder, False, False), tmp_path / "features" / "task_001.npz", [first_task]
     )
@@ -304,7 +305,7 @@ def test_a_damaged_file_of_features_is_named(experiment, encoder, stream, tmp_pa
     gallery = make_gallery(experiment, encoder, False, False)
     gallery.add(stream.tasks[0].val)
     path = tmp_path / "task_001.npz"
-    save(path, {"stream": gallery})
+    save(path, {"stream": gallery.arrays()})
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(UserError, match=rf"{path} cannot be read \(.+\); delete it to have it computed again"):
         restored(make_gallery(experiment, encoder, False, False), path, [stream.tasks[0].val])
@@ -314,7 +315,7 @@ def test_a_changed_byte_in_a_file_of_features_is_noticed(experiment, encoder, st
     gallery = make_gallery(experiment, encoder, False, False)
     gallery.add(stream.tasks[0].val)
     path = tmp_path / "task_001.npz"
-    save(path, {"stream": gallery})
+    save(path, {"stream": gallery.arrays()})
     content = bytearray(path.read_bytes())
     place = content.find(gallery.captions.features[3].tobytes())
     content[place] ^= 1
@@ -339,7 +340,7 @@ def test_whatever_a_damaged_file_of_features_makes_the_reader_raise_it_is_one_se
     gallery = make_gallery(experiment, encoder, False, False)
     gallery.add(stream.tasks[0].val)
     path = tmp_path / "task_001.npz"
-    save(path, {"stream": gallery})
+    save(path, {"stream": gallery.arrays()})
     content = path.read_bytes()
     assert before in content
     path.write_bytes(content.replace(before, after))

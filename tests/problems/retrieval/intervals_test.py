@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from lpi_jax.problems import bootstrap as drawing
+from lpi_jax.problems.bootstrap import bounds
 from lpi_jax.problems.retrieval import intervals
-from lpi_jax.problems.retrieval.intervals import NAMES, bounds, draws, final, per_image
+from lpi_jax.problems.retrieval.intervals import NAMES, draws, final, per_image
 from lpi_jax.problems.retrieval.recall import Ranked
 from tests.reference import bootstrap
 from tests.reference import ranks as reference
@@ -70,10 +72,10 @@ def test_an_interval_is_that_of_drawing_images_one_by_one(place):
     """A quantile at 2.5 % of n draws of a normal variable has a deviation of 2.7 / sqrt(n) of the variable's."""
     found = made(1)
     (drawn,) = draws([found], range(3))
-    assert drawn.shape == (intervals.DRAWS, len(NAMES))
+    assert drawn.shape == (drawing.DRAWS, len(NAMES))
     plain = bootstrap.draws(counted(found, place), PLAIN_DRAWS, seed=5)
     deviation = plain.std()
-    known = 2.7 * deviation * np.sqrt(1 / PLAIN_DRAWS + 1 / intervals.DRAWS)
+    known = 2.7 * deviation * np.sqrt(1 / PLAIN_DRAWS + 1 / drawing.DRAWS)
     np.testing.assert_allclose(bounds(drawn[:, place]), np.quantile(plain, [0.025, 0.975]), rtol=0, atol=4 * known)
     assert 4 * known < 0.5 * deviation  # the comparison tells something
     assert drawn[:, place].mean() == pytest.approx(plain.mean(), abs=4 * deviation * np.sqrt(1 / PLAIN_DRAWS))
@@ -120,7 +122,7 @@ def test_without_controls_there_are_intervals_alone():
 @pytest.mark.parametrize("place", [0, 3])
 def test_an_interval_holds_the_true_average_about_as_often_as_it_says(monkeypatch, place):
     """100 galleries whose images are found with a probability of their own, which is 0.4 on the average."""
-    monkeypatch.setattr(intervals, "DRAWS", 600)
+    monkeypatch.setattr(drawing, "DRAWS", 600)
     held = 0
     for seed in range(100):
         rng = np.random.default_rng(seed)
