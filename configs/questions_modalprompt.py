@@ -1,9 +1,10 @@
-"""ModalPrompt on eight kinds of questions about drawn pictures, with the bundled LLaVA.
+"""ModalPrompt on eight kinds of questions about drawn pictures, with a small LLaVA of yours.
 
-Command:  python -m lpi_jax.main --config=configs/questions_modalprompt.py --workdir=DIR
+Command:  python -m lpi_jax.main --config=configs/questions_modalprompt.py --workdir=DIR --config.backbone=LLAVA
           (--config=configs/questions_modalprompt.py:released for the release, whose last task's prompts stay as drawn)
-Hardware: two CPU cores, minutes: see README
-Expected: see README
+          LLAVA is a directory of Hugging Face's, a folder clip in it or --config.problem.clip the CLIP with a text tower
+Hardware: two CPU cores for a few million parameters; minutes not measured
+Expected: no number is known; results.json holds the frozen LLaVA on the same samples
 """
 
 from ml_collections import ConfigDict
