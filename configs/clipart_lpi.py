@@ -4,8 +4,9 @@ Prepare:  apt-get install openclipart-png openclipart-svg
           python experiments/clipart/prepare.py --out runs/clipart
 Command:  python -m lpi_jax.main --config=configs/clipart_lpi.py --workdir=DIR
           (--config=configs/clipart_lpi.py:released for the authors' release)
-Hardware: two CPU cores, 4 minutes
-Expected: final MRR 13.3 image to text, 30.6 text to image, seed 0 (zero-shot 11.1, 12.7; with the routing prior 13.6, 25.6)
+Hardware: two CPU cores, 5 minutes beside other work
+Expected: final MRR 13.3 image to text, 30.6 text to image, seed 0 (zero-shot 11.1, 12.7; with the routing prior 13.6,
+          25.6)
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
 Command:  python -m lpi_jax.main --config=configs/questions_modalprompt.py --workdir=DIR --config.backbone=LLAVA
           (--config=configs/questions_modalprompt.py:released for the release, whose last task's prompts stay as drawn)
-          LLAVA is a directory of Hugging Face's, a folder clip in it or --config.problem.clip the CLIP with a text tower
+          LLAVA is a directory of Hugging Face's; the folder clip in it, or --config.problem.clip, has CLIP's text tower
 Hardware: two CPU cores for a few million parameters; minutes not measured
 Expected: no number is known; results.json holds the frozen LLaVA on the same samples
 """
