@@ -16,7 +16,7 @@ from lpi_jax import terminal
 from lpi_jax.check.survey import Findings, Row, survey
 from lpi_jax.data.contact_sheet import SHEET, Section, contact_sheet, file_name
 from lpi_jax.data.examples import SPLITS
-from lpi_jax.data.stream import Stream
+from lpi_jax.data.stream import Split, Stream
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically, write_json
 
@@ -180,8 +180,8 @@ def main(arguments: Sequence[str]) -> int:
     return terminal.MISTAKE if findings.bad and config.data.on_bad_example == "error" else terminal.OK
 
 
-def _stream(config: "ConfigDict", look: Any, said: str) -> tuple[Stream, Callable[[Sequence[str]], int] | None]:
-    """The stream, and a function that counts texts which the backbone cannot take whole; None: nobody can tell.
+def _stream(config: "ConfigDict", look: Any, said: str) -> tuple[Stream, Callable[[Split], int] | None]:
+    """The stream, and a function that counts a split's texts which the backbone cannot take whole; None: unknown.
 
     The stream is the source's own, not a cache of it, without its bad examples, whatever a run would do with them.
     said: what it must say of images.

@@ -154,7 +154,7 @@ class _Part(NamedTuple):
 def survey(
     stream: Stream,
     max_words: int | None,
-    count_cut: Callable[[Sequence[str]], int] | None = None,
+    count_cut: Callable[[Split], int] | None = None,
     said: Said = attrgetter("captions"),
 ) -> Findings:
     """Reads every image of a stream once, in threads, and keeps a few hashes of each and some thumbnails.
@@ -162,12 +162,12 @@ def survey(
     Args:
       stream: any. An image that raises `BadImage` when it is loaded is counted, and the survey goes on.
       max_words: how many words of a caption are read; None: all.
-      count_cut: captions as written -> how many of them the text tower cannot take whole.
+      count_cut: a split -> how many of its captions the backbone cannot take whole.
       said: what is said of an image, here called its captions.
     """
     cuts: list[int | None] = [None] * len(stream.tasks)
     if count_cut:
-        cuts = [sum(count_cut(_spoken(getattr(task, split), said)) for split in SPLITS) for task in stream.tasks]
+        cuts = [sum(count_cut(getattr(task, split)) for split in SPLITS) for task in stream.tasks]
     count = sum(len(getattr(task, split)) for task in stream.tasks for split in SPLITS)
     with counting(count, "checking images", "image", quiet=count <= _PROGRESS_FROM) as bar:
         read = [{split: _read(getattr(task, split), said, max_words, bar) for split in SPLITS} for task in stream.tasks]

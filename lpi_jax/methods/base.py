@@ -20,11 +20,15 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Site(NamedTuple):
-    """Where prompts may enter a backbone: a stack of `layers` blocks of `width`, with `room` positions for prompts."""
+    """Where prompts may enter a backbone: a stack of `layers` blocks of `width`, with `room` positions for prompts.
+
+    words: how many rows of its vocabulary, from the first, are of words; 0: all.
+    """
 
     layers: int
     width: int
     room: int
+    words: int = 0
 
 
 class TaskContext(NamedTuple):

@@ -93,7 +93,7 @@ def vocabulary(frozen: Tree) -> Array:
     return frozen["language_model"]["embed_tokens"]["embedding"]
 
 
-def init(key: Array, options: Options, table: Array, width: int) -> Tree:
+def init(key: Array, options: Options, table: Array, width: int, words: int = 0) -> Tree:
     """A new task's tree; 19,968,768 numbers at LLaVA-1.5-7B's widths.
 
     Each prompt is a copy of a row of the vocabulary, all equally likely; the transform is from `init_transform`.
@@ -101,15 +101,16 @@ def init(key: Array, options: Options, table: Array, width: int) -> Tree:
     Args:
       key: a scalar random key, the task's own: what it begins with depends on no other task.
       table: [V, D], the vocabulary's embeddings. width: C, of image and text features.
+      words: how many of its rows, from the first, are of words; 0: all.
 
     Returns:
       {"prompts": [P, D], "transform": leaves as `prototypes` takes them, without T}, float32.
     """
     of_prompts, of_transform = jax.random.split(key)
-    # Of host, as indices into arrays that may lie on the devices of several processes.
-    rows = np.asarray(jax.random.randint(of_prompts, (options.prompts,), 0, len(table)))
+    # Of host: the table may lie on the devices of several processes.
+    rows = np.asarray(jax.random.randint(of_prompts, (options.prompts,), 0, words or len(table)))
     return {
-        "prompts": table[rows].astype(jnp.float32),
+        "prompts": jnp.asarray(np.asarray(table[rows]), jnp.float32),
         "transform": init_transform(of_transform, table.shape[1], width),
     }
 
@@ -284,7 +285,7 @@ def build(options: Options, sites: Mapping[str, Site], router: routing.Options) 
 
     def begin(key: Array, memory: Tree, frozen: Tree, task: TaskContext) -> tuple[Tree, Tree]:
         width = len(task.meaning)
-        trainable = base.apart(init(key, options, vocabulary(frozen), width))
+        trainable = base.apart(init(key, options, vocabulary(frozen), width, sites[SITE].words))
         return trainable, context(options, memory, task, trainable, width)
 
     def adapt(trainable: Tree, constants: Tree, frozen: Tree, queries: Queries) -> tuple[Adapter, Any]:

@@ -171,8 +171,8 @@ class Problem(Protocol):
     def items(self, split: Split) -> dict[str, int]:
         """By side how many items a split has."""
 
-    def cut(self, split: Split, method: Method) -> int:
-        """How many of a split's texts lose their end behind the method's prompts."""
+    def cut(self, split: Split, reserve: Mapping[str, int]) -> int:
+        """How many of a split's texts lose their end behind the positions that a method reserves, by site."""
 
     def protocol(self, routed: str) -> str:
         """In words what is measured; routed: whether items are `inferred` to belong to a task, `given` or `none`."""

@@ -28,7 +28,12 @@ def rgb(image: Any) -> Image.Image:
             return images.as_seen(image)
         except Exception as error:  # an image that was opened but not loaded may be damaged, or of a grey without white
             raise UserError(f"an image in mode {image.mode} cannot be used ({reason(error)})") from error
-    array = np.asarray(image)
+    try:
+        array = np.asarray(image)
+    except ValueError as error:
+        raise UserError(
+            f"an image is a {type(image).__name__} of rows that differ, expected (height, width, 3)"
+        ) from error
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
         raise UserError(f"an image is {array.dtype} {array.shape}, expected uint8 (height, width, 3)")
     return Image.fromarray(array)

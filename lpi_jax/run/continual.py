@@ -133,7 +133,7 @@ def finish(
         }
     )
     splits = (experiment.stream.tasks[task.number].train, split)
-    progress.cut += sum(experiment.problem.cut(part, experiment.method) for part in splits)
+    progress.cut += sum(experiment.problem.cut(part, experiment.method.reserve) for part in splits)
 
 
 def _steps(experiment: Experiment) -> list[int]:

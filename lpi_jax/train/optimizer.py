@@ -192,12 +192,14 @@ def learning_rate(options: Options, steps_per_epoch: int) -> Callable[[int], flo
 
     `cosine` falls per epoch e, lr (1 + cos(pi e / epochs)) / 2; `smooth` per step after the warm-up,
     lr (1 + cos(pi s / S)) / 2; `constant`. In a warm-up of w steps it rises linearly: step s has s / w of it.
-    `log` has a warm-up of its own, `log_warmup` over W = ceil(warmup_share S) steps of the task's S.
+    `log` has a warm-up of its own, `log_warmup` over W = ceil(warmup_share U) of the task's U updates, each of
+    `accumulate` batches; too few of them at the end make no update, and count as one in U.
     """
     epochs = options.epochs_in(steps_per_epoch)
     total, peak, warmup = steps_per_epoch * epochs, options.lr, options.warmup
     if options.schedule == "log":
-        return lambda step: peak * log_warmup(step, math.ceil(total * options.warmup_share))
+        updates = -(-total // options.accumulate)
+        return lambda step: peak * log_warmup(step // options.accumulate, math.ceil(updates * options.warmup_share))
 
     def rate(step: int) -> float:
         if options.schedule == "constant":

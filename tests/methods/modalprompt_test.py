@@ -46,8 +46,10 @@ def queries():
 def test_prompts_begin_as_rows_of_the_vocabulary_and_networks_within_their_bounds(frozen):
     table = np.asarray(modalprompt.vocabulary(frozen))
     one = modalprompt.init(jax.random.key(0), Options(prompts=50), table, C)
-    assert {tuple(row) for row in one["prompts"]} <= {tuple(row) for row in table}
+    assert {tuple(row) for row in np.asarray(one["prompts"])} <= {tuple(row) for row in table}
     assert len(np.unique(one["prompts"], axis=0)) > V // 2
+    words = modalprompt.init(jax.random.key(0), Options(prompts=50), table, C, words=4)
+    assert {tuple(row) for row in np.asarray(words["prompts"])} == {tuple(row) for row in table[:4]}
     wide = modalprompt.init(jax.random.key(0), Options(), np.zeros((3, 100), np.float16), 80)
     assert {leaf.dtype for leaf in jax.tree.leaves(wide)} == {np.dtype(np.float32)}
     leaves = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(wide["transform"])])

@@ -235,6 +235,9 @@ def test_the_logarithmic_warm_up_is_deepspeeds_and_ends_in_a_constant():
     assert set(rates[30:]) == {2e-4}
     few = learning_rate(Options(lr=2e-4, schedule="log", epochs=1), 4)
     assert [few(step) for step in range(4)] == pytest.approx([2e-4, 0, 2e-4, 2e-4])
+    # Of 8,000 batches eight make an update: the rates of a thousand updates, each of them eight times.
+    eight = learning_rate(Options(lr=2e-4, schedule="log", epochs=10, accumulate=8), 800)
+    assert [eight(step) for step in range(8000)] == [rate for rate in rates for _ in range(8)]
     half = learning_rate(Options(lr=1.0, schedule="log", epochs=1, warmup_share=0.5), 20)
     assert [half(step) for step in (9, 10, 19)] == pytest.approx([math.log(9) / math.log(10), 1, 1])
 

@@ -50,6 +50,7 @@ class LlavaConfig:
       projector: from patches to the LLaMA's inputs: "linear", or "mlp2x_gelu", two layers with an exact GELU between.
       feature_layer: whose patches the LLaMA sees, counted as in Hugging Face's hidden_states: -1 is the last block.
       bos, eos, pad: token ids of the LLaMA.
+      words: how many ids, from the first, are of words and not of what was added to them; 0: all.
       max_length: most positions of a spliced sequence; what is behind them is cut off.
       text_projection: whether there is one, for `encode_question(projected=True)`.
     """
@@ -62,6 +63,7 @@ class LlavaConfig:
     eos: int = 2
     pad: int = 0
     max_length: int = 2048
+    words: int = 0
     text_projection: bool = True
 
     def __post_init__(self):

@@ -120,12 +120,18 @@ def config_of(fields: Mapping[str, Any], shapes: Shapes, name: str) -> LlavaConf
             bos=llama.whole("bos_token_id", 1),
             eos=llama.whole("eos_token_id", 2),
             max_length=top.whole("tokenizer_model_max_length", llama.whole("max_position_embeddings", 2048)),
+            words=_words(top.whole("image_token_index", 0), sizes.vocab_size),
             text_projection="text_projection.weight" in shapes,
         )
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
+
+
+def _words(image_token: int, vocab_size: int) -> int:
+    """The image's id is the first that is added behind the words, where it is an id of the vocabulary at all."""
+    return image_token if 0 < image_token < vocab_size else 0
 
 
 def _llama(told: Told, shapes: Shapes, name: str) -> LlamaConfig:

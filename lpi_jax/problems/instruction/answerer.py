@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lpi_jax.data.instructed import Instructed
+from lpi_jax.data.sources.conversations import MARK
 from lpi_jax.errors import UserError
 from lpi_jax.methods.base import NOTHING, PLAIN, Method
 from lpi_jax.problems.given_images import ImageLike, rgb
@@ -52,15 +53,26 @@ class Answerer:
 
         Args:
           image: [H, W, 3] uint8 RGB of any size, a PIL image or a file's path; None: the question is about none.
-          question: as it was asked in training.
+          question: as it was asked in training; the mark `<image>` may stand in it where there is an image.
 
         Raises:
           UserError: something else than such an image, a file that is missing, damaged or too large, or no question.
         """
-        if not isinstance(question, str) or not question.strip():
+        if not isinstance(question, str):
             raise UserError(f"the question is {question!r:.80}, expected text")
+        asked = question.replace(MARK, "", 1).strip() if image is not None else question
+        if not asked.strip() or MARK in asked:
+            raise UserError(
+                f"the question is {question!r:.80}, expected text, and {MARK} at most once and for an image"
+            )
+        try:
+            asked.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the question {question!a:.80} holds half of a surrogate pair, expected whole characters"
+            ) from error
         picture = None if image is None else rgb(image)
-        record = Instructed("", ((question, ""),), ("",), has_image=picture is not None)
+        record = Instructed("", ((asked, ""),), ("",), has_image=picture is not None)
         samples = Samples((record,), lambda _: picture)
         assigned = self._method.assign(self._memory, {SIDE: self._answering.queries(samples)}, NOTHING)[SIDE]
         (group,) = self._adapters.groups(assigned.ids)

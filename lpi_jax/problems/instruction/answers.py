@@ -22,7 +22,7 @@ class Answers:
 
     Args:
       answering: the backbone. method: which adapter each sample gets. oracle: whether every sample gets the adapter of
-        its true task (of a task not learnt yet: none).
+        its true task (of a task not learnt yet: none). A sample that the method gives none to keeps none.
 
     Attributes:
       records: of all samples; task: [N] int32, the true task of each. assigned: which adapter each gets.
@@ -51,7 +51,9 @@ class Answers:
         """Assigns every sample an adapter of the memory after so many tasks, and answers those that lack an answer."""
         self.assigned = self._method.assign(memory, {SIDE: self.queries}, {SIDE: self.assigned})[SIDE]
         if self._oracle:
-            told = np.where(self.task < tasks, self.task, PLAIN).astype(np.int32)
+            chosen = self.assigned.chosen
+            bypassed = False if chosen is None else chosen[:, -1] == PLAIN
+            told = np.where((self.task < tasks) & ~np.asarray(bypassed), self.task, PLAIN).astype(np.int32)
             self.assigned = self.assigned._replace(ids=told, chosen=None)
         ids = self.assigned.ids
         missing = [number for number, own in enumerate(ids) if (number, int(own)) not in self._known]

@@ -1,6 +1,6 @@
 """From a configuration to instruction following and its frozen backbone, or a sentence that says what does not fit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,8 +44,10 @@ class Places(NamedTuple):
 
 
 def places(config: ConfigDict) -> Places:
-    """The parts that a configuration names."""
+    """The parts that a configuration names. Raises UserError for a bundled one that is not there."""
     bundled = config.backbone == "bundled"
+    if bundled and not BUNDLED.is_dir():
+        raise UserError("config.backbone is 'bundled', but the package has no LLaVA; expected a directory or hub id")
     llava = BUNDLED if bundled else config.backbone
     clip = config.problem.clip or (BUNDLED_CLIP if bundled else Path(config.backbone).expanduser() / "clip")
     return Places(llava, clip, config.tokenizer or llava)
@@ -154,12 +156,12 @@ class Look(NamedTuple):
         """The parameters without their numbers."""
         return param_shapes(self.llava)
 
-    def count_cut(self, config: ConfigDict, reserve: Mapping[str, int]) -> Callable[[Sequence[str]], int] | None:
-        """Texts -> how many of them the network cannot take whole behind prompts and image; None: nobody can tell."""
-        if self.llava is None or self.words is None:
+    def count_cut(self, config: ConfigDict, reserve: Mapping[str, int]) -> Callable[[Split], int] | None:
+        """A split -> how many of its conversations lose their end behind `reserve` and image; None: unknown."""
+        if self.llava is None or self.words is None or self.clip is None:
             return None
-        room = self.llava.max_length - reserve.get(SITE, 0) - self.llava.clip.patches
-        return lambda said: sum(len(ids) > room for ids in self.words(list(said))["input_ids"])
+        problem = instruction(config, self.llava, self.words, self.clip)
+        return lambda split: problem.cut(split, reserve)
 
     def check(self, config: ConfigDict) -> None:
         """Raises UserError where tokenizers and network do not fit together."""
@@ -169,7 +171,11 @@ class Look(NamedTuple):
 
 def look(config: ConfigDict) -> Look:
     """The network and the tokenizers that a configuration names, as far as they are on this machine."""
-    where, parts = places(config), []
+    try:
+        where = places(config)
+    except UserError as error:
+        return Look(None, None, None, str(error), (str(error),))
+    parts: list[Any] = []
     unknown: list[str] = []
     refused: list[str] = []
     wanted: tuple[tuple[tuple[str | Path, ...], Callable[..., Any]], ...] = (

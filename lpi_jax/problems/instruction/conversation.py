@@ -27,8 +27,8 @@ Turns = Sequence[tuple[str, str]]  # (question, answer) of each round
 class Encoded(NamedTuple):
     """One conversation: token ids, BOS first, at most one of them IMAGE, and the label of each (not shifted)."""
 
-    ids: list[int]
-    labels: list[int]
+    ids: Sequence[int] | np.ndarray
+    labels: Sequence[int] | np.ndarray
 
 
 class Batch(NamedTuple):

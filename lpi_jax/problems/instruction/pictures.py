@@ -1,11 +1,15 @@
 """Images as CLIP's image tower takes them: made square, resized, and normalised on the host."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from lpi_jax.data.images import MAX_PIXELS
 from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD, resize_and_crop
+
+MOST = math.isqrt(MAX_PIXELS)  # side of a square, pixels: no square has more pixels than an image may have
 
 _COLOUR = tuple(int(255 * mean) for mean in CLIP_MEAN)  # (122, 116, 104)
 _MEAN, _STD = np.asarray(CLIP_MEAN, np.float32), np.asarray(CLIP_STD, np.float32)
@@ -35,7 +39,13 @@ class Pictures:
 
 
 def squared(image: Image.Image) -> Image.Image:
-    """The image in the middle of a square of CLIP's mean colour; itself where it is square."""
+    """The image in the middle of a square of CLIP's mean colour; itself where it is square.
+
+    One whose longer side is above MOST is shrunk first: the square of a strip has many more pixels than the strip.
+    """
+    if max(image.size) > MOST:
+        shrunk = [max(1, round(side * MOST / max(image.size))) for side in image.size]
+        image = image.resize((shrunk[0], shrunk[1]), Image.Resampling.BICUBIC)
     width, height = image.size
     if width == height:
         return image

@@ -115,10 +115,10 @@ class Instruction:
         """How many samples a split has."""
         return {SIDE: len(split)}
 
-    def cut(self, split: Split, method: Method) -> int:
-        """How many of a split's conversations lose their end behind the method's prompts and the image."""
+    def cut(self, split: Split, reserve: Mapping[str, int]) -> int:
+        """How many of a split's conversations lose their end behind the room for prompts and the image."""
         config, most = self.model.config, self.texts.longest
-        rest = method.reserve.get(SITE, 0)
+        rest = reserve.get(SITE, 0)
         lengths = [(self.texts.count(record), record.has_image) for record in split.records]
         visual = config.clip.patches - 1  # in the place of the image's slot
         return sum(length + rest + visual * has_image > most for length, has_image in lengths)
@@ -138,7 +138,7 @@ class Instruction:
 
 def sites(config: LlavaConfig) -> dict[str, Site]:
     """Where prompts may enter: behind the first token, in one layer, the input."""
-    return {SITE: Site(1, config.llama.width, config.max_length - 2)}
+    return {SITE: Site(1, config.llama.width, config.max_length - 2, config.words)}
 
 
 def _seen(batch: Tree) -> Array:

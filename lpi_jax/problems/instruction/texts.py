@@ -56,9 +56,9 @@ class Texts:
         self.longest, self._options = longest, options
 
     def learnt(self, record: Instructed) -> Encoded:
-        """A conversation to learn from."""
+        """A conversation to learn from, its ids and labels int32: a run keeps those of a whole task."""
         encoded = conversation.encode(record.turns, record.has_image, self._llama, self._options.system)
-        return Encoded(*(part[: self.longest] for part in encoded))
+        return Encoded(*(np.array(part[: self.longest], np.int32) for part in encoded))
 
     def asked(self, record: Instructed) -> list[int]:
         """The ids of all up to where the last answer begins."""

@@ -1,6 +1,6 @@
 """From a configuration to the retrieval problem and its frozen backbone, or a sentence that says what does not fit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,13 +134,13 @@ class Look(NamedTuple):
         """The towers' parameters without their numbers."""
         return param_shapes(self.clip)
 
-    def count_cut(self, config: ConfigDict, reserve: Mapping[str, int]) -> Callable[[Sequence[str]], int] | None:
-        """Captions -> how many of them the text tower cannot take whole behind `reserve`; None: nobody can tell."""
+    def count_cut(self, config: ConfigDict, reserve: Mapping[str, int]) -> Callable[[Split], int] | None:
+        """A split -> how many of its captions the text tower cannot take whole behind `reserve`; None: unknown."""
         placeholders = reserve.get("text", 0)
         if self.clip is None or self.tokenizer is None or placeholders + 2 >= self.clip.context_length:
             return None
         captions = Captions(self.tokenizer, self.clip.context_length, config.data.max_words)
-        return partial(captions.count_cut, placeholders=placeholders)
+        return lambda split: captions.count_cut(captioned.spoken(split), placeholders)
 
     def check(self, config: ConfigDict) -> None:
         """Raises UserError where tokenizer and towers do not fit together."""

@@ -123,9 +123,9 @@ class Retrieval:
         """How many images and captions a split has."""
         return {"image": len(split), "text": len(captioned.spoken(split))}
 
-    def cut(self, split: Split, method: Method) -> int:
-        """How many of a split's captions lose their end behind the method's placeholders."""
-        return self.captions.count_cut(captioned.spoken(split), method.reserve.get("text", 0))
+    def cut(self, split: Split, reserve: Mapping[str, int]) -> int:
+        """How many of a split's captions lose their end behind the placeholders."""
+        return self.captions.count_cut(captioned.spoken(split), reserve.get("text", 0))
 
     def protocol(self, routed: str) -> str:
         """In words how items are measured."""

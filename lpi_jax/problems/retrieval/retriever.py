@@ -14,7 +14,7 @@ from lpi_jax.problems.given_images import ImageLike, rgb
 from lpi_jax.problems.retrieval.adapters import Adapters, Group, encoded
 from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.encoder import Encoder, Told
-from lpi_jax.problems.retrieval.options import Measured
+from lpi_jax.problems.retrieval.options import SCORES, Measured
 from lpi_jax.problems.retrieval.score import Scored, matrix, scored, uses_prompts, vectors
 from lpi_jax.types import Tree
 
@@ -87,7 +87,7 @@ class Retriever:
           Features [B, E'] float32 and, with a prior, posteriors [B, T + 1]. `vectors` makes plain vectors of them.
 
         Raises:
-          UserError: as `encode_image`.
+          UserError: as `encode_image`, or another score.
         """
         prepared = [self.prepare(image) for image in _several(images)]
         numbers = np.arange(len(prepared))
@@ -128,7 +128,12 @@ class Retriever:
 
         Args:
           queries, items: from `index_texts` and `index_images`, with the same parts.
+
+        Raises:
+          UserError: they have other parts.
         """
+        if [part is None for part in queries] != [part is None for part in items]:
+            raise UserError("queries and items were indexed with different scores; expected the same score for both")
         return matrix(queries, items, self._encoder.logit_scale)
 
     def vectors(self, items: Scored, asking: bool = False, task: int | None = None) -> np.ndarray:
@@ -152,8 +157,10 @@ class Retriever:
         Args:
           told: of the items without any. encode: (items, group) -> features.
         """
-        assigned = self._method.assign(self._memory, {side: told.asking}, NOTHING)[side]
         plain, score = told.features, score or self._score
+        if score not in SCORES:
+            raise UserError(f"score is {score!r}, expected one of {', '.join(SCORES)}")
+        assigned = self._method.assign(self._memory, {side: told.asking}, NOTHING)[side]
         features = encoded(plain, assigned.ids, self._adapters, site, encode) if uses_prompts(score) else plain
         return scored(features, plain, assigned.posterior, assigned.ids, score)
 

@@ -1,5 +1,6 @@
 """Checkpoints of LLaVA: every name of every version, nothing lost and nothing left over, tensor by tensor."""
 
+import dataclasses
 import json
 import re
 import struct
@@ -106,7 +107,7 @@ def test_sizes_may_stand_in_the_flat_form_or_follow_from_the_shapes():
         "vision_config": {"num_attention_heads": 4},
         "clip_text_config": {"num_attention_heads": 2},
     }
-    assert weights.from_hf(STATE, flat)[0] == small.CONFIG
+    assert weights.from_hf(STATE, flat)[0] == dataclasses.replace(small.CONFIG, words=0)
     joint = {**flat, "text_config": small.CLIP_TEXT_FIELDS, "clip_text_config": None, "tokenizer_model_max_length": 77}
     assert weights.from_hf(STATE, joint)[0].max_length == 77
 
@@ -248,7 +249,7 @@ def test_the_image_tower_may_come_from_clip(saved, tmp_path):
     flat = {**small.TEXT_FIELDS, "mm_vision_select_layer": -2}
     directory = write(tmp_path / "flat", [own], flat)
     config, params = weights.load(directory, str(saved[1]))
-    assert config == small.CONFIG
+    assert config == dataclasses.replace(small.CONFIG, words=0)
     assert_equal(params, PARAMS)
 
 

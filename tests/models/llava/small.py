@@ -24,6 +24,7 @@ CONFIG = LlavaConfig(
     CLIPConfig(28, 14, 16, TowerConfig(32, 3, 4, 40), TowerConfig(16, 2, 2, 24), 50, 12),
     LlamaConfig(64, 32, 2, 4, 2, 48, rms_norm_eps=1e-5),
     max_length=128,
+    words=IMAGE_TOKEN,
 )
 TEXT_FIELDS = {
     "model_type": "llama",

@@ -139,6 +139,23 @@ def test_a_task_that_is_told_decides_alone(asked_experiment, splits, memories):
     assert evaluator.answers.said(2) == evaluator.answers.said(2, plain=True)
 
 
+def test_a_sample_that_the_method_gives_no_prompts_keeps_none_where_tasks_are_told(asked_experiment, splits, memories):
+    problem, method = asked_experiment.problem, asked_experiment.method
+    problem = dataclasses.replace(problem, measured=problem.measured._replace(oracle=True))
+
+    def assign(memory, queries, known):
+        (assigned,) = method.assign(memory, queries, known).values()
+        chosen = assigned.chosen.copy()
+        chosen[0] = PLAIN
+        return {"sample": assigned._replace(chosen=chosen)}
+
+    bypassing = method._replace(assign=assign)
+    evaluator = problem.evaluator(bypassing, asked_experiment.backbone.params, asked_experiment.mesh)
+    evaluator.add(splits[0])
+    evaluator.follow(memories[2], 2)
+    np.testing.assert_array_equal(evaluator.answers.assigned.ids, [PLAIN] + [0] * 5)
+
+
 def test_what_was_kept_is_found_again(asked_experiment, splits, memories, tmp_path):
     evaluator, again = asked_experiment.evaluator(), asked_experiment.evaluator()
     for split in splits[:2]:

@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from lpi_jax.check import refusals
+from lpi_jax.data.instructed import Instructed
+from lpi_jax.data.stream import Split
 from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import assemble, stream_of
 from lpi_jax.problems.instruction.assemble import look
@@ -19,8 +21,10 @@ def test_a_look_knows_what_a_run_finds(make_asked, asked_experiment):
     assert found.sites == asked_experiment.problem.sites
     assert found.image_size == asked_experiment.backbone.image_size == 32
     assert refusals.refusals(make_asked(), found, stream_of(make_asked(), 32)) == []
-    count = found.count_cut(make_asked(), {"language": 6})
-    assert count(["Is there a box?", "word " * 4000]) == 1
+    count, reserve = found.count_cut(make_asked(), {"language": 6}), {"language": 6}
+    said = (("Is there a box?", "yes"),) * 60  # of which no turn alone is too long
+    split = Split(tuple(Instructed(str(number), said[:turns], ("yes",)) for number, turns in enumerate((1, 60))), None)
+    assert count(split) == asked_experiment.problem.cut(split, reserve) == 1
 
 
 @pytest.mark.parametrize(
@@ -39,10 +43,9 @@ def test_a_look_says_what_is_not_there(changes, said, make_asked):
 
 def test_the_sequence_of_a_long_conversation_is_counted_as_cut(asked_experiment):
     split = asked_experiment.stream.tasks[0].train
-    assert asked_experiment.problem.cut(split, asked_experiment.method) == 0
+    assert asked_experiment.problem.cut(split, asked_experiment.method.reserve) == 0
     most = asked_experiment.problem.texts.longest
-    wide = asked_experiment.method._replace(reserve={"language": most - 20})
-    assert asked_experiment.problem.cut(split, wide) == len(split)
+    assert asked_experiment.problem.cut(split, {"language": most - 20}) == len(split)
 
 
 def test_tokenizers_of_another_network_are_refused(make_asked, llava_directory, tmp_path):

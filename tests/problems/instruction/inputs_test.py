@@ -13,7 +13,7 @@ from lpi_jax.models.llava.splice import IGNORE, IMAGE
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.problems.instruction import conversation
 from lpi_jax.problems.instruction.options import Conversation
-from lpi_jax.problems.instruction.pictures import Pictures, squared
+from lpi_jax.problems.instruction.pictures import MOST, Pictures, squared
 from lpi_jax.problems.instruction.source import Conversations
 from lpi_jax.problems.instruction.texts import Texts, fingerprint, load_tokenizer, room
 
@@ -107,6 +107,11 @@ def test_images_are_padded_or_cropped_and_normalised():
     assert padded.dtype == np.float32
     np.testing.assert_allclose(padded[:10], 0, atol=0.02)  # the mean colour is nearly nothing
     np.testing.assert_allclose(padded[10:20], np.broadcast_to(red, (10, 30, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(100_000, 3), (3, 100_000), (MOST + 1, MOST // 2)])
+def test_the_square_of_a_strip_has_no_more_pixels_than_an_image_may_have(size):
+    assert squared(Image.new("RGB", size)).size == (MOST, MOST)
 
 
 def test_a_tokenizer_is_named_by_what_it_is_made_of_and_refused_where_there_is_none(llama, llava_directory, tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import stream_of
 from lpi_jax.run import continual
 from lpi_jax.workdir.checkpoint import Checkpoints
-from tests.support.together import PATIENCE, ROOT, calling
+from tests.support.together import PATIENCE, ROOT, Together, calling
 
 STEPS = 4  # of a task; a state is saved after two
 TASKS = ["count", "larger", "presence"]
@@ -118,6 +119,10 @@ def test_a_run_answers_as_it_was_measured_and_tells_whose_prompts_it_used(answer
     [
         (None, "", "the question is '', expected text"),
         (None, 3, "the question is 3, expected text"),
+        (None, "What is <image> this?", "expected text, and <image> at most once and for an image"),
+        (np.zeros((4, 4, 3), np.uint8), "<image> <image>", "expected text, and <image> at most once and for an image"),
+        (None, "a \ud800 b", "half of a surrogate pair, expected whole characters"),
+        ([np.zeros((4, 4, 3)), np.zeros((5, 4, 3))], "What?", "an image is a list of rows that differ"),
         (np.zeros((2, 2)), "What?", "an image is float64 (2, 2), expected uint8 (height, width, 3)"),
         ("nosuch.png", "What?", "nosuch.png"),
     ],
@@ -127,6 +132,37 @@ def test_what_cannot_be_answered_is_refused(answered_run, image, question, messa
     with pytest.raises(UserError) as refused:
         model.answer(image, question)
     assert message in str(refused.value)
+
+
+def test_the_mark_of_the_image_may_stand_in_a_question_as_in_training_files(answered_run):
+    model, picture = lpi_jax.load(answered_run.directory), np.full((40, 30, 3), 90, np.uint8)
+    assert model.answer(picture, "<image>\nIs there a box?") == model.answer(picture, "Is there a box?")
+
+
+# ---- in several processes --------------------------------------------------------------------------------------------
+
+
+def in_one_of_two(settings, directory):
+    config = configs.preset("intended", "modalprompt")
+    config.update_from_flattened_dict({**settings, "distributed": True})
+    continual.run(config, Path(directory))
+    assert (jax.process_count(), jax.device_count()) == (2, 4)
+
+
+@pytest.mark.slow
+def test_two_processes_with_four_devices_choose_and_answer_as_one(answered_run, asked_settings, compiled, tmp_path):
+    commands = [calling(in_one_of_two, asked_settings, tmp_path / f"run{number}") for number in range(2)]
+    with Together(tmp_path, commands, devices=2, **compiled) as together:
+        for process in together.ended():
+            assert process.status == 0, process.err
+    found = json.loads((tmp_path / "run0" / "results.json").read_text())
+    assert found["routing"] == answered_run.results["routing"]
+    for metric in ("accuracy", "released_accuracy"):
+        assert found["metrics"][metric]["matrix"] == answered_run.results["metrics"][metric]["matrix"]
+    one, several = logged(answered_run.directory), logged(tmp_path / "run0")
+    assert [line["step"] for line in one] == [line["step"] for line in several]
+    for own, line in zip(several, one, strict=True):
+        assert own["loss"] == pytest.approx(line["loss"], rel=1e-4, abs=1e-5), line["step"]
 
 
 # ---- interrupted -----------------------------------------------------------------------------------------------------
