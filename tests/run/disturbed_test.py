@@ -16,7 +16,7 @@ from lpi_jax.check import command as check
 from lpi_jax.data.sources import coco
 from lpi_jax.errors import UserError
 from lpi_jax.experiment import experiment as parts
-from lpi_jax.problems.retrieval import gallery
+from lpi_jax.problems import saved
 from lpi_jax.run import boundary, continual, log
 from lpi_jax.workdir import checkpoint
 from tests.support.disks import full, read_only, snapshot
@@ -91,7 +91,7 @@ def test_a_run_with_something_left_to_do_on_a_read_only_disk_says_that_it_cannot
 POINTS = {
     "the log's first line": (log.Log, "terms"),
     "a state inside a task": (checkpoint.Checkpoints, "save_inside"),
-    "the features of a boundary": (gallery, "save"),
+    "the features of a boundary": (saved, "save"),
     "a boundary": (checkpoint.Checkpoints, "save_task"),
     "the results": (boundary, "publish"),
 }
