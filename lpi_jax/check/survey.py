@@ -30,9 +30,9 @@ TILES = 12  # images of each split on a contact sheet
 
 _BITS, _COLOUR = 2, 8  # what two images that look alike may differ in: signs out of 64, and colour out of 255
 _CROWD = 256
-Said = Callable[[Any], Sequence[str]]  # a record -> what is said of its image, in texts
-
 _PROGRESS_FROM = 500  # images: fewer are read in a moment
+
+Said = Callable[[Any], Sequence[str]]  # a record -> what is said of its image, in texts
 
 
 @dataclass(frozen=True)

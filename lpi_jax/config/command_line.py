@@ -29,7 +29,7 @@ it finds to --workdir.
 
   python -m lpi_jax.main --config=configs/scenes_lpi.py --workdir=DIR
   python -m lpi_jax.main --config=configs/scenes_lpi.py:released --workdir=DIR
-  python -m lpi_jax.main --config=configs/questions_modalprompt.py --workdir=DIR
+  python -m lpi_jax.main --config=configs/questions_modalprompt.py --workdir=DIR --config.backbone=L
   ... --config.task_id=oracle --config.train.lr=0.1 --config.data.domains=fax,comic
 
   --config=FILE[:PRESET]  configuration file, and its preset: intended (the method done

@@ -19,6 +19,7 @@ from lpi_jax.data.instructed import Instructed
 from lpi_jax.models.llava.generation import generate
 from lpi_jax.models.llava.llava import Inputs, LLaVA
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.problems import filling
 from lpi_jax.problems.instruction.adapters import Group
 from lpi_jax.problems.instruction.conversation import PAD
 from lpi_jax.problems.instruction.options import Measured
@@ -26,8 +27,6 @@ from lpi_jax.problems.instruction.pictures import Pictures
 from lpi_jax.problems.instruction.sides import SIDE
 from lpi_jax.problems.instruction.texts import Texts, room
 from lpi_jax.types import Tree
-
-SMALLEST = 16  # rows of the last batch, at least
 
 
 class Samples(NamedTuple):
@@ -140,7 +139,9 @@ class Answering:
         """run(make(items)), batch by batch; items [n] int -> [n, ...]."""
 
         def own(chunk: np.ndarray) -> Tree:
-            share = batches.host_rows(self._size(len(chunk)), jax.process_index(), jax.process_count())
+            share = batches.host_rows(
+                filling.size(len(chunk), self._batch, self._mesh.size), jax.process_index(), jax.process_count()
+            )
             # Behind the end of the items there is nothing to load: the last one is repeated.
             here = slice(min(share.start, len(chunk) - 1), share.stop)
             rows = make(chunk[here])
@@ -153,10 +154,3 @@ class Answering:
             for chunk, rows in zip(chunks, loader.ahead(own, chunks), strict=True)
         ]
         return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
-
-    def _size(self, count: int) -> int:
-        """Rows of the batch for `count` items: SMALLEST in doublings, a multiple of the mesh, `batch` at most."""
-        size = SMALLEST
-        while size < count:
-            size *= 2
-        return min(self._batch, -(-size // self._mesh.size) * self._mesh.size)

@@ -20,11 +20,10 @@ from lpi_jax.methods.base import Method
 from lpi_jax.models.clip import TowerConfig
 from lpi_jax.models.tokenizer import trim
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.problems import filling
 from lpi_jax.problems.retrieval.adapters import Group
 from lpi_jax.problems.retrieval.towers import Towers
 from lpi_jax.types import Tree
-
-SMALLEST = 16  # rows of the last batch, at least
 
 
 class Told(NamedTuple):
@@ -160,7 +159,7 @@ class Encoder:
 
         def own(start: int) -> tuple[np.ndarray, ...]:
             chunk = items[start : start + self.batch]
-            size = self._size(len(chunk))
+            size = filling.size(len(chunk), self.batch, self.mesh.size)
             share = batches.host_rows(size, jax.process_index(), jax.process_count())
             # Behind the end of the items there is nothing to load: the last one is repeated.
             here = slice(min(share.start, len(chunk) - 1), share.stop)
@@ -191,13 +190,6 @@ class Encoder:
             return lambda rows: side.tuned(group.params, rows, *tuned)
         table = None if group.table is None else meshes.put_replicated(jnp.asarray(group.table), self.mesh)
         return lambda rows: side.table(group.params, rows[0], table, rows[1])
-
-    def _size(self, count: int) -> int:
-        """Rows of the batch for `count` items: SMALLEST in doublings, a multiple of the mesh, `batch` at most."""
-        size = SMALLEST
-        while size < count:
-            size *= 2
-        return min(self.batch, -(-size // self.mesh.size) * self.mesh.size)
 
 
 def _loading(load: Callable[[int], np.ndarray]) -> Callable:
