@@ -11,7 +11,6 @@ of the reported stream's *training* drawings alone; held out are 40 % of those t
 """
 
 import argparse
-import hashlib
 import importlib
 import json
 import shutil
@@ -21,10 +20,11 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from lpi_jax.data.scenes.source import DEVELOPMENT_DOMAINS
 from lpi_jax.run import continual
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import development
+
 from configs import clipart_lpi
 
 RATES = (0.003, 0.01, 0.03, 0.1)
@@ -48,8 +48,7 @@ def main() -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for rate in args.rates:
-        config = scenes(args) if args.stream == "scenes" else clipart(args)
-        config.seed = SEED
+        config = configuration(args)
         config.train.lr = rate
         for change in args.set:
             key, value = change.split("=", 1)
@@ -63,29 +62,16 @@ def main() -> None:
         print(line(rate, continual.run(config, workdir)), flush=True)
 
 
-def scenes(args: argparse.Namespace) -> ConfigDict:
-    """The development domains."""
-    file = importlib.import_module(f"configs.scenes_{args.method}")
-    config = file.get_config(args.preset) if args.method == "lpi" else file.get_config()
-    config.data.domains = DEVELOPMENT_DOMAINS
-    config.data.seed = SEED
-    return config
-
-
-def clipart(args: argparse.Namespace) -> ConfigDict:
-    """The training drawings, split once more. What is measured on is new to the backbone, as it is in the report."""
-    config = clipart_lpi.get_config(args.preset)
-    path = args.clipart / "development.jsonl"
-    rows = [json.loads(text) for text in (args.clipart / "stream.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if row["split"] == "train"]
-    background = (args.clipart / "background.jsonl").read_text(encoding="utf-8").splitlines()
-    pretrained_on = {json.loads(text)["image"] for text in background}
-    for row in rows:
-        new = row["image"] not in pretrained_on
-        held_out = new and hashlib.sha256(row["image"].encode()).digest()[0] % 5 < 2
-        row["split"] = "val" if held_out else "train"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    config.data.path = str(path)
+def configuration(args: argparse.Namespace) -> ConfigDict:
+    """Of the method, on the stream's development part."""
+    if args.stream == "clipart":
+        config = clipart_lpi.get_config(args.preset)
+        development.clipart(config, args.clipart)
+    else:
+        file = importlib.import_module(f"configs.scenes_{args.method}")
+        config = file.get_config(args.preset) if args.method == "lpi" else file.get_config()
+        development.scenes(config, SEED)
+    config.seed = SEED
     return config
 
 
