@@ -38,7 +38,7 @@ def refusals(config: ConfigDict, look: Any, stream: Stream) -> list[str]:
             sentences.append(str(error))
 
     ask(partial(look.check, config))
-    mesh = ask(partial(meshes.make_mesh, config.devices))
+    mesh = ask(partial(meshes.make_mesh, config.devices, config.fsdp))
     if mesh:
         ask(partial(check_train_batches, config, mesh))
         ask(partial(meshes.check_batch, "config.eval.batch", config.eval.batch, mesh))

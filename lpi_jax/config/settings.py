@@ -35,6 +35,7 @@ class Run:
         "highest", "of float32 products; fewer bits on TPU and GPU are faster", choices=("highest", "high", "default")
     )
     devices: int = option(0, "how many to use; 0: all", kind="speed", least=0)
+    fsdp: int = option(1, "devices that share one copy of the frozen backbone", kind="speed", least=1)
     distributed: bool = option(False, "one of several processes that were started with the same command", kind="speed")
     compilation_cache: str = option(
         "auto", "of compiled programs: auto (the user's cache folder), off, or a folder", kind="speed"

@@ -33,6 +33,7 @@ class Instructed:
       has_image: whether it is about an image; a split's `load` gives a black one where not.
       scoring: how answers are judged, one of SCORINGS.
       annotation: what else is known (box, size [w, h], choices); None where nothing is.
+      fit: how its benchmark's own script makes its image square when it is measured, `pad` or `crop`.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Instructed:
     has_image: bool = True
     scoring: str = "exact"
     annotation: Any = None
+    fit: str = "pad"
 
 
 @dataclass(frozen=True, slots=True)

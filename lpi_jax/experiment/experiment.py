@@ -92,7 +92,7 @@ def assemble(config: ConfigDict, streamed: bool = True) -> Experiment:
       UserError: what does not fit together, or cannot be read.
     """
     config = config.copy_and_resolve_references()
-    mesh = meshes.make_mesh(config.devices)
+    mesh = meshes.make_mesh(config.devices, config.fsdp)
     check_train_batches(config, mesh)
     problem, backbone = problems.module(config.problem.name).build(config, mesh)
     method = method_of(config, problem.sites)

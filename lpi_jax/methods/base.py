@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lpi_jax.parallel.placement import whole
 from lpi_jax.types import Adapter, Tree
 
 PLAIN = -1  # the adapter id of the backbone without any method
@@ -184,7 +185,7 @@ class Method(NamedTuple):
 
 def kept(tree: Tree) -> Tree:
     """Host copies of a tree's arrays, for a memory."""
-    return jax.tree.map(np.asarray, tree)
+    return jax.tree.map(whole, tree)
 
 
 def apart(tree: Tree) -> Tree:

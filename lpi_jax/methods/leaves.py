@@ -12,8 +12,8 @@ from lpi_jax.types import Tree
 
 # The meaning of the option `where`, which methods share.
 WHERE = (
-    "regular expression, found in the paths of the backbone's parameters that change; '': of lora the query and value"
-    " projections of both towers, of others all but logit_scale"
+    "regular expression, found in the paths of the backbone's parameters that change; '': of methods with low ranks the"
+    " query and value projections, in a language model its MLPs' matrices, too; of others all but logit_scale"
 )
 
 

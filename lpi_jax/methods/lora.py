@@ -17,9 +17,11 @@ from lpi_jax.errors import UserError
 from lpi_jax.methods import base, finetune, leaves, routing
 from lpi_jax.methods.base import Method, Site, TaskContext
 from lpi_jax.options import option
-from lpi_jax.types import Adapter, Tree
+from lpi_jax.types import LOW, Adapter, Tree
 
-WHERE = r"self_attn/[qv]_proj/kernel$"
+LANGUAGE_SITE = "language"  # a backbone that has it is a language model that sees
+_TOWERS = r"self_attn/[qv]_proj/kernel$"
+_LANGUAGE_MODEL = r"^language_model/.*/(q|v|gate|up|down)_proj/kernel$"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Options(base.Options):
 
     def __post_init__(self) -> None:
         leaves.check_pattern(self.where)
+
+
+def usual(sites: Mapping[str, Site]) -> str:
+    """Which matrices change where `options.where` names none: of CLIP's towers, or of a language model's blocks."""
+    return _LANGUAGE_MODEL if LANGUAGE_SITE in sites else _TOWERS
 
 
 def matrices(frozen: Tree, where: str) -> dict[str, tuple[int, int]]:
@@ -76,17 +83,32 @@ def merged(kernels: dict[str, Array], updates: dict[str, Tree], factor: float) -
     return {path: update(kernel, updates[path]) for path, kernel in kernels.items()}
 
 
+def layer(path: str) -> str | None:
+    """The path of the linear layer of a language model's blocks whose kernel this is; None: it is no such kernel."""
+    inside = path.startswith("language_model/layers_") and path.endswith("/kernel")
+    return path.removesuffix("/kernel") if inside else None
+
+
 def in_place(options: Options, trained: Tree, frozen: Tree) -> Tree:
-    """The backbone with the updated matrices in place of its own."""
-    own = leaves.flat(trained)
+    """The backbone with the updated matrices in place of its own; with A and (scale / rank) B beside those of a
+    language model's blocks, which stay as they are."""
+    own, factor = leaves.flat(trained), options.scale / options.rank
     kernels = leaves.chosen(frozen, options.where)
     updates = {path: {name: own[f"{path}/{name}"] for name in ("a", "b")} for path in kernels}
-    return leaves.replaced(frozen, leaves.nested(merged(kernels, updates, options.scale / options.rank)))
+    beside = {}
+    for path in filter(layer, kernels):
+        beside[f"{layer(path)}/{LOW}/a"], beside[f"{layer(path)}/{LOW}/b"] = (
+            updates[path]["a"],
+            factor * updates[path]["b"],
+        )
+    others = {path: kernel for path, kernel in kernels.items() if not layer(path)}
+    replaced = merged(others, {path: updates[path] for path in others}, factor) if others else {}
+    return leaves.replaced(frozen, leaves.nested({**beside, **replaced}))
 
 
 def build(options: Options, sites: Mapping[str, Site], router: routing.Options) -> Method:
     """LoRA as the loop sees it."""
-    options = replace(options, where=options.where or WHERE)
+    options = replace(options, where=options.where or usual(sites))
 
     def begin(key: Array, memory: Tree, frozen: Tree, task: TaskContext) -> tuple[Tree, Tree]:
         return finetune.continued(memory, {} if memory else init(options, frozen, key)), {}

@@ -29,6 +29,7 @@ from lpi_jax.methods.base import PLAIN, Assigned, Method, Queries, Site, TaskCon
 from lpi_jax.methods.prototypes import init_transform, losses, prototypes, scores, select, select_padded
 from lpi_jax.options import TRAINING, option
 from lpi_jax.parallel import processes
+from lpi_jax.parallel.placement import whole
 from lpi_jax.types import Adapter, Tree
 
 SITE = "language"  # where the prompts enter
@@ -79,6 +80,7 @@ PRESETS = {
     "released": {
         **_INTENDED,
         "problem.guidance_text": "released",
+        "eval.image": "published",
         "method.freeze_last": True,
         "method.text_only": "bypass",
     },
@@ -110,7 +112,7 @@ def init(key: Array, options: Options, table: Array, width: int, words: int = 0)
     # Of host: the table may lie on the devices of several processes.
     rows = np.asarray(jax.random.randint(of_prompts, (options.prompts,), 0, words or len(table)))
     return {
-        "prompts": jnp.asarray(np.asarray(table[rows]), jnp.float32),
+        "prompts": jnp.asarray(whole(table[rows]), jnp.float32),
         "transform": init_transform(of_transform, table.shape[1], width),
     }
 

@@ -2,12 +2,14 @@
 
 from types import ModuleType
 
-from lpi_jax.methods import ewc, finetune, l2p, lora, lpi, modalprompt, replay, zero_shot
+from lpi_jax.methods import ewc, finetune, l2p, lora, lpi, modalprompt, moe_lora, o_lora, replay, zero_shot
 
 METHODS: dict[str, ModuleType] = {
     "lpi": lpi,
     "l2p": l2p,
     "lora": lora,
+    "o_lora": o_lora,
+    "moe_lora": moe_lora,
     "ewc": ewc,
     "replay": replay,
     "finetune": finetune,

@@ -31,6 +31,7 @@ from lpi_jax.models.towers import (
     from_shapes,
     plain_names,
 )
+from lpi_jax.parallel.placement import whole
 
 Leaf = tuple[str, ...]  # the path of a leaf in the tree
 Params = dict[str, Any]  # nested dicts of float32 arrays
@@ -168,7 +169,7 @@ def fingerprint(params: Params) -> str:
     """sha256 (hexadecimal) over the sorted paths, the shapes, dtypes and bytes of all leaves."""
     digest = hashlib.sha256()
     for leaf, value in sorted(traverse_util.flatten_dict(params).items()):
-        value = np.asarray(value)
+        value = whole(value)
         digest.update(f"{'/'.join(leaf)} {value.dtype} {list(value.shape)}\n".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()

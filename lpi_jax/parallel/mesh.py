@@ -1,8 +1,10 @@
-"""Devices: one mesh with a data axis; frozen weights and prompts on every device, batches split over them.
+"""Devices: one mesh with the axes data and fsdp. Batches are split over both, frozen weights over fsdp alone.
 
-The devices may belong to several processes (`hosts`), each of which makes its own rows of a batch.
+With an fsdp axis of 1, the usual one, every device has the whole backbone. What is trained is on every device. The
+devices may belong to several processes, each of which makes its own rows of a batch.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,13 +16,15 @@ from jax.sharding import PartitionSpec as P
 from lpi_jax.errors import UserError
 from lpi_jax.parallel.devices import available
 
+AXES = ("data", "fsdp")
 
-def make_mesh(devices: int = 0) -> Mesh:
-    """A mesh over the first `devices` devices (0: all of them), axis `data`.
+
+def make_mesh(devices: int = 0, fsdp: int = 1) -> Mesh:
+    """A mesh over the first `devices` devices (0: all of them); `fsdp` of them, neighbours, share one backbone.
 
     Raises:
       UserError: there are none (see `devices.available`) or fewer than asked for, or some process would have fewer
-        than others.
+        than others, or they do not make whole groups of `fsdp`.
     """
     found = available()
     if not 0 <= devices <= len(found):
@@ -34,8 +38,15 @@ def make_mesh(devices: int = 0) -> Mesh:
             f"config.devices is {devices}, which gives the {len(shares)} processes {shares.min()} to {shares.max()}"
             " devices each; expected as many for each"
         )
+    if fsdp < 1 or len(chosen) % fsdp:
+        raise UserError(f"config.fsdp is {fsdp}, expected a divisor of the number of devices, {len(chosen)}")
+    return mesh_of(chosen, fsdp)
+
+
+def mesh_of(devices: Sequence[Any], fsdp: int = 1) -> Mesh:
+    """The mesh [devices / fsdp, fsdp] of these devices, which may be those of a topology without hardware."""
     # Auto axes: the compiler places what we do not annotate.
-    return Mesh(np.asarray(chosen), ("data",), axis_types=(AxisType.Auto,))
+    return Mesh(np.asarray(devices).reshape(-1, fsdp), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def check_batch(name: str, size: int, mesh: Mesh) -> None:
@@ -54,7 +65,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def split(mesh: Mesh) -> NamedSharding:
     """The first axis split over the devices."""
-    return NamedSharding(mesh, P("data"))
+    return NamedSharding(mesh, P(AXES))
 
 
 def put_replicated(tree: Any, mesh: Mesh) -> Any:

@@ -4,7 +4,10 @@ import jax
 import numpy as np
 from jax import Array
 
+from lpi_jax.methods import leaves
 from lpi_jax.methods.base import NOTHING, Method
+from lpi_jax.parallel.mesh import replicated
+from lpi_jax.parallel.placement import whole
 from lpi_jax.types import Adapter, Tree
 
 
@@ -14,10 +17,16 @@ def made(method: Method, memory: Tree, number: int, frozen: Tree) -> Adapter:
     adapter, _ = method.adapt(trainable, constants, frozen, NOTHING)
     if adapter.params is frozen:
         return adapter
-    # On the devices, once and not for every batch.
-    return adapter._replace(params=jax.tree.map(_like, adapter.params, frozen))
+    given = leaves.flat(frozen)
+    everywhere = replicated(next(iter(given.values())).sharding.mesh)
 
+    def placed(path: str, leaf: Array | np.ndarray) -> Array:
+        """On the devices, once and not for every batch; what stands beside a kernel on all of them."""
+        if leaf is given.get(path):
+            return leaf
+        host, where = whole(leaf), given[path].sharding if path in given else everywhere
+        return jax.make_array_from_callback(host.shape, where, host.__getitem__)
 
-def _like(leaf: Array | np.ndarray, other: Array) -> Array:
-    """The leaf on the devices of another, if it is not that one itself."""
-    return leaf if leaf is other else jax.make_array_from_process_local_data(other.sharding, np.asarray(leaf))
+    return adapter._replace(
+        params=leaves.nested({path: placed(path, leaf) for path, leaf in leaves.flat(adapter.params).items()})
+    )

@@ -29,7 +29,7 @@ def load(directory: str | Path) -> Any:
     devices.available()
     record = ownership.read(directory)
     config = records.configuration(record, directory)
-    config.devices = 1
+    config.devices = config.fsdp = 1
     compilation.keep_compiled(config.compilation_cache)
     experiment = assemble(config, streamed=False)
     if experiment.backbone.hashes["backbone"] != record.get("backbone"):

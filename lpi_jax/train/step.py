@@ -73,7 +73,7 @@ def make_step(problem: Any, method: Method, optimizer: optax.GradientTransformat
         return TrainState(trainable, opt_state, state.step + 1), {"loss": total, **terms}
 
     whole, rows = meshes.replicated(mesh), meshes.split(mesh)
-    shardings = (whole, whole, whole, rows, whole, whole)
+    shardings = (whole, None, whole, rows, whole, whole)  # the backbone lies as it was placed
     return Step(jax.jit(step, donate_argnums=0, in_shardings=shardings, out_shardings=whole), optimizer, mesh)
 
 
@@ -90,7 +90,7 @@ def make_gradient(problem: Any, method: Method, mesh: Mesh) -> Callable[[Tree, T
         return sum(problem.losses(problem.forward(batch, adapter, key), batch).values(), jnp.zeros(()))
 
     whole, rows = meshes.replicated(mesh), meshes.split(mesh)
-    return jax.jit(jax.grad(loss), in_shardings=(whole, whole, whole, rows, whole), out_shardings=whole)
+    return jax.jit(jax.grad(loss), in_shardings=(whole, whole, None, rows, whole), out_shardings=whole)
 
 
 class Task(NamedTuple):

@@ -106,7 +106,9 @@ def test_as_many_numbers_are_trained_as_were_counted_by_hand(name, bundled, clip
     for config, expected in ((weights.config(BUNDLED), bundled), (CLIP_B16, clip_b16)):
         frozen = shapes(config)
         if name == "lora":
-            trainable = jax.eval_shape(lambda f=frozen: lora.init(lora.Options(where=lora.WHERE), f, jax.random.key(0)))
+            trainable = jax.eval_shape(
+                lambda f=frozen: lora.init(lora.Options(where=lora.usual({})), f, jax.random.key(0))
+            )
         else:
             trainable = leaves.chosen(frozen, finetune.WHERE)
         assert size(trainable) == expected

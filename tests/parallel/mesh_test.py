@@ -25,6 +25,7 @@ from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIP
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.parallel.placement import put_backbone
 from lpi_jax.methods import routing, zero_shot
 from lpi_jax.problems.retrieval.adapters import Group
 from lpi_jax.problems.retrieval.encoder import Encoder
@@ -37,11 +38,11 @@ words = [f"{'a red circle left of ' * (i % 4)} a blue square {i}" for i in range
 ids, _ = Tokenizer.load(backbone).encode(words, 4)
 prompts = np.random.default_rng(1).normal(size=(1, 2, 4, 32)).astype(np.float32)
 found = {}
-for devices in (1, 8):
-    mesh = meshes.make_mesh(devices)
+for devices, fsdp in ((1, 1), (8, 1), (8, 4)):
+    mesh = meshes.make_mesh(devices, fsdp)
     towers, method = Towers(CLIP(config), (0.5,) * 3, (0.25,) * 3), zero_shot.build(None, {}, routing.Options())
-    encoder = Encoder(towers, meshes.put_replicated(params, mesh), method, mesh, 8)
-    found[devices] = [
+    encoder = Encoder(towers, put_backbone(params, mesh), method, mesh, 8)
+    found[devices, fsdp] = [
         encoder.images(pictures.__getitem__, range(19)),
         encoder.images(pictures.__getitem__, range(19), Group(None, encoder.frozen, prompts)),
         encoder.texts(ids),
@@ -59,14 +60,18 @@ def status(*changes):
 
 print(json.dumps({
     "devices": whole.size,
-    "axis": whole.axis_names,
-    "difference": [float(np.abs(a - b).max()) for a, b in zip(found[1], found[8])],
+    "axes": dict(whole.shape),
+    "difference": [float(np.abs(a - b).max()) for many in ((8, 1), (8, 4)) for a, b in zip(found[1, 1], found[many])],
+    "on one": sum(leaf.addressable_shards[0].data.size for leaf in jax.tree.leaves(encoder.frozen)),
+    "all": sum(leaf.size for leaf in jax.tree.leaves(encoder.frozen)),
+    "fingerprints": [weights.fingerprint(params), weights.fingerprint(encoder.frozen)],
     "split": sorted(shard.data.tolist() for shard in split.addressable_shards),
     "replicated": [shard.data.tolist() for shard in everywhere.addressable_shards],
     "train batch": status("--config.train.batch=12"),
     "eval batch": status("--config.eval.batch=12"),
     "devices of three": status("--config.devices=3"),
     "too many": status("--config.devices=9"),
+    "groups of three": status("--config.fsdp=3"),
 }))
 """
 
@@ -96,7 +101,7 @@ def eight(tiny_clip, tmp_path_factory):
 def test_features_are_equal_on_one_device_and_on_eight(eight):
     found, _ = eight
     assert found["devices"] == 8
-    assert found["axis"] == ["data"]
+    assert found["axes"] == {"data": 8, "fsdp": 1}
     assert max(found["difference"]) <= 1e-6
 
 
@@ -104,6 +109,12 @@ def test_batches_are_split_and_weights_are_everywhere(eight):
     found, _ = eight
     assert found["split"] == [[[3 * i, 3 * i + 1, 3 * i + 2]] for i in range(8)]
     assert found["replicated"] == [np.arange(24).reshape(8, 3).tolist()] * 8
+
+
+def test_devices_that_share_a_backbone_have_parts_of_its_matrices(eight):
+    found, _ = eight
+    assert found["on one"] < 0.5 * found["all"]  # a quarter of the matrices, all of the rest
+    assert found["fingerprints"][0] == found["fingerprints"][1]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +135,7 @@ def test_batches_are_split_and_weights_are_everywhere(eight):
             "error: config.train.batch is 16, expected a multiple of the 3 devices it is split over; use"
             " --config.train.batch=15\n",
         ),
+        ("groups of three", "error: config.fsdp is 3, expected a divisor of the number of devices, 8\n"),
         ("too many", "error: config.devices is 9, expected 0 (all) to 8, the devices found here\n"),
     ],
 )

@@ -52,6 +52,7 @@ class Published:
       scoring: how its answers are judged.
       references: the task's folder -> all right answers; None: there are no others than in the records.
       cut: characters too many at the end of the paths of measured images.
+      fit: of measured images in the benchmark's own script, `pad` or `crop`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Published:
     scoring: str
     references: Callable[[str], References | None] = lambda folder: None
     cut: int = 0
+    fit: str = "pad"
 
 
 def published(benchmark: str, tasks: Sequence[Published], options: BenchmarkOptions) -> Stream[Instructed]:
@@ -161,6 +163,7 @@ def _measured(
         has_image=identity is not None,
         scoring=task.scoring,
         annotation=conversations.annotation(record, task.scoring, fail),
+        fit=task.fit,
     )
     return Sample(said, image, path, place, task.name, "val", identity)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lpi_jax.models.llava.config import LlamaConfig
+from lpi_jax.models.llava.linear import Linear
 
 
 class Cache(NamedTuple):
@@ -63,9 +64,9 @@ class Attention(nn.Module):
     dtype: Any
 
     def setup(self):
-        dense = partial(nn.Dense, use_bias=False, dtype=self.dtype)
-        self.q_proj, self.o_proj = dense(self.config.width), dense(self.config.width)
-        self.k_proj, self.v_proj = (dense(self.config.kv_heads * self.config.head_dim) for _ in range(2))
+        width, narrow = self.config.width, self.config.kv_heads * self.config.head_dim
+        self.q_proj, self.o_proj = Linear(width, self.dtype), Linear(width, self.dtype)
+        self.k_proj, self.v_proj = Linear(narrow, self.dtype), Linear(narrow, self.dtype)
 
     def __call__(
         self, x: jax.Array, positions: jax.Array, mask: jax.Array, past: tuple[jax.Array, jax.Array], filled: jax.Array
@@ -100,9 +101,8 @@ class MLP(nn.Module):
     dtype: Any
 
     def setup(self):
-        dense = partial(nn.Dense, use_bias=False, dtype=self.dtype)
-        self.gate_proj, self.up_proj = dense(self.config.mlp_dim), dense(self.config.mlp_dim)
-        self.down_proj = dense(self.config.width)
+        self.gate_proj, self.up_proj = (Linear(self.config.mlp_dim, self.dtype) for _ in range(2))
+        self.down_proj = Linear(self.config.width, self.dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))

@@ -73,9 +73,9 @@ class Answering:
         def answering(params: Tree, batch: Tree) -> jax.Array:
             return generate(problem.model, params, Inputs(**batch), measured.max_new).ids
 
-        shardings = {"in_shardings": (whole, rows), "out_shardings": whole}
+        shardings = {"in_shardings": (None, rows), "out_shardings": whole}
         self._queries, self._answers = jax.jit(asking, **shardings), jax.jit(answering, **shardings)
-        self._features = jax.jit(problem.question_features, in_shardings=(whole, whole), out_shardings=whole)
+        self._features = jax.jit(problem.question_features, in_shardings=(None, whole), out_shardings=whole)
 
     def queries(self, samples: Samples) -> np.ndarray:
         """[N, 2C + 1] float32: what the method is asked with about each sample (`Instruction.queries`)."""
@@ -125,7 +125,9 @@ class Answering:
     def _seen(self, samples: Samples, numbers: np.ndarray) -> Tree:
         there = np.array([samples.records[number].has_image for number in numbers])
         images = [
-            self._pictures(samples.load(int(number))) if has_image else self._pictures.nothing
+            self._pictures(samples.load(int(number)), samples.records[number].fit)
+            if has_image
+            else self._pictures.nothing
             for number, has_image in zip(numbers, there, strict=True)
         ]
         return {"images": np.stack(images), "has_image": there}

@@ -21,6 +21,7 @@ from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.models.weights import fingerprint
 from lpi_jax.options import chosen
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.parallel.placement import placing
 from lpi_jax.problems.base import Backbone
 from lpi_jax.problems.instruction import texts as reading
 from lpi_jax.problems.instruction.options import Asked, Measured
@@ -57,7 +58,7 @@ def build(config: ConfigDict, mesh: Mesh) -> tuple[Instruction, Backbone]:
     """The problem and its backbone, the weights on the mesh. Raises UserError for what does not fit together."""
     meshes.check_batch("config.eval.batch", config.eval.batch, mesh)
     where = places(config)
-    llava, params = weights.load(where.llava, where.clip, meshes.replicated(mesh), jnp.dtype(config.dtype))
+    llava, params = weights.load(where.llava, where.clip, placing(mesh), jnp.dtype(config.dtype))
     words, clip = reading.load_tokenizer(where.tokenizer), Tokenizer.load(where.clip)
     check(config, llava, words, clip)
     hashes = {

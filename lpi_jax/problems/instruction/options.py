@@ -61,14 +61,18 @@ class Evaluation(options.Evaluation):
     """Section `eval`."""
 
     max_new: int = option(128, "tokens of an answer, at most", least=1)
-    image: str = option("pad", "how measured images become square", choices=FITS)
+    image: str = option(
+        "pad",
+        "how measured images become square; published: as the benchmark's own script does, task by task",
+        choices=(*FITS, "published"),
+    )
 
 
 class Measured(NamedTuple):
     """How answers are measured.
 
     Attributes:
-      batch: samples answered at once. max_new: tokens of an answer, at most. image: one of FITS.
+      batch: samples answered at once. max_new: tokens of an answer, at most. image: as the option.
       oracle: whether the true task is told. future: whether the samples of all tasks are there from the start.
     """
 

@@ -9,6 +9,7 @@ from PIL import Image
 from lpi_jax.data.images import MAX_PIXELS
 from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD, resize_and_crop
 
+PUBLISHED = "published"
 MOST = math.isqrt(MAX_PIXELS)  # side of a square, pixels: no square has more pixels than an image may have
 
 _COLOUR = tuple(int(255 * mean) for mean in CLIP_MEAN)  # (122, 116, 104)
@@ -21,15 +22,19 @@ class Pictures:
 
     Attributes:
       size: S, side of the input, pixels. fit: `pad` adds CLIP's mean colour on both sides of the shorter side, `crop`
-        cuts the middle out of the longer one.
+        cuts the middle out of the longer one, `published` does one or the other as is said with each image.
     """
 
     size: int
     fit: str = "pad"
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        """Pillow image in mode RGB -> [S, S, 3] float32, (x / 255 - mean) / std of CLIP."""
-        pixels = resize_and_crop(squared(image) if self.fit == "pad" else image, self.size)
+    def __call__(self, image: Image.Image, published: str = "pad") -> np.ndarray:
+        """Pillow image in mode RGB -> [S, S, 3] float32, (x / 255 - mean) / std of CLIP.
+
+        published: `pad` or `crop`, as the image's benchmark has it.
+        """
+        fit = published if self.fit == PUBLISHED else self.fit
+        pixels = resize_and_crop(squared(image) if fit == "pad" else image, self.size)
         return (pixels.astype(np.float32) / 255 - _MEAN) / _STD
 
     @property

@@ -20,6 +20,7 @@ from lpi_jax.models import hub, weights
 from lpi_jax.models.clip import CLIP, CLIPConfig, param_shapes
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.parallel.placement import put_backbone
 from lpi_jax.problems.base import Backbone
 from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.options import Measured
@@ -45,7 +46,7 @@ def build(config: ConfigDict, mesh: Mesh) -> tuple[Retrieval, Backbone]:
     check_tokenizer(config, clip, tokenizer)
     problem = retrieval(config, clip, tokenizer)
     hashes = {"backbone": weights.fingerprint(params), "tokenizer": tokenizer.fingerprint()}
-    return problem, Backbone(meshes.put_replicated(params, mesh), hashes, clip.assumed, clip.image_size)
+    return problem, Backbone(put_backbone(params, mesh), hashes, clip.assumed, clip.image_size)
 
 
 def retrieval(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) -> Retrieval:

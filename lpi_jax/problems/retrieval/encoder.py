@@ -81,9 +81,9 @@ class Encoder:
 
             return _Side(
                 site,
-                jax.jit(table, in_shardings=(whole, rows, whole, rows), out_shardings=whole),
-                jax.jit(tuned, in_shardings=(whole, rows, whole, whole), out_shardings=whole),
-                jax.jit(told, in_shardings=(whole, rows), out_shardings=whole),
+                jax.jit(table, in_shardings=(None, rows, whole, rows), out_shardings=whole),
+                jax.jit(tuned, in_shardings=(None, rows, whole, whole), out_shardings=whole),
+                jax.jit(told, in_shardings=(None, rows), out_shardings=whole),
                 self.embed_dim + (0 if looks_at == "joint" else 2 * tower.width),
             )
 

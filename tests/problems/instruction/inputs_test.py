@@ -103,6 +103,9 @@ def test_images_are_padded_or_cropped_and_normalised():
     assert (square[10:20] == (255, 0, 0)).all()
     red = (np.array([1, 0, 0]) - CLIP_MEAN) / CLIP_STD
     np.testing.assert_allclose(Pictures(10, "crop")(image), np.broadcast_to(red, (10, 10, 3)), rtol=1e-5)
+    for fit in ("pad", "crop"):
+        np.testing.assert_array_equal(Pictures(10, "published")(image, fit), Pictures(10, fit)(image))
+        np.testing.assert_array_equal(Pictures(10, fit)(image, "crop"), Pictures(10, fit)(image))
     padded = Pictures(30)(image)
     assert padded.dtype == np.float32
     np.testing.assert_allclose(padded[:10], 0, atol=0.02)  # the mean colour is nearly nothing

@@ -150,8 +150,12 @@ def in_one_of_two(settings, directory):
 
 
 @pytest.mark.slow
-def test_two_processes_with_four_devices_choose_and_answer_as_one(answered_run, asked_settings, compiled, tmp_path):
-    commands = [calling(in_one_of_two, asked_settings, tmp_path / f"run{number}") for number in range(2)]
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_two_processes_with_four_devices_choose_and_answer_as_one(
+    fsdp, answered_run, asked_settings, compiled, tmp_path
+):
+    settings = {**asked_settings, "fsdp": fsdp}
+    commands = [calling(in_one_of_two, settings, tmp_path / f"run{number}") for number in range(2)]
     with Together(tmp_path, commands, devices=2, **compiled) as together:
         for process in together.ended():
             assert process.status == 0, process.err
@@ -244,7 +248,7 @@ def test_the_frozen_model_answers_without_being_asked_twice(make_asked, answered
     assert answer.scores == {}
 
 
-@pytest.mark.parametrize("name", ["finetune", "lora", "replay"])
+@pytest.mark.parametrize("name", ["finetune", "lora", "o_lora", "moe_lora", "replay"])
 def test_methods_that_change_the_model_itself_run_too(name, make_asked, tmp_path):
     changes = {"method.name": name, "data.tasks": ("count", "larger"), "train.lr": 1e-3}
     changes |= {"method.buffer": 6, "method.replayed": 4} if name == "replay" else {}

@@ -1,0 +1,24 @@
+"""ModalPrompt on questions about real pictures: titles, folders and choices of clip-art and Tux Paint's stamps.
+
+Prepare:  python experiments/clipart/prepare.py --out runs/clipart
+          python experiments/stamps/prepare.py --out runs/stamps
+          python experiments/pictures.py --clipart runs/clipart --stamps runs/stamps --out runs/pictures.jsonl
+Command:  python -m lpi_jax.main --config=configs/pictures_modalprompt.py --workdir=DIR --config.backbone=LLAVA
+Hardware: two CPU cores for a few million parameters; minutes not measured
+Expected: no number is known; results.json holds the frozen LLaVA on the same samples
+"""
+
+from ml_collections import ConfigDict
+
+from lpi_jax import config as lpi_config
+
+
+def get_config(preset: str = "intended") -> ConfigDict:
+    """`preset` is what stands behind the colon: intended or released."""
+    config = lpi_config.preset(preset, "modalprompt")
+    config.data.name = "instructions"
+    config.data.path = "runs/pictures.jsonl"
+    config.data.shots = 240  # training pictures of a task; the first collection has ten times as many
+    config.train.batch = 16
+    config.eval.max_new = 24
+    return config

@@ -1,0 +1,50 @@
+"""Where a backbone's leaves lie: rules on their paths, the first that is found holds."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lpi_jax.parallel.mesh import replicated
+
+# Pattern in a leaf's path -> how its axes are split. Every large matrix of the towers and of the language model.
+RULES: tuple[tuple[str, P], ...] = (
+    (r"(q|k|v|o|out|gate|up|down)_proj/kernel$", P("fsdp")),
+    (r"(fc1|fc2|linear_1|linear_2|lm_head)/kernel$", P("fsdp")),
+    (r"(embed_tokens|token_embedding)/embedding$", P(None, "fsdp")),  # rows are looked up: every device has all of them
+    (r"", P()),
+)
+
+
+def placing(mesh: Mesh) -> Callable[[tuple[str, ...], tuple[int, ...]], NamedSharding]:
+    """(path of a leaf, its shape) -> its sharding; a leaf that its rule does not divide evenly is on every device."""
+
+    def place(path: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
+        parts = next(parts for pattern, parts in RULES if re.search(pattern, "/".join(path)))
+        even = all(name is None or not size % mesh.shape[name] for name, size in zip(parts, shape, strict=False))
+        return NamedSharding(mesh, parts) if even else replicated(mesh)
+
+    return place
+
+
+def put_backbone(tree: Any, mesh: Mesh) -> Any:
+    """Places a backbone's host arrays, nested dictionaries that are equal in every process."""
+    place = placing(mesh)
+
+    def put(path: Any, leaf: np.ndarray) -> jax.Array:
+        where = place(tuple(step.key for step in path), leaf.shape)
+        # Not `device_put`, which compares the values between processes.
+        return jax.make_array_from_callback(leaf.shape, where, leaf.__getitem__)
+
+    return jax.tree_util.tree_map_with_path(put, tree)
+
+
+def whole(leaf: Any) -> np.ndarray:
+    """All of a leaf [...] on the host, also where it lies on several processes."""
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        leaf = jax.jit(lambda x: x, out_shardings=NamedSharding(leaf.sharding.mesh, P()))(leaf)
+    return np.asarray(leaf)
