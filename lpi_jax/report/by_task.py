@@ -10,6 +10,8 @@ from lpi_jax.terminal.plain_text import plain
 
 COUNT = "count"  # the form of a column of counts
 ROUTED = "routed right"
+AMONG = "own among chosen"
+_LAST = (ROUTED, AMONG)  # of the columns
 
 
 class Column(NamedTuple):
@@ -43,6 +45,8 @@ def columns(group: Group) -> list[Column]:
         shown.append(Column(f"{side} items", "n", label, COUNT, counts))
         if known := [run.routed[side] for run in group.runs if side in run.routed]:
             shown.append(Column(f"{side} {ROUTED}", ROUTED, label, ONE_DIGIT, _by_task(known)))
+        if among := group.among(side):
+            shown.append(Column(f"{side} {AMONG}", AMONG, label, ONE_DIGIT, _by_task(among)))
     return shown
 
 
@@ -52,7 +56,7 @@ def _by_task(by_run: Sequence[Sequence[float]]) -> list[list[float]]:
 
 def tasks(group: Group) -> Table:
     """The table of one group task by task; what no run knows has no column."""
-    shown = sorted(columns(group), key=lambda column: column.over == ROUTED)  # last, beside each other
+    shown = sorted(columns(group), key=lambda c: 1 + _LAST.index(c.over) if c.over in _LAST else 0)  # beside each other
     over = [(word, len(list(alike))) for word, alike in itertools.groupby(column.over for column in shown)]
     return Table(
         title="",

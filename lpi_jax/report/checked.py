@@ -91,6 +91,14 @@ def triangle(rows: Sequence[Sequence[float]], tasks: int, unit: str) -> np.ndarr
     return matrix
 
 
+def shares(values: Any, tasks: int) -> list[float]:
+    """[T] per cent, one for each task."""
+    found = [number(value) for value in a_list(values)]
+    if len(found) != tasks or not all(0 <= value <= 100 for value in found):
+        raise ValueError("not a per cent for each task")
+    return found
+
+
 def confusion(record: dict[str, Any], tasks: int) -> np.ndarray:
     """[T, T] or, with a column for items routed nowhere, [T, T + 1] float64 counts by true and routed task."""
     rows = [[count(n) for n in a_list(row)] for row in a_list(record["matrix"])]

@@ -2,8 +2,9 @@
 
 Prints a table and how well its numbers are known; FORMAT is markdown (the default), csv, json or latex. With --out also
 writes DIR/table.md, table.csv, table.json, table.tex, pictures (curves over the stages, and per kind of run heat maps
-of the metrics, where items were routed to, and the loss terms), and index.html that shows them all, task by task. Runs
-that differ only in their seeds become one row: mean ± sample standard deviation.
+of the metrics, where items were routed to, and the loss terms), and index.html that shows them all, task by task, with
+what runs keep of single items and their answers. Runs that differ only in their seeds become one row: mean ± sample
+standard deviation.
 """
 
 import itertools
@@ -15,6 +16,7 @@ from pathlib import Path
 from lpi_jax import paths, terminal
 from lpi_jax.errors import UserError
 from lpi_jax.files import write_atomically
+from lpi_jax.report import gallery
 from lpi_jax.report.comparison import compare
 from lpi_jax.report.groups import Block
 from lpi_jax.report.page import Picture, page
@@ -41,13 +43,17 @@ def write(directories: Sequence[str | Path], out: str | Path) -> None:
     """Writes the table in every format, pictures (PNG) and index.html into the folder `out`.
 
     Raises:
-      UserError: as `compare`; matplotlib is missing; `out` cannot be written.
+      UserError: as `compare`; a run's answers are damaged; matplotlib is missing; `out` cannot be written.
     """
     blocks = compare(directories)
+    groups = [group for block in blocks for group in block.groups]
+    galleries = [gallery.of_group(group, number) for number, group in enumerate(groups, start=1)]
     overviews, details = _pictures(blocks)
     files = {picture.file: picture.data for picture in itertools.chain(overviews, *details)}
+    for shown in filter(None, galleries):
+        files |= shown.images
     files |= {name: FORMATS[form](blocks).encode() for name, form in FILES.items()}
-    files["index.html"] = page(blocks, overviews, details).encode()
+    files["index.html"] = page(blocks, overviews, details, galleries).encode()
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)

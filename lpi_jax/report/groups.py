@@ -63,6 +63,11 @@ class Group(NamedTuple):
             if all(column in numbers for numbers in others)
         }
 
+    def among(self, side: str) -> list[list[float]]:
+        """[runs, T] of each run per task the per cent of items whose own is one of several tasks chosen; [] unknown."""
+        known = [run.among[side] for run in self.runs if side in run.among]
+        return known if len(known) == len(self.runs) else []
+
     def confusion(self, side: str) -> np.ndarray | None:
         """[T, T or T + 1] items by true and routed task, summed over the runs; None where no run knows."""
         known = [run.confusion[side] for run in self.runs if side in run.confusion]

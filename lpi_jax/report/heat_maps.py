@@ -64,18 +64,20 @@ def routing(group: Group) -> bytes:
     Of a group with some confusion.
     """
     tasks = lettering.names(group.tasks)
-    known = [(label, group.confusion(side)) for side, label in group.sides.items()]
-    counts = [(drawing.label(label), matrix) for label, matrix in known if matrix is not None]
-    columns = max(matrix.shape[1] for _, matrix in counts)
-    with lettering.drawn([group.label, *tasks, *(label for label, _ in counts)]):
+    known = [(label, group.confusion(side), group.among(side)) for side, label in group.sides.items()]
+    counts = [(drawing.label(label), matrix, among) for label, matrix, among in known if matrix is not None]
+    columns = max(matrix.shape[1] for _, matrix, _ in counts)
+    with lettering.drawn([group.label, *tasks, *(label for label, *_ in counts)]):
         figure, panels = _panels(len(counts), columns, tasks)
-        for panel, (label, matrix) in zip(panels, counts, strict=True):
+        for panel, (label, matrix, among) in zip(panels, counts, strict=True):
             shades = _matrix(panel, 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1), (0.0, 100.0))
             # As in the table: the mean over tasks, which differ in their numbers of items.
             right = 100 * np.mean(np.diagonal(matrix) / np.maximum(matrix.sum(1), 1))
             title = f"{label}, n = {matrix.sum():.0f}\n{right:.1f} % right, mean over tasks"
+            if among:
+                title += f"\n{np.mean(among):.1f} % with their own among those chosen"
             panel.set_title(title, fontsize=10)
-            panel.set_xlabel("routed to")
+            panel.set_xlabel("best of those chosen" if among else "routed to")
             named = [*tasks, *["none"] * (matrix.shape[1] - len(tasks))]
             drawing.name(panel.xaxis, named, rotation=45, ha="right", rotation_mode="anchor")
         panels[0].set_ylabel("true task")

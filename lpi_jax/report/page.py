@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from lpi_jax.report import known, remarks
+from lpi_jax.report import gallery, known, remarks
 from lpi_jax.report.by_task import tasks
 from lpi_jax.report.cells import Table
+from lpi_jax.report.gallery import Gallery
 from lpi_jax.report.groups import Block, Group
 from lpi_jax.report.legend import legend
 from lpi_jax.report.tables import comparison, future, probes, sources
@@ -38,25 +39,33 @@ class Picture(NamedTuple):
     data: bytes
 
 
-def page(blocks: Sequence[Block], overviews: Sequence[Picture], details: Sequence[Sequence[Picture]]) -> str:
+def page(
+    blocks: Sequence[Block],
+    overviews: Sequence[Picture],
+    details: Sequence[Sequence[Picture]],
+    galleries: Sequence[Gallery | None],
+) -> str:
     """The page as HTML.
 
     Args:
       overviews: a picture of each block. details: the pictures of each group, in the order of blocks and groups.
+      galleries: what each group shows of its items, in the same order.
     """
     parts = ["<h1>Runs of lpi_jax</h1>", f'<p class="legend">{escape(legend(blocks))}</p>']
-    remaining = iter(details)
+    remaining = iter(zip(details, galleries, strict=True))
     for block, overview in zip(blocks, overviews, strict=True):
         tables = [comparison(block, ""), known.table(block), future(block)]
         parts += [f"<h2>{escape(block.title)}</h2>", *map(_table, filter(None, tables)), _figure(overview)]
         for group in block.groups:
             parts += [f"<h3>{escape(group.label)}</h3>", *_sentences(remarks.of_group(group))]
-            parts += [*map(_table, filter(None, [tasks(group), probes(group)])), *map(_figure, next(remaining))]
+            pictures, shown = next(remaining)
+            parts += [*map(_table, filter(None, [tasks(group), probes(group)])), *map(_figure, pictures)]
+            parts += gallery.section(shown) if shown else []
     protocols = dict.fromkeys(plain(run.protocol) for group in _groups(blocks) for run in group.runs)
     parts += ["<h2>Protocol</h2>", *(f"<p>{escape(protocol)}</p>" for protocol in protocols)]
     parts += ["<h2>Runs</h2>", _table(sources(blocks))]
     head = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>lpi_jax report</title>'
-    return "\n".join([head, f"<style>\n{STYLE}</style>", *parts, "</html>\n"])
+    return "\n".join([head, f"<style>\n{STYLE}{gallery.STYLE}</style>", *parts, "</html>\n"])
 
 
 def _groups(blocks: Sequence[Block]) -> list[Group]:

@@ -19,6 +19,7 @@ from lpi_jax.report.checked import (
     json_file,
     number,
     per_task,
+    shares,
     text,
     triangle,
     truth,
@@ -51,6 +52,7 @@ class Run(NamedTuple):
       routing: whether items are sent to tasks (`inferred`), belong to them (`given`) or are not sent (`none`).
       sides: side -> what its items are called. items: side -> number of validation items per task.
       routed: side -> per task the per cent of its items that were routed to it after the last task; may be empty.
+      among: side -> per task the per cent of its items whose own is one of several tasks chosen; may be empty.
       confusion: side -> [T, T] or, with a column for items routed nowhere, [T, T + 1] counts of items by true and
         routed task; may be empty.
       remarks: sentences. commit, started: as in config.json; "" where it does not say.
@@ -72,6 +74,7 @@ class Run(NamedTuple):
     sides: dict[str, str]
     items: dict[str, list[int]]
     routed: dict[str, list[float]]
+    among: dict[str, list[float]]
     confusion: dict[str, np.ndarray]
     protocol: str
     remarks: list[str]
@@ -140,6 +143,7 @@ def _run(directory: Path, result: Result, record: dict[str, Any]) -> Run:
         sides=sides,
         items={side: per_task(result["items"][side]["val"], len(tasks), 1) for side in sides},
         routed={side: triangle(sent[side]["matrix"], len(tasks), "%")[-1].tolist() for side in sent},
+        among={side: shares(sent[side]["among"], len(tasks)) for side in sent if "among" in sent[side]},
         confusion={side: confusion(sent[side]["confusion"], len(tasks)) for side in sent if "confusion" in sent[side]},
         protocol=str(result["protocol"]),
         remarks=_remarks(result),

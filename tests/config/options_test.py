@@ -14,7 +14,7 @@ from lpi_jax.options import chosen, option
 
 SPEED = {
     *("preset", "devices", "distributed", "compilation_cache", "data.cache_mb"),
-    *("train.log_every", "train.checkpoint_every", "train.checkpoints_kept", "problem.remat"),
+    *("train.log_every", "train.checkpoint_every", "train.checkpoints_kept", "problem.remat", "eval.shown"),
 }
 PLACE = {
     *("reuse", "backbone", "tokenizer", "problem.clip"),

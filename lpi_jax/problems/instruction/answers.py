@@ -7,6 +7,7 @@ sample first gets that id, and found again when the sample gets it once more. Qu
 from collections.abc import Mapping
 
 import numpy as np
+from PIL import Image
 
 from lpi_jax.data.instructed import Instructed
 from lpi_jax.data.stream import Split
@@ -59,6 +60,16 @@ class Answers:
         missing = [number for number, own in enumerate(ids) if (number, int(own)) not in self._known]
         self._answer(np.array(missing, int), ids[missing], Adapters(self._method, memory, self._answering.frozen))
 
+    @property
+    def chosen(self) -> np.ndarray:
+        """[N, K] int32: the tasks whose parts each sample gets, the best last; PLAIN for none."""
+        return self.assigned.ids[:, None] if self.assigned.chosen is None else self.assigned.chosen
+
+    def load(self, number: int) -> Image.Image:
+        """The image of a sample, mode RGB; a black one of a sample without."""
+        task, index = self._place[number]
+        return self._splits[task].load(index)
+
     def said(self, task: int, plain: bool = False) -> list[str]:
         """The answers to a task's samples under their adapters; plain: of the frozen backbone."""
         rows = np.flatnonzero(self.task == task)
@@ -71,7 +82,7 @@ class Answers:
         """Generates what is missing; ids [n]: of the samples `numbers` [n]; adapters: None where all ids are PLAIN."""
         if not len(numbers):
             return None
-        samples = Samples(self.records, self._load)
+        samples = Samples(self.records, self.load)
         if adapters is None:
             return self._keep(numbers, ids, self._answering.answers(samples, numbers))
         for group in adapters.groups(ids):
@@ -91,10 +102,6 @@ class Answers:
         self._place += [(task, index) for index in range(len(split))]
         self.records += split.records
         self.task = np.concatenate([self.task, np.full(len(split), task, np.int32)])
-
-    def _load(self, number: int):
-        task, index = self._place[number]
-        return self._splits[task].load(index)
 
     # ---- kept at a task boundary -------------------------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ def instruction(config: ConfigDict, llava: LlavaConfig, words: Any, clip: Tokeni
             image=config.eval.image,
             oracle=config.task_id == "oracle",
             future=config.eval.future,
+            shown=config.eval.shown,
         ),
     )
 

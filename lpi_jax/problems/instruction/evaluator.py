@@ -9,8 +9,10 @@ import numpy as np
 
 from lpi_jax.data.stream import Split
 from lpi_jax.methods.base import PLAIN, Method
+from lpi_jax.parallel import processes
 from lpi_jax.problems import saved
 from lpi_jax.problems.base import Control, Metric, Row
+from lpi_jax.problems.instruction import shown
 from lpi_jax.problems.instruction.adapters import under
 from lpi_jax.problems.instruction.answering import Answering, Samples
 from lpi_jax.problems.instruction.answers import Answers
@@ -124,12 +126,11 @@ class InstructionEvaluator:
         if not self._method.options.routes:
             return {}
         assigned, true = self.answers.assigned, self.answers.task
-        chosen = assigned.ids[:, None] if assigned.chosen is None else assigned.chosen
         counts = np.zeros((tasks, tasks + 1), int)
         seen = true < tasks
         np.add.at(counts, (true[seen], np.where(assigned.best[seen] == PLAIN, tasks, assigned.best[seen])), 1)
         none = {"none": counts[:, tasks].tolist()} if counts[:, tasks].any() else {}
-        among = (chosen == true[:, None]).any(1)
+        among = (self.answers.chosen == true[:, None]).any(1)
         return {
             SIDE: {
                 "accuracy": [100.0 * float(np.mean(assigned.best[true == task] == task)) for task in range(tasks)],
@@ -157,8 +158,13 @@ class InstructionEvaluator:
         return missed(under([adapter], rows, np.zeros(len(rows), int))), missed(None)
 
     def save(self, path: Path) -> None:
-        """Writes what was computed."""
+        """Writes what was computed, and beside the folder it is in a few samples for people to see (`shown`).
+
+        The two belong together: a boundary whose arrays are there has its samples, and a killed run writes the same.
+        """
         saved.save(path, {name: own.arrays() for name, own in self._sets.items()})
+        if self._measured.shown:
+            processes.agreed(lambda: shown.write(path.parent.parent, self._tasks, self._shown()))
 
     def restore(self, path: Path, splits: Sequence[Split]) -> None:
         """What `save` wrote, for the same splits. Raises UserError where the file is damaged."""
@@ -168,6 +174,10 @@ class InstructionEvaluator:
         self.answers.refill(arrays["stream"], self._expected or list(splits))
         for name, own in self._probes.items():
             own.refill(arrays[f"probe {name}"], list(self._probe_splits[name]))
+
+    def _shown(self) -> list[dict[str, Any]]:
+        after, before = self._own["accuracy"], self._frozen["accuracy"]
+        return shown.samples(self.answers, after, before, self._method.options.routes, self._measured.shown)
 
     @cached_property
     def _own(self) -> Points:

@@ -66,6 +66,13 @@ class Evaluation(options.Evaluation):
         "how measured images become square; published: as the benchmark's own script does, task by task",
         choices=(*FITS, "published"),
     )
+    shown: int = option(
+        4,
+        "validation samples of each task that are kept with their answers for people to see; 0: none",
+        kind="speed",
+        least=0,
+        most=64,
+    )
 
 
 class Measured(NamedTuple):
@@ -74,6 +81,7 @@ class Measured(NamedTuple):
     Attributes:
       batch: samples answered at once. max_new: tokens of an answer, at most. image: as the option.
       oracle: whether the true task is told. future: whether the samples of all tasks are there from the start.
+      shown: how many samples of each task are kept for people to see.
     """
 
     batch: int = 128
@@ -81,3 +89,4 @@ class Measured(NamedTuple):
     image: str = "pad"
     oracle: bool = False
     future: bool = False
+    shown: int = 4

@@ -163,6 +163,12 @@ def test_two_processes_with_four_devices_choose_and_answer_as_one(
     assert found["routing"] == answered_run.results["routing"]
     for metric in ("accuracy", "released_accuracy"):
         assert found["metrics"][metric]["matrix"] == answered_run.results["metrics"][metric]["matrix"]
+    asked = [
+        [(row["task"], row["sample"], row["question"], row["image"]) for row in json.loads(path.read_text())["samples"]]
+        for path in (answered_run.directory / "answers.json", tmp_path / "run0" / "answers.json")
+    ]
+    assert asked[0] == asked[1]
+    assert not (tmp_path / "run1" / "answers.json").exists()
     one, several = logged(answered_run.directory), logged(tmp_path / "run0")
     assert [line["step"] for line in one] == [line["step"] for line in several]
     for own, line in zip(several, one, strict=True):
@@ -203,7 +209,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
 def test_from_a_boundary_a_run_goes_on_to_the_same_bits(lost, answered_run, read_progress, decided, tmp_path):
     directory = tmp_path / "run"
     shutil.copytree(answered_run.directory, directory)
-    (directory / "results.json").unlink()
+    for name in ("results.json", "answers.json"):
+        (directory / name).unlink()
     for name in lost:
         shutil.rmtree(directory / ("" if name == "features" else "checkpoints") / name, ignore_errors=True)
     for path in (directory / "features").glob("*.npz"):
@@ -215,6 +222,7 @@ def assert_alike(run, directory, read_progress, decided):
     """Taken up again, the run in `directory` ends as the other did."""
     assert decided(continual.run(run.config, directory)) == decided(run.results)
     assert logged(directory) == logged(run.directory)
+    assert (directory / "answers.json").read_bytes() == (run.directory / "answers.json").read_bytes()
     ours, theirs = read_progress(directory), read_progress(run.directory)
     assert ours.stages == theirs.stages
     jax.tree.map(np.testing.assert_array_equal, ours.memory, theirs.memory)
