@@ -42,6 +42,7 @@ setup(
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.14", "tokenizers", "matplotlib>=3.9"],
         "parity": ["torch==2.13.0"],
+        "bench": ["torch==2.13.0"],
         "experiments": ["matplotlib>=3.9", "tokenizers"],
         "cuda12": ["jax[cuda12]>=0.10,<0.11"],
         "cuda13": ["jax[cuda13]>=0.10,<0.11"],

@@ -20,7 +20,8 @@ class Cache(NamedTuple):
     """What a sequence has been read so far.
 
     Attributes:
-      keys, values: for each block [B, S, K, d], keys already turned.
+      keys, values: for each block [B, K, S, d], keys already turned; as attention reads them, so that decoding turns
+        nothing round but the new token.
       valid: [B, S] bool: the places that hold a token that is no padding.
       filled: [] int32: the places written so far.
     """
@@ -32,8 +33,8 @@ class Cache(NamedTuple):
 
 
 def empty_cache(config: LlamaConfig, batch: int, places: int, dtype: Any) -> Cache:
-    """A cache for `places` S tokens of `batch` rows, keys and values [B, S, K, d] of `dtype`."""
-    zeros = tuple(jnp.zeros((batch, places, config.kv_heads, config.head_dim), dtype) for _ in range(config.layers))
+    """A cache for `places` S tokens of `batch` rows, keys and values [B, K, S, d] of `dtype`."""
+    zeros = tuple(jnp.zeros((batch, config.kv_heads, places, config.head_dim), dtype) for _ in range(config.layers))
     return Cache(zeros, zeros, jnp.zeros((batch, places), bool), jnp.int32(0))
 
 
@@ -75,7 +76,7 @@ class Attention(nn.Module):
 
         Args:
           x: [B, Q, D]. positions: [B, Q] int32. mask: [B, Q, S] bool, which places a token sees.
-          past: keys and values [B, S, K, d]. filled: [] int32.
+          past: keys and values [B, K, S, d]. filled: [] int32.
 
         Returns: [B, Q, D], and keys and values with those of the Q tokens written.
         """
@@ -87,10 +88,11 @@ class Attention(nn.Module):
         keys = rotate(by_head(self.k_proj(x)), positions, self.config.rope_theta)
         written = (keys, by_head(self.v_proj(x)))
         keys, values = (
-            jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), filled, axis=1)
+            jax.lax.dynamic_update_slice_in_dim(old, jnp.swapaxes(new, 1, 2).astype(old.dtype), filled, axis=2)
             for old, new in zip(past, written, strict=True)
         )
-        seen = jax.nn.dot_product_attention(queries, keys, values, mask=mask[:, None])
+        by_place = (jnp.swapaxes(cached, 1, 2) for cached in (keys, values))
+        seen = jax.nn.dot_product_attention(queries, *by_place, mask=mask[:, None])
         return self.o_proj(seen.reshape(x.shape)), (keys, values)
 
 

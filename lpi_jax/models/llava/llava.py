@@ -50,6 +50,16 @@ class Outputs(NamedTuple):
     mask: jax.Array
 
 
+class Supervised(NamedTuple):
+    """The predictions that are asked for: logits [B, n - 1, V] float32 and targets [B, n - 1] int32.
+
+    A row's come first; behind them the targets are IGNORE.
+    """
+
+    logits: jax.Array
+    targets: jax.Array
+
+
 class Projector(nn.Module):
     """Patches [B, N, Dv] -> visual tokens [B, N, D], linear or through one hidden layer with an exact GELU."""
 
@@ -200,6 +210,22 @@ class LLaVA(nn.Module):
             spliced = self.splice(inputs, labels)
             hidden, _ = self.language_model(spliced.embeds, spliced.positions, spliced.mask)
             return Outputs(self.language_model.logits(hidden), spliced.labels, spliced.mask)
+
+    def supervised(self, inputs: Inputs, labels: jax.Array) -> Supervised:
+        """Logits where a label is asked for alone: ahead of words, never of images and prompts, most of a sequence.
+
+        Args:
+          labels: [B, n] int32 beside the ids, not shifted, IGNORE where not supervised.
+
+        Raises: ValueError where a shape does not fit the configuration.
+        """
+        with jax.default_matmul_precision(self.precision):
+            spliced = self.splice(inputs, labels)
+            hidden, _ = self.language_model(spliced.embeds, spliced.positions, spliced.mask)
+            targets = spliced.labels[:, 1:]  # each is predicted from the position before it
+            order = jnp.argsort(targets == IGNORE, axis=1, stable=True)[:, : labels.shape[1] - 1]
+            hidden = jnp.take_along_axis(hidden, order[..., None], axis=1)
+            return Supervised(self.language_model.logits(hidden), jnp.take_along_axis(targets, order, axis=1))
 
     def __call__(self, images: jax.Array, question_ids: jax.Array, ids: jax.Array) -> tuple[jax.Array, ...]:
         """Image feature [B, C], question feature [B, C or W], logits [B, L, V]: every leaf is used."""

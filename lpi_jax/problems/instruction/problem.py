@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from lpi_jax.data.stream import Split
 from lpi_jax.methods.base import Method, Site
 from lpi_jax.models.llava.config import LlavaConfig
-from lpi_jax.models.llava.llava import LLaVA, Outputs
+from lpi_jax.models.llava.llava import Inputs, LLaVA, Supervised
 from lpi_jax.models.llava.splice import IGNORE
 from lpi_jax.problems.base import Metric
 from lpi_jax.problems.instruction.answerer import Answerer
@@ -63,23 +63,21 @@ class Instruction:
         """The samples of a split; prompts find their room in the network."""
         return Conversations(split, self.texts, Pictures(self._size, self.image))
 
-    def forward(self, batch: Tree, adapter: Adapter, key: Array) -> Outputs:
-        """Logits [B, L, V] float32 and the labels [B, L] that stand at their positions; nothing is random."""
-        return self.model.apply(
-            {"params": adapter.params},
+    def forward(self, batch: Tree, adapter: Adapter, key: Array) -> Supervised:
+        """Logits [B, n - 1, V] float32 and the targets [B, n - 1] that they are of; nothing is random."""
+        inputs = Inputs(
             batch["ids"],
             _seen(batch),
             adapter.prompts.get(SITE),
             (adapter.present or {}).get(SITE),
             batch["has_image"],
             batch["length"],
-            batch["labels"],
-            method="logits",
         )
+        return self.model.apply({"params": adapter.params}, inputs, batch["labels"], method="supervised")
 
-    def losses(self, outputs: Outputs, batch: Tree) -> dict[str, Array]:
+    def losses(self, outputs: Supervised, batch: Tree) -> dict[str, Array]:
         """The cross entropy of the answers' tokens, a scalar in nats."""
-        return {"next_token": next_token_loss(outputs.logits, outputs.labels)}
+        return {"next_token": cross_entropy(outputs.logits, outputs.targets)}
 
     def queries(self, frozen: Tree, batch: Tree) -> dict[str, Array]:
         """[B, 2C + 1] float32: an image's features, its question's, and 1 where there is an image.
@@ -154,7 +152,17 @@ def next_token_loss(logits: Array, labels: Array) -> Array:
 
     Returns: a scalar in nats; 0 where nothing at all is asked, as in a batch whose answers were cut off.
     """
-    asked, likely = labels[:, 1:], jax.nn.log_softmax(logits[:, :-1].astype(jnp.float32))
-    there = asked != IGNORE
-    of_label = jnp.take_along_axis(likely, jnp.where(there, asked, 0)[..., None], axis=2)[..., 0]
-    return -jnp.sum(jnp.where(there, of_label, 0.0)) / jnp.maximum(jnp.sum(there), 1)
+    return cross_entropy(logits[:, :-1], labels[:, 1:])
+
+
+def cross_entropy(logits: Array, targets: Array) -> Array:
+    """Mean of -log p(target) over all positions of a batch that have one.
+
+    Args:
+      logits: [B, L, V]. targets: [B, L] int32, IGNORE where nothing is asked.
+
+    Returns: a scalar in nats, float32; 0 where nothing at all is asked, as in a batch whose answers were cut off.
+    """
+    there, likely = targets != IGNORE, jax.nn.log_softmax(logits.astype(jnp.float32))
+    of_target = jnp.take_along_axis(likely, jnp.where(there, targets, 0)[..., None], axis=2)[..., 0]
+    return -jnp.sum(jnp.where(there, of_target, 0.0)) / jnp.maximum(jnp.sum(there), 1)

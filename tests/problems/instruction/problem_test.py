@@ -86,11 +86,39 @@ def trained(problem, method, frozen, batch):
     return memories, told
 
 
+def whole(problem, batch, adapter):
+    """Logits of all positions under an adapter, and their labels."""
+    read = {name: batch[name] for name in ("ids", "images", "has_image", "length", "labels")}
+    prompts = {"prompts": adapter.prompts["language"], "present": adapter.present["language"]}
+    return problem.model.apply({"params": adapter.params}, **read, **prompts, method="logits")
+
+
+def test_what_is_not_asked_for_is_left_out_of_the_loss_alone(problem, method, frozen, batch):
+    trainable, constants = method.begin(jax.random.key(0), {}, frozen, context(0))
+
+    def adapted(prompts):
+        queries = problem.queries(frozen, batch)
+        return method.adapt({**trainable, "prompts": prompts}, constants, frozen, queries)[0]
+
+    def some(prompts):
+        return problem.losses(problem.forward(batch, adapted(prompts), None), batch)["next_token"]
+
+    def every(prompts):
+        outputs = whole(problem, batch, adapted(prompts))
+        return next_token_loss(outputs.logits, outputs.labels)
+
+    outputs = problem.forward(batch, adapted(trainable["prompts"]), None)
+    assert outputs.logits.shape[:2] == outputs.targets.shape == (4, batch["ids"].shape[1] - 1)
+    found, expected = (jax.jit(jax.value_and_grad(loss))(trainable["prompts"]) for loss in (some, every))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
+    assert np.abs(found[1]).max() > 1e-4
+
+
 def test_the_loss_of_a_step_is_the_cross_entropy_and_both_alignments(problem, method, frozen, batch, trained):
     trainable, constants = method.begin(jax.random.key(0), {}, frozen, context(0))
     queries = problem.queries(frozen, batch)
     adapter, _ = method.adapt(trainable, constants, frozen, queries)
-    outputs = problem.forward(batch, adapter, jax.random.key(0))
+    outputs = whole(problem, batch, adapter)
     rows = np.asarray(queries[SIDE], np.float64)
     image, text = rows[:, :WIDTH], rows[:, WIDTH:-1]
     transform = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[None], trainable["transform"])
