@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from lpi_jax.parallel.mesh import replicated
 
-# Pattern in a leaf's path -> how its axes are split. Every large matrix of the towers and of the language model.
+# Pattern in a leaf's path -> how its axes are split: every large matrix.
 RULES: tuple[tuple[str, P], ...] = (
     (r"(q|k|v|o|out|gate|up|down)_proj/kernel$", P("fsdp")),
     (r"(fc1|fc2|linear_1|linear_2|lm_head)/kernel$", P("fsdp")),

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 from jax import Array
+from jax.sharding import NamedSharding
 
 from lpi_jax.methods import leaves
 from lpi_jax.methods.base import NOTHING, Method
@@ -18,7 +19,8 @@ def made(method: Method, memory: Tree, number: int, frozen: Tree) -> Adapter:
     if adapter.params is frozen:
         return adapter
     given = leaves.flat(frozen)
-    everywhere = replicated(next(iter(given.values())).sharding.mesh)
+    lies = next(iter(given.values())).sharding
+    everywhere = replicated(lies.mesh) if isinstance(lies, NamedSharding) else lies
 
     def placed(path: str, leaf: Array | np.ndarray) -> Array:
         """On the devices, once and not for every batch; what stands beside a kernel on all of them."""

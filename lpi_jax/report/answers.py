@@ -1,7 +1,7 @@
 """What a run keeps of a few items for people to see: what was asked, and what was answered before and after.
 
 answers.json of a run's directory (`lpi_jax.problems.instruction.shown` describes it). Nobody vouches for it: texts stay
-texts, and of an image the pixels count alone.
+texts, and of a picture the pixels count alone.
 """
 
 import base64
@@ -16,7 +16,7 @@ from lpi_jax.report.checked import a_dict, a_list, count, json_file, number
 from lpi_jax.terminal.plain_text import plain
 
 FILE = "answers.json"
-MOST_PIXELS = 1 << 18  # of an image
+MOST_PIXELS = 1 << 18  # of a picture
 LONGEST = 4000  # letters of a text
 
 
@@ -39,7 +39,7 @@ class Sample(NamedTuple):
 
     Attributes:
       task: number of its task. references: what counts as right. before: the frozen backbone's answer; after: that of
-        the newest stage. chosen: the best task first; may be empty. image: PNG, made anew; None: there is none.
+        the newest stage. chosen: the best task first; may be empty. picture: PNG, made anew; None: there is none.
     """
 
     task: int
@@ -48,7 +48,7 @@ class Sample(NamedTuple):
     before: Answer
     after: Answer
     chosen: list[Chosen]
-    image: bytes | None
+    picture: bytes | None
 
 
 def read(directory: Path, tasks: int) -> list[Sample]:
@@ -80,7 +80,7 @@ def _sample(entry: dict[str, Any], tasks: int) -> Sample:
         before=_answer(a_dict(entry["before"])),
         after=_answer(a_dict(entry["after"])),
         chosen=[_chosen(a_dict(one), tasks) for one in a_list(entry["chosen"])],
-        image=None if entry["image"] is None else _image(entry["image"]),
+        picture=None if entry["picture"] is None else _picture(entry["picture"]),
     )
 
 
@@ -107,13 +107,13 @@ def _text(value: Any) -> str:
     return "\n".join(map(plain, value[:LONGEST].splitlines()))
 
 
-def _image(value: Any) -> bytes:
+def _picture(value: Any) -> bytes:
     """The pixels of a PNG in base64, as a PNG."""
     if not isinstance(value, str):
-        raise TypeError(f"expected an image, not {type(value).__name__}")
+        raise TypeError(f"expected a picture, not {type(value).__name__}")
     encoded = base64.b64decode(value, validate=True)
     if not encoded.startswith(SIGNATURE):
-        raise ValueError("an image is no PNG")
+        raise ValueError("a picture is no PNG")
     data = io.BytesIO()
-    read_image(encoded, MOST_PIXELS, "an image").save(data, "PNG")
+    read_image(encoded, MOST_PIXELS, "a picture").save(data, "PNG")
     return data.getvalue()

@@ -51,7 +51,7 @@ def write(directories: Sequence[str | Path], out: str | Path) -> None:
     overviews, details = _pictures(blocks)
     files = {picture.file: picture.data for picture in itertools.chain(overviews, *details)}
     for shown in filter(None, galleries):
-        files |= shown.images
+        files |= shown.pictures
     files |= {name: FORMATS[form](blocks).encode() for name, form in FILES.items()}
     files["index.html"] = page(blocks, overviews, details, galleries).encode()
     out = Path(out)

@@ -18,7 +18,7 @@ STYLE = """\
 .right{color:#00694b}
 .wrong{color:#a33b00}
 """
-_ALT = 120  # columns of the words for an image
+_ALT = 120  # columns of the words for a picture
 
 
 class Gallery(NamedTuple):
@@ -26,7 +26,7 @@ class Gallery(NamedTuple):
 
     Attributes:
       told: in words. tasks: names of all. samples: in the order of the tasks. files: of each sample the name of its
-        image; None: it has none.
+        picture; None: it has none.
     """
 
     told: str
@@ -35,10 +35,12 @@ class Gallery(NamedTuple):
     files: list[str | None]
 
     @property
-    def images(self) -> dict[str, bytes]:
+    def pictures(self) -> dict[str, bytes]:
         """PNG by the name of the file."""
         return {
-            file: sample.image for file, sample in zip(self.files, self.samples, strict=True) if file and sample.image
+            file: sample.picture
+            for file, sample in zip(self.files, self.samples, strict=True)
+            if file and sample.picture
         }
 
 
@@ -51,7 +53,7 @@ def of_group(group: Group, number: int) -> Gallery | None:
     for run in group.runs:
         if samples := answers.read(run.directory, len(run.tasks)):
             samples = sorted(samples, key=lambda sample: sample.task)
-            files = [f"answers_{number}_{place}.png" if s.image else None for place, s in enumerate(samples, 1)]
+            files = [f"answers_{number}_{place}.png" if s.picture else None for place, s in enumerate(samples, 1)]
             of_run = f" (of {len(group.runs)} runs the one with {seeds([run])})" if len(group.runs) > 1 else ""
             told = (
                 f"Some items of every task{of_run}; before: the answer of the frozen backbone; after: the answer after"
@@ -82,7 +84,7 @@ def section(gallery: Gallery) -> list[str]:
 def _row(sample: Sample, file: str | None, tasks: Sequence[str], sent: bool) -> str:
     words = escape(shortened(plain(f"{tasks[sample.task]}: {sample.question}"), _ALT))
     cells = [
-        f'<img src="{escape(file)}" alt="{words}">' if file else "no image",
+        f'<img src="{escape(file)}" alt="{words}">' if file else "no picture",
         escape(sample.question),
         escape(_references(sample.references)),
         _answer(sample.before),

@@ -13,7 +13,7 @@ from lpi_jax.errors import UserError
 from lpi_jax.options import chosen, option
 
 SPEED = {
-    *("preset", "devices", "distributed", "compilation_cache", "data.cache_mb"),
+    *("preset", "devices", "fsdp", "distributed", "compilation_cache", "data.cache_mb"),
     *("train.log_every", "train.checkpoint_every", "train.checkpoints_kept", "problem.remat", "eval.shown"),
 }
 PLACE = {

@@ -101,7 +101,7 @@ def everything(folder: str, backbone: str) -> None:
         "same tree": jax.tree.structure(copied) == jax.tree.structure(tree),
         "writeable": all(leaf.flags.writeable for leaf in jax.tree.leaves(copied)),
         "loaded": loaded,
-        "mesh": [device.process_index for device in mesh.devices],
+        "mesh": [device.process_index for device in mesh.devices.flat],
         "uneven": {devices: _uneven(devices) for devices in (1, 3, 4, 5)},
         "shape": placed.shape,
         "rows": {shard.index[0].start: shard.data.tolist() for shard in placed.addressable_shards},

@@ -43,7 +43,7 @@ def sample(task=0, **changes):
         "before": {"text": f"frozen {task}", "points": 0.0},
         "after": {"text": f"learnt {task}", "points": 100.0},
         "chosen": [{"task": 2, "score": 0.41234}, {"task": task, "score": 0.25}],
-        "image": encoded(),
+        "picture": encoded(),
         **changes,
     }
 
@@ -91,13 +91,13 @@ def page_of(out):
 
 def test_items_are_shown_task_by_task_with_both_answers_and_whether_they_are_right(run, tmp_path):
     partly = sample(2, after={"text": "", "points": 30.0}, chosen=[], references=["yes", "no", "yes"])
-    report.write([keep(run("a"), sample(1), partly, sample(0, image=None))], tmp_path / "out")
+    report.write([keep(run("a"), sample(1), partly, sample(0, picture=None))], tmp_path / "out")
     page = page_of(tmp_path / "out")
     start = page.rows.index(["", "question", "counts as right", "before", "after", "answered with"])
     assert page.rows[start + 1 : start + 7] == [
         ["fax"],
         [
-            "no image",
+            "no picture",
             "What is 0?",
             "the answer 0",
             "✗ wrongfrozen 0",
@@ -161,7 +161,7 @@ def test_of_several_seeds_one_run_is_shown_and_named(run, tmp_path):
 
 def test_two_kinds_of_runs_have_images_of_their_own(run, tmp_path):
     first = keep(run("a"), sample())
-    second = keep(run("b", 55, task_id="oracle"), sample(image=encoded((0, 0, 255))))
+    second = keep(run("b", 55, task_id="oracle"), sample(picture=encoded((0, 0, 255))))
     report.write([first, second], tmp_path / "out")
     colours = set()
     for path in (tmp_path / "out").glob("answers*.png"):
@@ -199,13 +199,13 @@ def test_two_kinds_of_runs_have_images_of_their_own(run, tmp_path):
                 {"chosen": [1]},
                 {"chosen": [{"task": 7, "score": 0.1}]},
                 {"chosen": [{"task": 1, "score": "x"}]},
-                {"image": 3},
-                {"image": "../../../etc/passwd"},
-                {"image": "ünicode"},
-                {"image": base64.b64encode(b"GIF89a").decode()},
-                {"image": encoded(form="GIF")},
-                {"image": encoded(size=(1000, 1000))},
-                {"image": encoded(size=(90, 90))[:80]},
+                {"picture": 3},
+                {"picture": "../../../etc/passwd"},
+                {"picture": "ünicode"},
+                {"picture": base64.b64encode(b"GIF89a").decode()},
+                {"picture": encoded(form="GIF")},
+                {"picture": encoded(size=(1000, 1000))},
+                {"picture": encoded(size=(90, 90))[:80]},
             )
         ),
     ],

@@ -4,9 +4,9 @@
       "task": number of its task, "sample": its key, "question": text, "references": [texts that count as right],
       "before": {"text": of the frozen backbone, "points": per cent}, "after": {the same of the newest stage},
       "chosen": [{"task": number, "score": by which it was chosen, or null}, the best first],
-      "image": PNG in base64, or null}]}
+      "picture": PNG in base64, or null}]}
 
-The images are inside, so that the file is whole or not there. All of it follows from what a boundary holds.
+The pictures are inside, so that the file is whole or not there. All of it follows from what a boundary holds.
 """
 
 import base64
@@ -61,7 +61,7 @@ def samples(
                     "before": {"text": _cut(plain[place]), "points": round(float(frozen[place]), 2)},
                     "after": {"text": _cut(said[place]), "points": round(float(own[place]), 2)},
                     "chosen": _chosen(answers, number) if routes else [],
-                    "image": _png(answers.load(number)) if record.has_image else None,
+                    "picture": _png(answers.load(number)) if record.has_image else None,
                 }
             )
     return found

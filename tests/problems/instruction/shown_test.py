@@ -51,10 +51,10 @@ def test_a_run_leaves_samples_of_every_task_as_they_were_measured(answered_run, 
             assert [one["task"] for one in row["chosen"]] == chosen[::-1].tolist()
             best, second = (one["score"] for one in row["chosen"])
             assert 1 >= best >= second >= -1
-            assert (row["image"] is None) == (not record.has_image)
-            if row["image"]:
+            assert (row["picture"] is None) == (not record.has_image)
+            if row["picture"]:
                 images += 1
-                with Image.open(io.BytesIO(base64.b64decode(row["image"]))) as image:
+                with Image.open(io.BytesIO(base64.b64decode(row["picture"]))) as image:
                     assert (image.format, image.mode, max(image.size)) == ("PNG", "RGB", LONGER)
     assert next(rows, None) is None
     assert images
@@ -103,7 +103,7 @@ def test_all_rounds_of_a_conversation_are_the_question_but_not_its_last_answer()
     record = Instructed("k", (("<script>a</script>", "b"), ("c", "d")), ("d",), has_image=False)
     (row,) = kept([record])
     assert row["question"] == "<script>a</script>\nb\nc"
-    assert row["image"] is None
+    assert row["picture"] is None
     assert row["after"] == {"text": "is", "points": 33.33}
 
 
