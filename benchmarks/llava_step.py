@@ -3,7 +3,7 @@
 Command:  python benchmarks/llava_step.py [--size tiny|small] [--json FILE]
           python benchmarks/llava_step.py --sets    (three sets of prompts against those of all tasks; ours alone)
 Hardware: two CPU cores with nothing else to do; or a GPU, which the peer needs a PyTorch for
-Minutes:  not measured (the first line printed says how many it took)
+Minutes:  one for tiny; small is not measured (the line of the hardware says how many it took)
 
 The peer (benchmarks/peers/llava_torch.py; extra [bench]) is LLaVA of `transformers` with the same random weights,
 float32, frozen. Three things are compared: ModalPrompt's step (`guided`), in which a sample has K sets of prompts and
