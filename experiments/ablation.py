@@ -68,6 +68,9 @@ def main() -> None:
     whole = [run(args, WHOLE, seed) for seed in args.seeds]
     print(f"| {WHOLE} | " + " | ".join(spread([final(one, name) for one in whole]) for name in METRICS), end="")
     print(f" | {minutes(whole)} |", flush=True)
+    for name, control in (("frozen", frozen), ("frozen, with the same prior", frozen_with_prior)):
+        cells = [spread([control(one, metric) for one in whole]) for metric in METRICS]
+        print(f"| {name} | {' | '.join(cells)} | |", flush=True)
     for name in args.only:
         if name != WHOLE:
             changed = [run(args, name, seed) for seed in args.seeds]
@@ -103,6 +106,16 @@ def folder(args: argparse.Namespace, name: str, seed: int) -> Path:
 def final(results: dict[str, Any], metric: str) -> float:
     """The final average of a metric."""
     return results["metrics"][metric]["final_average"]
+
+
+def frozen(results: dict[str, Any], metric: str) -> float:
+    """The final average of the frozen backbone on the same items."""
+    return results["metrics"][metric]["frozen"]["final_average"]
+
+
+def frozen_with_prior(results: dict[str, Any], metric: str) -> float:
+    """The same with what the run's router knows."""
+    return results["metrics"][metric]["controls"]["frozen_prior"]["final_average"]
 
 
 def spread(values: list[float], signed: bool = False) -> str:

@@ -1,6 +1,6 @@
-"""The reported tables of instruction following: ModalPrompt beside the frozen LLaVA and every baseline, three seeds.
+"""Tables of instruction following: ModalPrompt beside the frozen LLaVA and every baseline, three seeds; not run yet.
 
-Command:  python experiments/questions.py --out runs/questions
+Command:  python experiments/questions.py --out runs/questions --set 'backbone="LLAVA"'
           python experiments/questions.py --out runs/questions --rows ModalPrompt LoRA --seeds 0
           python experiments/questions.py --out runs/questions_dev --seeds 100 --set train.lr=0.01
 Hardware: two CPU cores; minutes are in the table it prints

@@ -16,6 +16,7 @@ from jax import Array
 from lpi_jax.parallel.placement import whole
 from lpi_jax.types import Adapter, Tree
 
+LANGUAGE = "language"  # the site of a language model
 PLAIN = -1  # the adapter id of the backbone without any method
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 

@@ -19,7 +19,6 @@ from lpi_jax.methods.base import Method, Site, TaskContext
 from lpi_jax.options import option
 from lpi_jax.types import LOW, Adapter, Tree
 
-LANGUAGE_SITE = "language"  # a backbone that has it is a language model that sees
 _TOWERS = r"self_attn/[qv]_proj/kernel$"
 _LANGUAGE_MODEL = r"^language_model/.*/(q|v|gate|up|down)_proj/kernel$"
 
@@ -38,7 +37,7 @@ class Options(base.Options):
 
 def usual(sites: Mapping[str, Site]) -> str:
     """Which matrices change where `options.where` names none: of CLIP's towers, or of a language model's blocks."""
-    return _LANGUAGE_MODEL if LANGUAGE_SITE in sites else _TOWERS
+    return _LANGUAGE_MODEL if base.LANGUAGE in sites else _TOWERS
 
 
 def matrices(frozen: Tree, where: str) -> dict[str, tuple[int, int]]:
@@ -83,27 +82,33 @@ def merged(kernels: dict[str, Array], updates: dict[str, Tree], factor: float) -
     return {path: update(kernel, updates[path]) for path, kernel in kernels.items()}
 
 
-def layer(path: str) -> str | None:
+def language_layer(path: str) -> str | None:
     """The path of the linear layer of a language model's blocks whose kernel this is; None: it is no such kernel."""
     inside = path.startswith("language_model/layers_") and path.endswith("/kernel")
     return path.removesuffix("/kernel") if inside else None
 
 
 def in_place(options: Options, trained: Tree, frozen: Tree) -> Tree:
-    """The backbone with the updated matrices in place of its own; with A and (scale / rank) B beside those of a
-    language model's blocks, which stay as they are."""
+    """The backbone with W' in place of its matrices W; in a language model's blocks W stays, and beside it stand
+    {"a": [in, rank], "b": [rank, out]}, A and (scale / rank) B.
+
+    Args:
+      trained: as `init` makes it.
+
+    Raises:
+      UserError: `options.where` chooses nothing.
+    """
     own, factor = leaves.flat(trained), options.scale / options.rank
-    kernels = leaves.chosen(frozen, options.where)
-    updates = {path: {name: own[f"{path}/{name}"] for name in ("a", "b")} for path in kernels}
-    beside = {}
-    for path in filter(layer, kernels):
-        beside[f"{layer(path)}/{LOW}/a"], beside[f"{layer(path)}/{LOW}/b"] = (
-            updates[path]["a"],
-            factor * updates[path]["b"],
-        )
-    others = {path: kernel for path, kernel in kernels.items() if not layer(path)}
-    replaced = merged(others, {path: updates[path] for path in others}, factor) if others else {}
-    return leaves.replaced(frozen, leaves.nested({**beside, **replaced}))
+    entered, kernels = {}, {}
+    for path, kernel in leaves.chosen(frozen, options.where).items():
+        if layer := language_layer(path):
+            entered[f"{layer}/{LOW}/a"], entered[f"{layer}/{LOW}/b"] = own[f"{path}/a"], factor * own[f"{path}/b"]
+        else:
+            kernels[path] = kernel
+    if kernels:
+        updates = {path: {name: own[f"{path}/{name}"] for name in ("a", "b")} for path in kernels}
+        entered |= merged(kernels, updates, factor)
+    return leaves.replaced(frozen, leaves.nested(entered))
 
 
 def build(options: Options, sites: Mapping[str, Site], router: routing.Options) -> Method:

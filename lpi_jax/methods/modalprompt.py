@@ -32,7 +32,7 @@ from lpi_jax.parallel import processes
 from lpi_jax.parallel.placement import whole
 from lpi_jax.types import Adapter, Tree
 
-SITE = "language"  # where the prompts enter
+SITE = base.LANGUAGE  # where the prompts enter
 SIDE = "sample"  # what the queries are of
 
 _prototypes = jax.jit(prototypes)

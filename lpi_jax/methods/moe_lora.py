@@ -6,7 +6,7 @@ The layer computes it (`lpi_jax.models.llava.linear`); here are the parameters t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array
 
 from lpi_jax.errors import UserError
-from lpi_jax.methods import finetune, leaves, lora, routing
+from lpi_jax.methods import base, finetune, leaves, lora, routing
 from lpi_jax.methods.base import Method, Site, TaskContext
 from lpi_jax.options import option
 from lpi_jax.types import EXPERTS, Adapter, Tree
@@ -26,7 +26,7 @@ from lpi_jax.types import EXPERTS, Adapter, Tree
 class Options(lora.Options):
     """Which matrices, and the experts of each."""
 
-    needs: ClassVar[tuple[str, ...]] = (lora.LANGUAGE_SITE,)
+    needs: ClassVar[tuple[str, ...]] = (base.LANGUAGE,)
 
     experts: int = option(4, "low-rank updates of a matrix", least=1)
 
@@ -39,12 +39,12 @@ def layers(frozen: Tree, where: str) -> dict[str, tuple[int, int]]:
     """
     sizes = lora.matrices(frozen, where)
     for path in sizes:
-        if not lora.layer(path):
+        if not lora.language_layer(path):
             raise UserError(
                 f"config.method.where is {where!r}, which is found in {path!r}; expected linear layers of the language"
                 " model's blocks alone"
             )
-    return {lora.layer(path): size for path, size in sizes.items()}
+    return {lora.language_layer(path): size for path, size in sizes.items()}
 
 
 def init(options: Options, frozen: Tree, key: Array) -> Tree:
@@ -71,18 +71,15 @@ def beside(options: Options, trained: Tree, frozen: Tree) -> Tree:
 
 
 def build(options: Options, sites: Mapping[str, Site], router: routing.Options) -> Method:
-    """MoE-LoRA as the loop sees it."""
-    options = replace(options, where=options.where or lora.usual(sites))
+    """MoE-LoRA as the loop sees it: LoRA with other parameters, which enter otherwise."""
+    low = lora.build(options, sites, router)
 
     def begin(key: Array, memory: Tree, frozen: Tree, task: TaskContext) -> tuple[Tree, Tree]:
-        return finetune.continued(memory, {} if memory else init(options, frozen, key)), {}
+        return finetune.continued(memory, {} if memory else init(low.options, frozen, key)), {}
 
-    return Method(
+    return low._replace(
         name="moe_lora",
-        options=options,
         begin=begin,
-        adapt=lambda trainable, constants, frozen, queries: (Adapter(beside(options, trainable, frozen), {}), None),
-        finish=finetune.remembered,
-        view=lambda memory, stage: (memory["trained"], {}),
-        fits=partial(layers, where=options.where),
+        adapt=lambda trainable, constants, frozen, queries: (Adapter(beside(low.options, trainable, frozen), {}), None),
+        fits=partial(layers, where=low.options.where),
     )

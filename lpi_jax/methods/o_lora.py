@@ -9,8 +9,7 @@ A memory holds "stage", the newest task, and "trained": every leaf as LoRA's wit
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -74,7 +73,8 @@ def overlap(trainable: Tree, constants: Tree) -> Array:
 
 def build(options: Options, sites: Mapping[str, Site], router: routing.Options) -> Method:
     """O-LoRA as the loop sees it."""
-    options = replace(options, where=options.where or lora.usual(sites))
+    low = lora.build(options, sites, router)
+    options = low.options
 
     def begin(key: Array, memory: Tree, frozen: Tree, task: TaskContext) -> tuple[Tree, Tree]:
         trainable = lora.init(options, frozen, key)
@@ -94,13 +94,4 @@ def build(options: Options, sites: Mapping[str, Site], router: routing.Options) 
     def losses(trainable: Tree, constants: Tree, *_: Any) -> dict[str, Array]:
         return {"orthogonal": options.weight * overlap(trainable, constants)}
 
-    return Method(
-        name="o_lora",
-        options=options,
-        begin=begin,
-        adapt=adapt,
-        finish=finish,
-        view=view,
-        losses=losses,
-        fits=partial(lora.matrices, where=options.where),
-    )
+    return low._replace(name="o_lora", begin=begin, adapt=adapt, finish=finish, view=view, losses=losses)

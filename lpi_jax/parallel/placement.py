@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from lpi_jax.parallel.mesh import replicated
@@ -31,16 +31,20 @@ def placing(mesh: Mesh) -> Callable[[tuple[str, ...], tuple[int, ...]], NamedSha
     return place
 
 
+def put(host: np.ndarray, where: Sharding) -> jax.Array:
+    """An array [...] of the host, equal in every process, where a sharding says."""
+    # Not `device_put`, which compares the values between processes.
+    return jax.make_array_from_callback(host.shape, where, host.__getitem__)
+
+
 def put_backbone(tree: Any, mesh: Mesh) -> Any:
     """Places a backbone's host arrays, nested dictionaries that are equal in every process."""
     place = placing(mesh)
 
-    def put(path: Any, leaf: np.ndarray) -> jax.Array:
-        where = place(tuple(step.key for step in path), leaf.shape)
-        # Not `device_put`, which compares the values between processes.
-        return jax.make_array_from_callback(leaf.shape, where, leaf.__getitem__)
+    def placed(path: Any, leaf: np.ndarray) -> jax.Array:
+        return put(leaf, place(tuple(step.key for step in path), leaf.shape))
 
-    return jax.tree_util.tree_map_with_path(put, tree)
+    return jax.tree_util.tree_map_with_path(placed, tree)
 
 
 def whole(leaf: Any) -> np.ndarray:

@@ -1,6 +1,5 @@
 """The adapter that a memory has for an id, on the devices of the frozen backbone."""
 
-import jax
 import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding
@@ -8,7 +7,7 @@ from jax.sharding import NamedSharding
 from lpi_jax.methods import leaves
 from lpi_jax.methods.base import NOTHING, Method
 from lpi_jax.parallel.mesh import replicated
-from lpi_jax.parallel.placement import whole
+from lpi_jax.parallel.placement import put, whole
 from lpi_jax.types import Adapter, Tree
 
 
@@ -26,8 +25,7 @@ def made(method: Method, memory: Tree, number: int, frozen: Tree) -> Adapter:
         """On the devices, once and not for every batch; what stands beside a kernel on all of them."""
         if leaf is given.get(path):
             return leaf
-        host, where = whole(leaf), given[path].sharding if path in given else everywhere
-        return jax.make_array_from_callback(host.shape, where, host.__getitem__)
+        return put(whole(leaf), given[path].sharding if path in given else everywhere)
 
     return adapter._replace(
         params=leaves.nested({path: placed(path, leaf) for path, leaf in leaves.flat(adapter.params).items()})

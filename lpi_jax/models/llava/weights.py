@@ -21,6 +21,7 @@ from lpi_jax.models.llava.names import Leaf, by_common_name, check, name_of
 from lpi_jax.models.llava.told import config_of
 from lpi_jax.models.shards import Shards
 from lpi_jax.models.tensor_files import json_object
+from lpi_jax.parallel.placement import put
 
 Params = dict[str, Any]  # nested dicts of arrays
 # One sharding for all leaves, or (path of a leaf, its shape) -> its sharding.
@@ -140,5 +141,4 @@ def _converted(tensor: np.ndarray, key: str, leaf: Leaf, dtype: Any) -> np.ndarr
 
 def _placed(value: np.ndarray, leaf: Leaf, sharding: Placing) -> jax.Array:
     where = sharding if isinstance(sharding, jax.sharding.Sharding) else sharding(leaf, value.shape)
-    # Not `device_put`, which compares the values between processes.
-    return jax.block_until_ready(jax.make_array_from_callback(value.shape, where, value.__getitem__))
+    return jax.block_until_ready(put(value, where))

@@ -144,17 +144,6 @@ def _seen(batch: Tree) -> Array:
     return jnp.where(batch["has_image"][:, None, None, None], batch["images"], 0.0)
 
 
-def next_token_loss(logits: Array, labels: Array) -> Array:
-    """Mean of -log p(label) over all positions of a batch that have one, each predicted from the position before.
-
-    Args:
-      logits: [B, L, V] float32. labels: [B, L] int32, IGNORE where nothing is asked.
-
-    Returns: a scalar in nats; 0 where nothing at all is asked, as in a batch whose answers were cut off.
-    """
-    return cross_entropy(logits[:, :-1], labels[:, 1:])
-
-
 def cross_entropy(logits: Array, targets: Array) -> Array:
     """Mean of -log p(target) over all positions of a batch that have one.
 

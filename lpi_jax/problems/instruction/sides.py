@@ -1,4 +1,6 @@
 """What instruction following calls its one site and its one side."""
 
-SITE = "language"  # where prompts enter
+from lpi_jax.methods.base import LANGUAGE
+
+SITE = LANGUAGE  # where prompts enter
 SIDE = "sample"  # what queries are made of

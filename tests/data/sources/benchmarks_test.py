@@ -90,6 +90,8 @@ def test_coin_has_eight_tasks_in_order_each_judged_in_its_way(coin_tree):
     assert [task.val.records[0].scoring for task in stream.tasks] == [
         "science_qa", "text_vqa", "imagenet", "gqa", "vizwiz", "grounding", "vqav2", "ocr_vqa",
     ]  # fmt: skip
+    cropped = [task.name for task in stream.tasks if task.val.records[0].fit == "crop"]
+    assert cropped == ["ScienceQA", "ImageNet", "Grounding", "VQAv2"]
     assert all(len(task.train) == len(task.val) == 2 for task in stream.tasks)
     assert [shades(task.val)[0] for task in stream.tasks] == pytest.approx(range(8), abs=2)
     assert stream.notes["images"] == 32 and stream.notes["references"] == {}

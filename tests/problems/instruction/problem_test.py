@@ -10,7 +10,7 @@ from lpi_jax.methods import base, modalprompt, routing
 from lpi_jax.models.llava import LLaVA
 from lpi_jax.models.llava.splice import IGNORE, IMAGE
 from lpi_jax.parallel import mesh as meshes
-from lpi_jax.problems.instruction.problem import SIDE, Instruction, next_token_loss
+from lpi_jax.problems.instruction.problem import SIDE, Instruction, cross_entropy
 from lpi_jax.train.step import make_step
 from tests.models.llava import small
 from tests.reference import modalprompt as reference
@@ -105,7 +105,7 @@ def test_what_is_not_asked_for_is_left_out_of_the_loss_alone(problem, method, fr
 
     def every(prompts):
         outputs = whole(problem, batch, adapted(prompts))
-        return next_token_loss(outputs.logits, outputs.labels)
+        return cross_entropy(outputs.logits[:, :-1], outputs.labels[:, 1:])
 
     outputs = problem.forward(batch, adapted(trainable["prompts"]), None)
     assert outputs.logits.shape[:2] == outputs.targets.shape == (4, batch["ids"].shape[1] - 1)
@@ -150,6 +150,6 @@ def test_a_sample_of_text_alone_is_asked_with_an_image_of_zeros(problem, frozen,
 
 def test_a_batch_without_answers_has_a_loss_of_zero_and_no_gradient():
     logits, labels = jnp.ones((2, 4, 5)), jnp.full((2, 4), IGNORE)
-    value, gradient = jax.value_and_grad(next_token_loss)(logits, labels)
+    value, gradient = jax.value_and_grad(cross_entropy)(logits, labels)
     assert value == 0
     assert not np.any(gradient)
