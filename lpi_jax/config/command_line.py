@@ -77,17 +77,17 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
     return any(argument in ("--help", "-help", "-h") for argument in arguments)
 
 
-def parse(arguments: Sequence[str], folder: str = "workdir") -> tuple[ConfigDict, str]:
-    """The configuration, checked, and the directory to write to.
+def parse(arguments: Sequence[str], flag: str = "workdir", path: bool = True) -> tuple[ConfigDict, str]:
+    """The configuration, checked, and what the command's own flag says: mostly the directory to write to.
 
     Args:
       arguments: as in sys.argv, without the program's name.
-      folder: the flag that names the directory.
+      flag: the command's own. path: whether it names a directory.
 
     Raises:
       UserError: anything that is not a flag, a key or a value of it.
     """
-    flags = ("config", folder, "help")
+    flags = ("config", flag, "help")
     given = list(_flags(arguments))
     for name, _ in given:
         if name not in flags and not name.startswith("config."):
@@ -95,7 +95,7 @@ def parse(arguments: Sequence[str], folder: str = "workdir") -> tuple[ConfigDict
             near = difflib.get_close_matches(name, flags, 1) or [configs.closest(name, keys)]
             raise UserError(f"--{name} is not a flag; did you mean --{near[0]}? --help lists all")
     values = dict(given)
-    for name in ("config", folder):
+    for name in ("config", flag):
         if not values.get(name):
             raise UserError(f"--{name} is missing; --help explains it")
     config = load(values["config"])
@@ -109,7 +109,7 @@ def parse(arguments: Sequence[str], folder: str = "workdir") -> tuple[ConfigDict
             change(config, key := name.removeprefix("config."), text)
             keys.append(key)
     configs.check(config, keys)
-    return paths.in_config(config), paths.expanded(values[folder], f"--{folder}")
+    return paths.in_config(config), paths.expanded(values[flag], f"--{flag}") if path else values[flag]
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:

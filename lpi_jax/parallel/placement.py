@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from lpi_jax.parallel.mesh import replicated
+from lpi_jax.types import Tree
 
 # Pattern in a leaf's path -> how its axes are split: every large matrix.
 RULES: tuple[tuple[str, P], ...] = (
@@ -45,6 +46,17 @@ def put_backbone(tree: Any, mesh: Mesh) -> Any:
         return put(leaf, place(tuple(step.key for step in path), leaf.shape))
 
     return jax.tree_util.tree_map_with_path(placed, tree)
+
+
+def planned(shapes: Tree, dtype: Any, mesh: Mesh) -> Tree:
+    """A backbone's leaves [...] as they would be placed, without numbers; shapes: nested dictionaries of arrays."""
+    place = placing(mesh)
+
+    def leaf(path: Any, value: Any) -> jax.ShapeDtypeStruct:
+        where = place(tuple(step.key for step in path), value.shape)
+        return jax.ShapeDtypeStruct(value.shape, dtype, sharding=where)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 def whole(leaf: Any) -> np.ndarray:

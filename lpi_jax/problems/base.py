@@ -4,7 +4,7 @@ A problem knows no method, no loop and no file format. To add one, write a folde
 `lpi_jax.problems.registry`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -132,6 +132,30 @@ class Backbone(NamedTuple):
     hashes: Mapping[str, str]
     assumed: str
     image_size: int
+
+
+class Call(NamedTuple):
+    """A jitted function with the shapes of what it would be called with."""
+
+    run: Any
+    arguments: tuple[Tree, ...]
+
+
+class Planned(NamedTuple):
+    """A problem whose backbone has sizes and places, but no numbers: for what is compiled ahead of time.
+
+    Attributes:
+      problem: without samples. frozen: the backbone's leaves as `jax.ShapeDtypeStruct`s on the mesh.
+      features: E, as `TaskContext.meaning` has it.
+      batch: a method -> the shapes of a training batch.
+      calls: (method, trainable, constants) -> by name what else a run computes; of both trees the shapes.
+    """
+
+    problem: "Problem"
+    frozen: Tree
+    features: int
+    batch: Callable[[Method], Tree]
+    calls: Callable[[Method, Tree, Tree], dict[str, Call]]
 
 
 class Problem(Protocol):

@@ -1,5 +1,6 @@
 """The problems by name. Each is a module with `build(config, mesh)`, `look(config)`, `examples(split)`, `texts(record)`
-and `SAID`, what its streams say of images (`lpi_jax.data.sources.registry`).
+and `SAID`, what its streams say of images (`lpi_jax.data.sources.registry`); for `lpi_jax.plan` also `planned(config,
+mesh)`.
 
 They are named, not imported: a backbone's code is slow to load, and names and options alone serve `--help`.
 """

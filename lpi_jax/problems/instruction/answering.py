@@ -1,6 +1,6 @@
 """Samples to queries and to answers through the backbone, in batches of few shapes.
 
-One pair of compiled functions serves evaluation, routing and `lpi_jax.load`. Samples under different prompts share a
+A few compiled functions serve evaluation, routing and `lpi_jax.load`. Samples under different prompts share a
 batch: every row has prompts of its own. Where several processes run, each loads its own rows of a batch and all get
 what the whole becomes; the last batch is filled up with repetitions that nobody sees, to few sizes, so that every
 process runs the same steps.
@@ -49,6 +49,37 @@ class Asking(Protocol):
         """[B, m] int32 -> [B, C] float32."""
 
 
+class Programs(NamedTuple):
+    """The compiled functions, of the parameters and a batch split over the mesh.
+
+    Attributes:
+      queries: (params, batch) -> [B, 2C + 1]. answers: (params, `Inputs` as a tree) -> ids [B, max_new].
+      features: (params, question ids, on every device) -> [B, C].
+    """
+
+    queries: Callable
+    answers: Callable
+    features: Callable
+
+
+def programs(problem: Asking, max_new: int, mesh: Mesh) -> Programs:
+    """What a problem's samples go through; max_new: tokens of an answer, at most."""
+    whole, rows = meshes.replicated(mesh), meshes.split(mesh)
+
+    def asking(params: Tree, batch: Tree) -> jax.Array:
+        return problem.queries(params, batch)[SIDE]
+
+    def answering(params: Tree, batch: Tree) -> jax.Array:
+        return generate(problem.model, params, Inputs(**batch), max_new).ids
+
+    shardings = {"in_shardings": (None, rows), "out_shardings": whole}
+    return Programs(
+        jax.jit(asking, **shardings),
+        jax.jit(answering, **shardings),
+        jax.jit(problem.question_features, in_shardings=(None, whole), out_shardings=whole),
+    )
+
+
 class Answering:
     """A backbone ready to answer.
 
@@ -65,17 +96,7 @@ class Answering:
         self.frozen, self.generated = frozen, 0
         self.texts, self._pictures = problem.texts, pictures
         self._mesh, self._batch, self._max_new = mesh, measured.batch, measured.max_new
-        whole, rows = meshes.replicated(mesh), meshes.split(mesh)
-
-        def asking(params: Tree, batch: Tree) -> jax.Array:
-            return problem.queries(params, batch)[SIDE]
-
-        def answering(params: Tree, batch: Tree) -> jax.Array:
-            return generate(problem.model, params, Inputs(**batch), measured.max_new).ids
-
-        shardings = {"in_shardings": (None, rows), "out_shardings": whole}
-        self._queries, self._answers = jax.jit(asking, **shardings), jax.jit(answering, **shardings)
-        self._features = jax.jit(problem.question_features, in_shardings=(None, whole), out_shardings=whole)
+        self._run = programs(problem, measured.max_new, mesh)
 
     def queries(self, samples: Samples) -> np.ndarray:
         """[N, 2C + 1] float32: what the method is asked with about each sample (`Instruction.queries`)."""
@@ -84,7 +105,7 @@ class Answering:
         def make(numbers: np.ndarray) -> Tree:
             return {**self._seen(samples, numbers), "question_ids": question_ids[numbers]}
 
-        return self._together(np.arange(len(samples.records)), make, lambda rows: self._queries(self.frozen, rows))
+        return self._together(np.arange(len(samples.records)), make, lambda rows: self._run.queries(self.frozen, rows))
 
     def answers(self, samples: Samples, numbers: np.ndarray, group: Group | None = None) -> np.ndarray:
         """Generated ids [n, max_new] int32, pad ids behind each end, of the samples with these numbers [n].
@@ -112,14 +133,14 @@ class Answering:
             return {**batch, "prompts": group.prompts[own], "present": group.present[own]}
 
         self.generated += len(numbers)
-        found = self._together(order, make, lambda rows: self._answers(group.params, rows))
+        found = self._together(order, make, lambda rows: self._run.answers(group.params, rows))
         unsorted = np.full((len(numbers), self._max_new), PAD, np.int32)
         unsorted[order] = found.reshape(len(order), -1)
         return unsorted
 
     def meaning(self, text: str) -> np.ndarray:
         """[C] float32, L2-normalised: the features of a text as if it were a question."""
-        found = np.asarray(self._features(self.frozen, self.texts.words([text])))[0]
+        found = np.asarray(self._run.features(self.frozen, self.texts.words([text])))[0]
         return found / max(float(np.linalg.norm(found)), 1e-8)
 
     def _seen(self, samples: Samples, numbers: np.ndarray) -> Tree:

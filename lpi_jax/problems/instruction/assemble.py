@@ -17,12 +17,15 @@ from lpi_jax.models import hub
 from lpi_jax.models.llava import LLaVA, weights
 from lpi_jax.models.llava.config import LlavaConfig
 from lpi_jax.models.llava.llava import param_shapes
+from lpi_jax.models.published import CLIPS, LLAMAS
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.models.weights import fingerprint
 from lpi_jax.options import chosen
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.parallel import placement
 from lpi_jax.parallel.placement import placing
-from lpi_jax.problems.base import Backbone
+from lpi_jax.problems.base import Backbone, Planned
+from lpi_jax.problems.instruction import planned as shapes
 from lpi_jax.problems.instruction import texts as reading
 from lpi_jax.problems.instruction.options import Asked, Measured
 from lpi_jax.problems.instruction.problem import Instruction, sites
@@ -67,6 +70,30 @@ def build(config: ConfigDict, mesh: Mesh) -> tuple[Instruction, Backbone]:
         "clip": clip.fingerprint(),
     }
     return instruction(config, llava, words, clip), Backbone(params, hashes, "", llava.clip.image_size)
+
+
+def planned(config: ConfigDict, mesh: Mesh) -> Planned:
+    """The problem and its network in shapes alone. Raises UserError where their sizes are not known here."""
+    meshes.check_batch("config.eval.batch", config.eval.batch, mesh)
+    seen = look(config)
+    llava = seen.llava or _published(config)
+    if llava is None:
+        raise UserError(f"the sizes of config.backbone {config.backbone} are not known: {seen.unknown}")
+    problem = instruction(config, llava, seen.words, seen.clip)
+    frozen = placement.planned(param_shapes(llava), jnp.dtype(config.dtype), mesh)
+    return Planned(
+        problem,
+        frozen,
+        llava.clip.embed_dim,
+        lambda method: shapes.batch(llava, config.train.batch),
+        lambda method, *trees: shapes.calls(problem, method, (frozen, mesh), trees),
+    )
+
+
+def _published(config: ConfigDict) -> LlavaConfig | None:
+    """The sizes of published ones, LLaVA and CLIP; None where either is another."""
+    llama, clip = LLAMAS.get(config.backbone), CLIPS.get(config.problem.clip)
+    return LlavaConfig(clip, llama, max_length=4096) if llama and clip else None
 
 
 def instruction(config: ConfigDict, llava: LlavaConfig, words: Any, clip: Tokenizer) -> Instruction:

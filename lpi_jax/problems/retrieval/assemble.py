@@ -18,10 +18,13 @@ from lpi_jax.errors import UserError
 from lpi_jax.methods.base import Site
 from lpi_jax.models import hub, weights
 from lpi_jax.models.clip import CLIP, CLIPConfig, param_shapes
+from lpi_jax.models.published import CLIPS
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.parallel import placement
 from lpi_jax.parallel.placement import put_backbone
-from lpi_jax.problems.base import Backbone
+from lpi_jax.problems.base import Backbone, Planned
+from lpi_jax.problems.retrieval import planned as shapes
 from lpi_jax.problems.retrieval.captions import Captions
 from lpi_jax.problems.retrieval.options import Measured
 from lpi_jax.problems.retrieval.problem import Retrieval, sites
@@ -147,6 +150,24 @@ class Look(NamedTuple):
         """Raises UserError where tokenizer and towers do not fit together."""
         if self.clip and self.tokenizer:
             check_tokenizer(config, self.clip, self.tokenizer)
+
+
+def planned(config: ConfigDict, mesh: Mesh) -> Planned:
+    """The problem and its towers in shapes alone. Raises UserError where their sizes are not known here."""
+    meshes.check_batch("config.eval.batch", config.eval.batch, mesh)
+    seen = look(config)
+    clip = seen.clip or CLIPS.get(str(config.backbone).partition("@")[0])
+    if clip is None:
+        raise UserError(f"the sizes of config.backbone {config.backbone} are not known: {seen.unknown}")
+    problem = retrieval(config, clip, seen.tokenizer)
+    frozen = placement.planned(param_shapes(clip), jnp.float32, mesh)
+    return Planned(
+        problem,
+        frozen,
+        clip.embed_dim,
+        lambda method: shapes.batch(clip, method, config.train.batch),
+        lambda method, *trees: shapes.calls(problem, method, (frozen, mesh), trees, config.routing.features),
+    )
 
 
 def look(config: ConfigDict) -> Look:

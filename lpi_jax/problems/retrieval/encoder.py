@@ -33,11 +33,13 @@ class Told(NamedTuple):
     asking: np.ndarray
 
 
-class _Side(NamedTuple):
-    """One tower's compiled functions.
+class Programs(NamedTuple):
+    """One tower's compiled functions, of the parameters and a batch split over the mesh.
 
     Attributes:
-      table: with prompts from a table. tuned: with those that a method makes of the queries.
+      site: where prompts enter it.
+      table: with prompts from a table [A, L, P, D] or None: (params, items, table, [B] int32 which of its rows).
+      tuned: with those that a method makes of the queries: (params, (plain items, prompted), trainable, constants).
       told: without any: [B, width], what routing looks at behind the features, where that is something else.
     """
 
@@ -46,6 +48,38 @@ class _Side(NamedTuple):
     tuned: Callable
     told: Callable
     width: int
+
+
+def programs(towers: Towers, method: Method, mesh: Mesh, looks_at: str = "joint") -> tuple[Programs, Programs]:
+    """Of the image tower and of the text tower; arguments as those of `Encoder`."""
+    whole, rows = meshes.replicated(mesh), meshes.split(mesh)
+
+    def side(site: str, name: str, encode: Callable, describe: Callable, tower: TowerConfig) -> Programs:
+        def table(params: Tree, items: Array, table: Array | None, chosen: Array) -> Array:
+            return encode(params, items, None if table is None else table[chosen])
+
+        def tuned(params: Tree, items: tuple[Array, Array], trainable: Tree, constants: Tree) -> Array:
+            plain, prompted = items
+            queries = {name: encode(params, plain, None)}
+            adapter, _ = method.adapt(trainable, constants, params, queries)
+            return encode(adapter.params, prompted, adapter.prompts.get(site))
+
+        def told(params: Tree, items: Array) -> Array:
+            return encode(params, items, None) if looks_at == "joint" else jnp.hstack(describe(params, items))
+
+        return Programs(
+            site,
+            jax.jit(table, in_shardings=(None, rows, whole, rows), out_shardings=whole),
+            jax.jit(tuned, in_shardings=(None, rows, whole, whole), out_shardings=whole),
+            jax.jit(told, in_shardings=(None, rows), out_shardings=whole),
+            towers.config.embed_dim + (0 if looks_at == "joint" else 2 * tower.width),
+        )
+
+    clip = towers.config
+    return (
+        side("vision", "image", towers.image, towers.describe_image, clip.vision),
+        side("text", "text", towers.text, towers.describe_text, clip.text),
+    )
 
 
 class Encoder:
@@ -64,32 +98,7 @@ class Encoder:
         self.frozen, self.mesh, self.batch = frozen, mesh, batch
         self.embed_dim = towers.config.embed_dim
         self.logit_scale = float(np.exp(np.asarray(frozen["logit_scale"], np.float64)))
-        whole, rows = meshes.replicated(mesh), meshes.split(mesh)
-
-        def side(site: str, name: str, encode: Callable, describe: Callable, tower: TowerConfig) -> _Side:
-            def table(params: Tree, items: Array, table: Array | None, chosen: Array) -> Array:
-                return encode(params, items, None if table is None else table[chosen])
-
-            def tuned(params: Tree, items: tuple[Array, Array], trainable: Tree, constants: Tree) -> Array:
-                plain, prompted = items
-                queries = {name: encode(params, plain, None)}
-                adapter, _ = method.adapt(trainable, constants, params, queries)
-                return encode(adapter.params, prompted, adapter.prompts.get(site))
-
-            def told(params: Tree, items: Array) -> Array:
-                return encode(params, items, None) if looks_at == "joint" else jnp.hstack(describe(params, items))
-
-            return _Side(
-                site,
-                jax.jit(table, in_shardings=(None, rows, whole, rows), out_shardings=whole),
-                jax.jit(tuned, in_shardings=(None, rows, whole, whole), out_shardings=whole),
-                jax.jit(told, in_shardings=(None, rows), out_shardings=whole),
-                self.embed_dim + (0 if looks_at == "joint" else 2 * tower.width),
-            )
-
-        clip = towers.config
-        self._image = side("vision", "image", towers.image, towers.describe_image, clip.vision)
-        self._text = side("text", "text", towers.text, towers.describe_text, clip.text)
+        self._image, self._text = programs(towers, method, mesh, looks_at)
 
     def images(self, load: Callable[[int], np.ndarray], items: Sequence[int], group: Group | None = None) -> np.ndarray:
         """Features of images.
@@ -146,7 +155,7 @@ class Encoder:
         unsorted[by_length] = encoded
         return unsorted
 
-    def _encode(self, side: _Side, make: Callable, items: np.ndarray, group: Group | None) -> np.ndarray:
+    def _encode(self, side: Programs, make: Callable, items: np.ndarray, group: Group | None) -> np.ndarray:
         """Of a group [N, E]; of no group what `told` gives, [N, E or E + Q].
 
         Args:
@@ -181,7 +190,7 @@ class Encoder:
         width = side.width if group is None else self.embed_dim
         return np.concatenate([np.zeros((0, width), np.float32), *encoded])
 
-    def _running(self, side: _Side, group: Group | None) -> Callable[[tuple[Array, Array]], Array]:
+    def _running(self, side: Programs, group: Group | None) -> Callable[[tuple[Array, Array]], Array]:
         """What a batch goes through: two arrays [rows, ...] -> [rows, E or E + Q]."""
         if group is None:
             return lambda rows: side.told(self.frozen, rows[0])

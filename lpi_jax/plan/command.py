@@ -1,0 +1,104 @@
+"""What a run would need on TPUs that are not there: python -m lpi_jax.plan --config=FILE --topology=v5e:4x4"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from lpi_jax import terminal
+from lpi_jax.errors import UserError
+from lpi_jax.plan.chips import GIB, Chip, chip, devices
+
+if TYPE_CHECKING:
+    from lpi_jax.plan.compiled import Compiled
+
+USAGE = """\
+Compiles the programs of a run ahead of time, for TPUs that are not there, and prints what each
+needs of a chip. Reads no weights and no data. Needs pip install 'lpi_jax[tpu]'; minutes of CPU.
+
+  python -m lpi_jax.plan --config=configs/coco_lpi.py --topology=v5e:2x2
+
+  --config=FILE[:PRESET]  configuration file, as for lpi_jax.main
+  --config.KEY=VALUE      changes one key of it; several are allowed, such as train.batch
+  --topology=T[,T ...]    kind and shape of the slice: v5e:4x4, v5p:2x2x2, v6e:16x16, v4:2x2x1, ...
+  --help                  shows this text
+
+Exit status: 0 where every program fits into a chip's memory; 1 where one does not; 2 for a
+mistake in the command line.
+"""
+LEGEND = """\
+Of one chip. rows: of the batch, over all chips. GiB: of arguments (backbone, batch, state), of results
+and temporaries, and of all; has: of the chip. TFLOP, GB: computed, and moved to and from memory, as the
+compiler counts them; what stands in a loop (the tokens of an answer) counts once. ms: the roofline's,
+the time of the part that would be busy longest at its peak, and which part that is; a real step takes
+longer. sent: collectives, how many of a kind among how many chips, with the bytes that a chip gets.
+"""
+COLUMNS = ("topology", "program", "rows", "arguments", "temporaries", "GiB", "has", "TFLOP", "GB", "ms", "limit")
+FITS, TOO_LARGE = terminal.OK, 1
+
+
+@terminal.command()
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command line.
+
+    Args:
+      arguments: as in sys.argv, the program's name first.
+
+    Returns:
+      The exit status: 0; 1 where a program does not fit; 2 for a user's mistake; 130 after Ctrl-C.
+    """
+    from lpi_jax.config import command_line
+
+    if command_line.asks_for_help(arguments[1:]):
+        print(USAGE, end="")
+        return terminal.OK
+    config, named = command_line.parse(arguments[1:], "topology", path=False)
+    kinds = {topology: chip(topology) for topology in named.split(",")}
+    import jax  # here, because it takes seconds to import and --help needs none of it
+
+    jax.config.update("jax_platforms", "cpu")  # what there is of other devices is another program's
+    from lpi_jax.parallel import mesh as meshes
+    from lpi_jax.plan.compiled import compiled
+    from lpi_jax.plan.programs import programs
+
+    print(f"| {' | '.join(COLUMNS)} | sent |\n|{' --- |' * (len(COLUMNS) + 1)}", flush=True)
+    fits = True
+    for topology, kind in kinds.items():
+        found = devices(topology)
+        if len(found) % config.fsdp:
+            raise UserError(f"config.fsdp is {config.fsdp}, expected a divisor of the {len(found)} chips of {topology}")
+        for name, call in programs(config, meshes.mesh_of(found, config.fsdp)).items():
+            program = compiled(call)
+            rows = config.train.batch if name == "training step" else config.eval.batch
+            print(f"| {' | '.join([topology, name, str(rows), *cells(program, kind)])} |", flush=True)
+            fits &= program.peak < kind.memory * GIB
+    print(f"\n{LEGEND}", end="")
+    return FITS if fits else TOO_LARGE
+
+
+def cells(program: "Compiled", kind: Chip) -> Iterator[str]:
+    """What a program needs of a chip, as columns from `arguments` on."""
+    yield f"{program.memory['arguments'] / GIB:.2f}"
+    yield f"{(program.memory['results'] + program.memory['temporaries']) / GIB:.2f}"
+    yield f"{program.peak / GIB:.2f}"
+    yield f"{kind.memory:g}"
+    yield f"{program.flops / 1e12:.3g}"
+    yield f"{program.moved / 1e9:.3g}"
+    times = program.times(kind)
+    limit = max(times, key=lambda part: times[part])
+    yield f"{1e3 * times[limit]:.1f}"
+    yield limit
+    yield ", ".join(
+        f"{one.count} {one.kind} among {one.chips or 'all'}: {_bytes(one.size)}" for one in program.collectives
+    )
+
+
+def _bytes(count: int) -> str:
+    """In the unit that leaves few digits."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,116 @@
+"""One program compiled ahead of time: what a chip holds, computes and is sent."""
+
+import math
+import re
+import time
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+
+from lpi_jax.plan.chips import Chip
+from lpi_jax.problems.base import Call
+
+_KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(?:-start)?\((.*)")
+_SHAPE = re.compile(r"(pred|[suf]\d+|bf16)\[([\d,]*)\]")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+# How a program says who takes part: axes of a mesh, [groups, members], a list of groups.
+_AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}")
+_IOTA, _LISTED = re.compile(r"replica_groups=\[\d+,(\d+)\]"), re.compile(r"replica_groups=\{\{([\d,]*)\}")
+
+
+class Collective(NamedTuple):
+    """What chips send one another: the kind, among how many chips, how often in the program, and bytes a chip gets."""
+
+    kind: str
+    chips: int
+    count: int
+    size: int
+
+
+class Compiled(NamedTuple):
+    """A program on one chip.
+
+    Attributes:
+      memory: bytes by what they hold. flops, moved: floating point operations, and bytes to and from memory; what is in
+        a loop counts once. collectives: likewise. seconds: that compiling took.
+    """
+
+    memory: dict[str, int]
+    flops: float
+    moved: float
+    collectives: tuple[Collective, ...]
+    seconds: float
+
+    @property
+    def peak(self) -> int:
+        """Bytes of memory."""
+        return sum(self.memory.values())
+
+    def times(self, chip: Chip) -> dict[str, float]:
+        """Seconds that each part of the chip would be busy at its peak; the longest is the roofline's."""
+        sent = sum(one.size for one in self.collectives)
+        return {
+            "compute": self.flops / (chip.tflops * 1e12),
+            "memory": self.moved / (chip.bandwidth * 1e9),
+            "links": sent / (chip.links * 1e9),
+        }
+
+
+def compiled(call: Call) -> Compiled:
+    """Compiles without running."""
+    began = time.perf_counter()
+    program = call.run.lower(*call.arguments).compile()
+    seconds = time.perf_counter() - began
+    size, cost = program.memory_analysis(), program.cost_analysis() or {}
+    memory = {
+        "arguments": size.argument_size_in_bytes,
+        "results": max(0, size.output_size_in_bytes - size.alias_size_in_bytes),
+        "temporaries": size.temp_size_in_bytes,
+        "program": size.generated_code_size_in_bytes,
+    }
+    flops, moved = (float(cost.get(name, np.nan)) for name in ("flops", "bytes accessed"))
+    return Compiled(memory, flops, moved, collectives(program.as_text()), seconds)
+
+
+def collectives(text: str) -> tuple[Collective, ...]:
+    """Those of a program's text (HLO), equal ones together, the largest first."""
+    count: Counter[tuple[str, int]] = Counter()
+    size: Counter[tuple[str, int]] = Counter()
+    channels = set()
+    for shapes, kind, rest in _COLLECTIVE.findall(text):
+        # One that runs beside several other computations stands in the text of each of them.
+        if (channel := _CHANNEL.search(rest)) is not None and (kind, channel[1]) in channels:
+            continue
+        channels.add((kind, channel and channel[1]))
+        which = (kind, _members(rest))
+        count[which] += 1
+        size[which] += _bytes(shapes)
+    found = (Collective(*which, count[which], size[which]) for which in count)
+    return tuple(sorted(found, key=lambda one: (-one.size, one.kind, one.chips)))
+
+
+def _members(rest: str) -> int:
+    """Among how many chips; 2 of a permutation, 0 where the text does not say."""
+    if (axes := _AXES.search(rest)) is not None:
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes[1])}
+        return math.prod(sizes[name] for name in re.findall(r"\w+", axes[2]))
+    if (iota := _IOTA.search(rest)) is not None:
+        return int(iota[1])
+    if (listed := _LISTED.search(rest)) is not None:
+        return len(listed[1].split(","))
+    return 2 if "source_target_pairs" in rest else 0
+
+
+def _bytes(shapes: str) -> int:
+    """Of what a collective gives. One that is split into a start and an end also names what it is given: the larger
+    of both is what counts."""
+    sizes = [_size(*found) for found in _SHAPE.findall(shapes)]
+    return max(sizes, default=0) if shapes.startswith("((") else sum(sizes)
+
+
+def _size(dtype: str, axes: str) -> int:
+    """Of an array written as bf16[128,4096]."""
+    bits = {"pred": 8, "bf16": 16}.get(dtype) or int(re.sub(r"\D", "", dtype))
+    return bits // 8 * int(np.prod([int(axis) for axis in axes.split(",") if axis], dtype=np.int64))
