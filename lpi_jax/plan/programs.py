@@ -32,7 +32,9 @@ def programs(config: ConfigDict, mesh: Mesh) -> dict[str, Call]:
     check_train_batches(config, mesh)
     module = problems.module(config.problem.name)
     if not hasattr(module, "planned"):
-        raise UserError(f"config.problem.name is {config.problem.name!r}, which does not say what it computes in shapes")
+        raise UserError(
+            f"config.problem.name is {config.problem.name!r}, which does not say what it computes in shapes"
+        )
     planned = module.planned(config, mesh)
     method = method_of(config, planned.problem.sites)
     method.fits(planned.frozen)
