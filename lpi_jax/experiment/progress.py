@@ -18,6 +18,8 @@ class Progress:
     Attributes:
       names: of the finished tasks. memory: the method's; {} before the first task.
       stages: what was measured after each task. seconds: spent on each task, by kind of work.
+      flops: floating point operations of each task's training steps; may lack those of tasks that an earlier version
+        finished.
       cut: texts of finished tasks that are longer than the context.
     """
 
@@ -25,6 +27,7 @@ class Progress:
     memory: Tree = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
     seconds: list[dict[str, float]] = field(default_factory=list)
+    flops: list[int] = field(default_factory=list)
     cut: int = 0
 
     @property
@@ -51,7 +54,13 @@ class Progress:
 
     def meta(self) -> dict[str, Any]:
         """All but the memory, as JSON."""
-        return {"names": list(self.names), "stages": self.stages, "seconds": self.seconds, "cut": self.cut}
+        return {
+            "names": list(self.names),
+            "stages": self.stages,
+            "seconds": self.seconds,
+            "flops": self.flops,
+            "cut": self.cut,
+        }
 
 
 def restore(checkpoints: Checkpoints) -> Progress:
@@ -64,7 +73,8 @@ def restore(checkpoints: Checkpoints) -> Progress:
             break
     memory, meta = content
     try:
-        return Progress(tuple(meta["names"]), memory, meta["stages"], meta["seconds"], meta["cut"])
+        flops = meta.get("flops", [])
+        return Progress(tuple(meta["names"]), memory, meta["stages"], meta["seconds"], flops, meta["cut"])
     except (KeyError, TypeError) as error:
         raise UserError(
             f"checkpoint {count} of this run lacks {error}; delete it to go on from the one before"

@@ -10,7 +10,7 @@ from lpi_jax.report.cells import Table
 from lpi_jax.report.gallery import Gallery
 from lpi_jax.report.groups import Block, Group
 from lpi_jax.report.legend import legend
-from lpi_jax.report.tables import comparison, future, probes, sources
+from lpi_jax.report.tables import comparison, costs, future, probes, sources
 from lpi_jax.terminal.plain_text import plain
 
 STYLE = """\
@@ -54,7 +54,7 @@ def page(
     parts = ["<h1>Runs of lpi_jax</h1>", f'<p class="legend">{escape(legend(blocks))}</p>']
     remaining = iter(zip(details, galleries, strict=True))
     for block, overview in zip(blocks, overviews, strict=True):
-        tables = [comparison(block, ""), known.table(block), future(block)]
+        tables = [comparison(block, ""), known.table(block), future(block), costs(block)]
         parts += [f"<h2>{escape(block.title)}</h2>", *map(_table, filter(None, tables)), _figure(overview)]
         for group in block.groups:
             parts += [f"<h3>{escape(group.label)}</h3>", *_sentences(remarks.of_group(group))]

@@ -185,5 +185,15 @@ def _remarks(result: Result) -> list[str]:
 
 
 def _costs(result: Result) -> dict[str, float]:
+    minutes = {
+        work: sum(number(task.get(work, 0)) for task in result["seconds"]) / 60 for work in ("training", "evaluation")
+    }
     seconds = sum(number(part) for task in result["seconds"] for part in task.values())
-    return {"minutes": seconds / 60, "peak_memory_mb": number(result["peak_memory_mb"])}
+    costs = {"minutes": seconds / 60, "peak_memory_mb": number(result["peak_memory_mb"])}
+    parameters, flops = result["parameters"], result.get("training_flops")  # older results do not say all of it
+    if result["trains"] and {"per_task", "backbone"} <= parameters.keys():
+        costs["trained numbers"] = number(parameters["per_task"])
+        costs["trained share"] = 100 * costs["trained numbers"] / max(1.0, number(parameters["backbone"]))
+    if flops is not None:
+        costs["training TFLOP"] = sum(map(number, a_list(flops))) / 1e12
+    return costs | {f"{work} minutes": spent for work, spent in minutes.items()}

@@ -11,6 +11,7 @@ from lpi_jax.terminal.plain_text import plain
 
 FUTURE = "All tasks of the stream after every task, also those not learnt yet; what is searched stays the same"
 PROBES = "Items of no task"
+COSTS = "What it cost: the operations are those of training steps, of the backbone and the method together"
 
 
 def comparison(block: Block, title: str) -> Table:
@@ -117,6 +118,36 @@ def _probed(group: Group, name: str) -> list[str]:
         moments = [[probe.frozen for probe in known]] + [[probe.values[s] for probe in known] for s in (0, -1)]
         cells += [spread(numbers, metric.form) for numbers in moments]
     return cells
+
+
+def costs(block: Block) -> Table | None:
+    """What every method that trains took for what it learnt; None where none does."""
+    trained = [group for group in block.groups if group.trains]
+    return (
+        Table(
+            title=COSTS,
+            head=(),
+            columns=(
+                "method",
+                "numbers a task",
+                "of the backbone, %",
+                "TFLOP",
+                "min training",
+                "min evaluation",
+                "peak MB",
+            ),
+            rows=[[group.label, *_cost(group.values("measured", "final"))] for group in trained],
+            words=1,
+        )
+        if trained
+        else None
+    )
+
+
+def _cost(values: Values) -> list[str]:
+    forms = {"trained numbers": "{:,.0f}", "trained share": "{:.3g}", "training TFLOP": "{:,.4g}"}
+    forms |= {"training minutes": "{:.1f}", "evaluation minutes": "{:.1f}", "peak_memory_mb": "{:.0f}"}
+    return [spread(values.get(name, []), form) for name, form in forms.items()]
 
 
 def sources(blocks: Sequence[Block]) -> Table:

@@ -84,6 +84,7 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
                 task = context(experiment, evaluator, progress)
                 with progress.timed("training"):
                     trained = trainer.train(task, progress.memory)
+                    progress.flops.append(trainer.flops)
                     trained = guard.better(experiment, evaluator, task, trained, log)
                 log.says(task.number, task.names[-1], "evaluation")
                 with progress.timed("evaluation"):

@@ -54,6 +54,7 @@ def summarise(experiment: Experiment, steps: Sequence[int], progress: Progress) 
             "texts_cut": progress.cut,
             "skipped": dict(stream.skipped),
         },
+        "training_flops": _flops(progress, steps),
         "seconds": progress.seconds,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
@@ -196,6 +197,13 @@ def _parameters(experiment: Experiment, progress: Progress) -> dict[str, Any]:
         "backbone_sha256": experiment.backbone.hashes["backbone"],
         "backbone_assumed": experiment.backbone.assumed,
     }
+
+
+def _flops(progress: Progress, steps: Sequence[int]) -> list[int] | None:
+    """Floating point operations of each task's training steps; nothing where they are not known of all."""
+    known = len(progress.flops) == progress.count
+    known = known and all(flops or not count for flops, count in zip(progress.flops, steps, strict=False))
+    return list(progress.flops) if known else None
 
 
 def _left_out(experiment: Experiment, steps: Sequence[int]) -> list[int]:

@@ -77,9 +77,15 @@ class Trainer:
         self._experiment, self._checkpoints, self._log = experiment, checkpoints, log
         self._steps, self._stop, self._options = steps, stop, experiment.training
         self._compiled = False
+        self._before = 0  # operations of steps that are not this task's, or negative: that an earlier start took
         if any(steps):
             chain = optimizer.make_optimizer(self._options)
             self._step = step.make_step(experiment.problem, experiment.method, chain, experiment.mesh)
+
+    @property
+    def flops(self) -> int:
+        """Floating point operations that the steps of the newest task took, over all devices."""
+        return self._step.run.flops - self._before if any(self._steps) else 0
 
     def train(self, task: TaskContext, memory: Tree) -> Tree:
         """The trained tree of a task, as host arrays; its initial tree where there is nothing to train.
@@ -92,12 +98,14 @@ class Trainer:
         trainable, constants = experiment.method.begin(key, memory, frozen, task)
         steps = self._steps[number]
         if not steps:
+            self._before = self._step.run.flops if any(self._steps) else 0
             return jax.tree.map(np.asarray, trainable)
         state = self._step.start(trainable)
         saved = self._checkpoints.load_inside(number, jax.tree.map(np.asarray, state))
         if saved is not None:
             state = mesh.put_replicated(saved, experiment.mesh)
         done = int(state.step)
+        self._before = self._step.run.flops - self._checkpoints.flops_inside(number)
         self._log.catch_up(sum(self._steps[:number]) + done, self._options.batch_of(number))
         if not self._compiled:
             self._log.says(number, task.names[-1], "compiling", stays=True)
@@ -158,7 +166,7 @@ class Trainer:
         # Several processes must agree when to stop, and wait for one another where they do: not after every step.
         stopping = (logged or jax.process_count() == 1) and processes.anywhere(self._stop.is_set())
         if stopping or done % options.checkpoint_every == 0:
-            self._checkpoints.save_inside(number, done, state)
+            self._checkpoints.save_inside(number, done, state, self.flops)
         if stopping:
             self._log.prints(f"terminated inside task {name}; the same command goes on from step {total}")
             sys.exit(TERMINATED)
@@ -180,7 +188,12 @@ class Reused:
 
     Args:
       method: one that keeps every task's tree. memory: the other run's, of the same tasks (`reuse.memory_of_run`).
+
+    Attributes:
+      flops: as that of a trainer.
     """
+
+    flops = 0
 
     def __init__(self, experiment: Experiment, memory: Tree) -> None:
         self._method, self._memory = experiment.method, memory

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from lpi_jax.methods.base import Method
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.train.ahead import Ahead
 from lpi_jax.types import Adapter, Tree
 
 
@@ -27,13 +28,13 @@ class Step(NamedTuple):
     """One step as one object.
 
     Attributes:
-      run: jitted (state, frozen, constants, batch, key, lr) -> (state, loss terms by name). `state` is donated; the
+      run: compiled (state, frozen, constants, batch, key, lr) -> (state, loss terms by name). `state` is donated; the
         frozen tree is an argument, neither constant nor differentiated; the batch is split over the mesh, and the
         losses see the whole of it. key: of the task; the step's own is made from it and the number of the step.
       optimizer: makes the state before a task. mesh: the devices.
     """
 
-    run: Callable[[TrainState, Tree, Tree, Tree, Array, Array], tuple[TrainState, dict[str, Array]]]
+    run: Ahead
     optimizer: optax.GradientTransformation
     mesh: Mesh
 
@@ -74,7 +75,8 @@ def make_step(problem: Any, method: Method, optimizer: optax.GradientTransformat
 
     whole, rows = meshes.replicated(mesh), meshes.split(mesh)
     shardings = (whole, None, whole, rows, whole, whole)  # the backbone lies as it was placed
-    return Step(jax.jit(step, donate_argnums=0, in_shardings=shardings, out_shardings=whole), optimizer, mesh)
+    jitted = jax.jit(step, donate_argnums=0, in_shardings=shardings, out_shardings=whole)
+    return Step(Ahead(jitted), optimizer, mesh)
 
 
 def make_gradient(problem: Any, method: Method, mesh: Mesh) -> Callable[[Tree, Tree, Tree, Tree, Array], Tree]:

@@ -109,22 +109,35 @@ class Checkpoints:
 
         return (processes.copied(memory), meta) if processes.agreed(read_memory) else None
 
-    def save_inside(self, task: int, step: int, state: Tree) -> None:
-        """Saves the train state `step` steps into task number `task` (from 0); it must be whole on every device."""
+    def save_inside(self, task: int, step: int, state: Tree, flops: int = 0) -> None:
+        """Saves the train state `step` steps into task number `task` (from 0); it must be whole on every device.
+
+        flops: floating point operations that these steps took.
+        """
         state = jax.tree.map(np.asarray, state)
 
         def save() -> None:
             number = max(folders.numbers(self._inside, "step"), default=-1) + 1
-            self._save(self._inside, "step", number, ("state", state, {"task": task, "step": step}), kept=1)
+            self._save(
+                self._inside, "step", number, ("state", state, {"task": task, "step": step, "flops": flops}), kept=1
+            )
 
         processes.agreed(save)
 
     def steps_inside(self, task: int) -> int:
         """How many steps into task number `task` the newest state inside it was saved; 0 without one."""
+        return self._told_inside(task).get("step", 0)
 
-        def read() -> int:
+    def flops_inside(self, task: int) -> int:
+        """Floating point operations that these steps took; 0 without any."""
+        return self._told_inside(task).get("flops", 0)
+
+    def _told_inside(self, task: int) -> dict[str, Any]:
+        """The meta of the newest state inside task number `task`; {} without one."""
+
+        def read() -> dict[str, Any]:
             _, meta = self._newest_inside(None, None) or (None, {"task": None})
-            return meta["step"] if meta["task"] == task else 0  # else of a task that has been finished since
+            return meta if meta["task"] == task else {}  # else of a task that has been finished since
 
         return processes.agreed(read)
 

@@ -79,7 +79,7 @@ def train(method, frozen, tasks, last=None):
         terms.append(logged)
         memory = method.finish(memory, jax.tree.map(np.asarray, state.trainable), Context(number))
         memories.append(memory)
-    return Trained(memories, begun, stepping.run._cache_size(), terms), on_device
+    return Trained(memories, begun, len(stepping.run.programs), terms), on_device
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,10 @@ def finished(settings, make_config, tmp_path_factory):
                     task.batches, "training_batches", lambda plan, *at: plans.append(plan) or batches(plan, *at)
                 )
                 results = continual.run(config, directory)
-            compiled = {key: getattr(found, "run", found)._cache_size() for key, found in programs.items()}
+            compiled = {
+                key: len(found.run.programs) if hasattr(found, "run") else found._cache_size()
+                for key, found in programs.items()
+            }
             made[name] = Whole(config, directory, results, compiled, plans)
         return made[name]
 
@@ -108,6 +111,7 @@ def assert_alike(read_progress, found, expected):
     ours, theirs = read_progress(found), read_progress(expected)
     assert ours.names == theirs.names
     assert ours.stages == theirs.stages
+    assert ours.flops == theirs.flops
     jax.tree.map(np.testing.assert_array_equal, ours.memory, theirs.memory)
 
 
@@ -126,6 +130,8 @@ def test_one_program_trains_and_the_memory_is_as_large_after_two_tasks_as_after_
     numbers = sum(leaf.size for leaf in jax.tree.leaves(memory["trained"]))
     assert results["parameters"]["trained"] == results["parameters"]["per_task"] == numbers
     assert results["counts"]["steps"] == list(STEPS[name])
+    flops = [count / steps for count, steps in zip(results["training_flops"], STEPS[name], strict=True)]
+    assert flops[0] == flops[1] > 2 * results["parameters"]["backbone"]  # one program
     assert [line["step"] for line in logged(directory)] == list(range(1, sum(STEPS[name]) + 1))
 
 
@@ -203,10 +209,10 @@ def killed(settings, directory):
     """Runs until SIGKILL, in the second task, two steps behind the state that was saved inside it."""
     save = Checkpoints.save_inside
 
-    def kill_instead(self, number, step, state):
+    def kill_instead(self, number, step, state, flops):
         if (number, step) == (1, 4):
             os.kill(os.getpid(), signal.SIGKILL)
-        save(self, number, step, state)
+        save(self, number, step, state, flops)
 
     Checkpoints.save_inside = kill_instead
     start(settings, directory)

@@ -83,6 +83,8 @@ def test_the_page_shows_the_table_and_every_picture(written):
     assert all(len(picture["alt"]) > 20 for picture in page.pictures)
     assert "LPI intended, task known" in page.cells
     assert f"33.5 ± {statistics.stdev([30, 32, 37]):.1f}" in page.cells
+    for cost in ("5,000 ± 0", "0.25 ± 0", "6 ± 0", "2.5 ± 0.0", "0.5 ± 0.0"):  # of three runs on three tasks
+        assert cost in page.cells
     assert "After each task, <everything> is searched." in page.text
     assert all(str(directory) in page.text for directory in directories)
 

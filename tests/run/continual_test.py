@@ -104,9 +104,9 @@ def test_training_changes_every_prompt_and_no_weight_of_the_backbone(
     experiment = parts.assemble(config)
     sizes, save = [], checkpoint.Checkpoints.save_inside
 
-    def save_and_note(self, task, step, state):
+    def save_and_note(self, task, step, state, flops):
         sizes.append(sum(leaf.size for leaf in jax.tree.leaves(state)))
-        save(self, task, step, state)
+        save(self, task, step, state, flops)
 
     monkeypatch.setattr(continual, "assemble", lambda config: experiment)
     monkeypatch.setattr(checkpoint.Checkpoints, "save_inside", save_and_note)
@@ -135,7 +135,7 @@ def test_one_compilation_serves_a_stream_and_a_second_one_more_tasks_than_there_
 
     def spied(self, task, memory):
         trained = train_one(self, task, memory)
-        compilations.append(steps_made[0].run._cache_size())
+        compilations.append(len(steps_made[0].run.programs))
         return trained
 
     monkeypatch.setattr(tasks.Trainer, "train", spied)
@@ -159,7 +159,7 @@ def test_captions_of_other_lengths_are_the_only_other_reason_to_compile(
     tasks = (*stream.tasks, *(longer.__class__(f"longer {n}", f"long {n}", longer.train, longer.val) for n in range(2)))
     use_stream(stream.__class__("mixed", tasks, "mixed"))
     continual.run(make_config({"data.max_words": 30}), tmp_path)
-    assert steps_made[0].run._cache_size() == 2
+    assert len(steps_made[0].run.programs) == 2
 
 
 # -------------------------------------------------------------------------------------------------- tasks and losses
@@ -395,8 +395,8 @@ def test_tasks_of_batches_of_their_own_train_and_go_on_with_the_same_bits(
     changes |= {"train.schedule": "smooth", "train.groups": (("width_", 0.5),), "train.checkpoint_every": 3}
     config, save = make_config(changes), checkpoint.Checkpoints.save_inside
 
-    def save_and_copy(self, task, step, state):
-        save(self, task, step, state)
+    def save_and_copy(self, task, step, state, flops):
+        save(self, task, step, state, flops)
         if (task, step) == (1, 3):  # what a kill here would leave
             shutil.copytree(tmp_path / "whole", tmp_path / "killed")
 

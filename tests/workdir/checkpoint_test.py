@@ -82,9 +82,10 @@ def test_a_memory_without_trained_numbers_comes_back(opened):
 
 
 def test_a_train_state_comes_back_bit_for_bit_as_host_arrays(opened):
-    opened().save_inside(2, 7, state())
+    opened().save_inside(2, 7, state(), 3 * 10**15 + 1)
     checkpoints = opened()
     assert checkpoints.steps_inside(2) == 7
+    assert checkpoints.flops_inside(2) == 3 * 10**15 + 1
     found = checkpoints.load_inside(2, like(state(0)))
     chex.assert_trees_all_equal(found, state())
     chex.assert_trees_all_equal_dtypes(found, state())
@@ -103,7 +104,7 @@ def test_only_the_newest_state_inside_a_task_is_kept(opened, tmp_path):
 def test_a_state_inside_another_task_does_not_count(opened):
     opened().save_inside(0, 7, state())
     checkpoints = opened()
-    assert checkpoints.steps_inside(1) == 0
+    assert checkpoints.steps_inside(1) == checkpoints.flops_inside(1) == 0
     assert checkpoints.load_inside(1, like(state())) is None
 
 

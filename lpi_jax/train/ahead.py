@@ -1,0 +1,55 @@
+"""A jitted function compiled ahead of its calls, so that what a program computes and what compiling took are known."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Program(NamedTuple):
+    """One compiled program.
+
+    Attributes:
+      run: the call. flops: floating point operations of one call, over all devices, as XLA counts them in the text
+        before it optimises; 0 where it does not say. seconds: that compiling took.
+    """
+
+    run: Callable[..., Any]
+    flops: int
+    seconds: float
+
+
+class Ahead:
+    """A jitted function that is compiled once for the shapes of its arguments, whatever they hold.
+
+    Attributes:
+      programs: by shapes, those compiled so far. flops: floating point operations of all calls so far.
+    """
+
+    def __init__(self, jitted: Callable[..., Any]) -> None:
+        self._jitted, self.programs, self.flops = jitted, dict[Any, Program](), 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function gives."""
+        leaves, tree = jax.tree.flatten(arguments)
+        shapes = (tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        if shapes not in self.programs:
+            self.programs[shapes] = self._compiled(arguments)
+        program = self.programs[shapes]
+        self.flops += program.flops
+        return program.run(*arguments)
+
+    def lower(self, *arguments: Any) -> jax.stages.Lowered:
+        """As that of a jitted function; arguments may be shapes alone."""
+        return self._jitted.lower(*arguments)
+
+    def _compiled(self, arguments: Any) -> Program:
+        began = time.monotonic()
+        lowered = self.lower(*arguments)
+        try:
+            flops = int((lowered.cost_analysis() or {}).get("flops", 0))
+        except NotImplementedError:  # some platforms cannot tell
+            flops = 0
+        run = lowered.compile()
+        return Program(run, flops, time.monotonic() - began)
