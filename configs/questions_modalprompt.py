@@ -16,5 +16,6 @@ def get_config(preset: str = "intended") -> ConfigDict:
     """`preset` is what stands behind the colon: intended or released."""
     config = lpi_config.preset(preset, "modalprompt")
     config.train.batch = 16
+    config.problem.system = ""  # LLaVA's text would be most of what a small model reads
     config.eval.max_new = 24  # the longest answer is a box, every digit of which is a token
     return config

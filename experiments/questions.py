@@ -12,7 +12,9 @@ interrupted sweep goes on where it stopped.
 
 import argparse
 import json
+import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from configs import questions_modalprompt
 
 SEEDS = (0, 1, 2)
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantiles, by the number of seeds
 LOW_RANK = {"method.rank": 4, "method.scale": 4.0}
 ROWS: dict[str, dict[str, Any]] = {
     "ModalPrompt": {},
@@ -47,18 +50,88 @@ def main() -> None:
     args = parser.parse_args()
     logging.set_verbosity(logging.ERROR)
     changes = {key: json.loads(value) for key, value in (change.split("=", 1) for change in args.set)}
-    runs = []
+    of: dict[str, list[Path]] = {}
     for row in args.rows:
         for seed in args.seeds:
             config = questions_modalprompt.get_config()
             config.update_from_flattened_dict({"seed": seed, "data.seed": seed, **ROWS[row], **changes})
             plain = "".join(letter if letter.isalnum() else "_" for letter in row)
-            runs.append(args.out / f"{plain}_{seed}")
-            continual.run(config, runs[-1])
-    table = report.table(runs)
-    (args.out / "questions.md").write_text(table, encoding="utf-8")
-    print(table)
-    report.write(runs, args.out / "report")
+            of.setdefault(row, []).append(args.out / f"{plain}_{seed}")
+            continual.run(config, of[row][-1])
+    told = f"{comparison(args.rows, of)}\n{by_task(of[args.rows[0]])}"
+    (args.out / "questions.md").write_text(told, encoding="utf-8")
+    print(told)
+    report.write([run for runs in of.values() for run in runs], args.out / "report")
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def comparison(rows: Sequence[str], of: Mapping[str, Sequence[Path]]) -> str:
+    """A row for the frozen LLaVA and each method: mean and deviation over the seeds; of differences their interval."""
+    lines = [
+        "| method | numbers a task | accuracy | minus frozen | forgetting | own task first / among | TFLOP | min |"
+    ]
+    lines.append("| --- " * 8 + "|")
+    first = [results(run) for run in of[rows[0]]]
+    frozen = [one["metrics"]["accuracy"]["frozen"]["final_average"] for one in first]
+    lines.append(f"| frozen | 0 | {spread(frozen)} | | 0 | | | |")
+    for row in rows:
+        found = [results(run) for run in of[row]]
+        accuracy = [one["metrics"]["accuracy"] for one in found]
+        gains = [one["final_average"] - one["frozen"]["final_average"] for one in accuracy]
+        routing = [one["routing"]["sample"] for one in found if one["routing"]]
+        chosen = [one["final_average"] for one in routing]
+        among = [statistics.mean(one["among"]) for one in routing if "among" in one]
+        seconds = [sum(sum(task.values()) for task in one["seconds"]) / 60 for one in found]
+        cells = [
+            f"{found[0]['parameters']['per_task']:,}",
+            spread([one["final_average"] for one in accuracy]),
+            f"{statistics.mean(gains):+.1f} {interval(gains)}",
+            spread([one["forgetting"] for one in accuracy]),
+            " / ".join(spread(part) for part in (chosen, among) if part),
+            spread([sum(one["training_flops"]) / 1e12 for one in found]),
+            spread(seconds),
+        ]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def by_task(runs: Sequence[Path]) -> str:
+    """A row for each task, means over the seeds: the frozen LLaVA, when just learnt, at the end, and the choice."""
+    lines = ["| task | frozen | just learnt | at the end | own task first | among the chosen |", "| --- " * 6 + "|"]
+    found = [results(run) for run in runs]
+    for number, name in enumerate(found[0]["tasks"]):
+        accuracy = [one["metrics"]["accuracy"] for one in found]
+        routing = [one["routing"].get("sample", {}) for one in found]
+        columns = [
+            [one["frozen"]["matrix"][-1][number] for one in accuracy],
+            [one["matrix"][number][number] for one in accuracy],
+            [one["matrix"][-1][number] for one in accuracy],
+            [one["matrix"][-1][number] for one in routing if one],
+            [one["among"][number] for one in routing if "among" in one],
+        ]
+        lines.append(f"| {name} | {' | '.join(f'{statistics.mean(c):.1f}' if c else '' for c in columns)} |")
+    return "\n".join(lines) + "\n"
+
+
+def results(run: Path) -> dict[str, Any]:
+    """results.json of a run."""
+    return json.loads((run / "results.json").read_text(encoding="utf-8"))
+
+
+def spread(numbers: Sequence[float]) -> str:
+    """Mean and sample standard deviation."""
+    deviation = f" ± {statistics.stdev(numbers):.1f}" if len(numbers) > 1 else ""
+    return f"{statistics.mean(numbers):.1f}{deviation}" if numbers else ""
+
+
+def interval(numbers: Sequence[float]) -> str:
+    """[low, high]: 95 % of Student's t around the mean of a few seeds."""
+    if len(numbers) not in STUDENT:
+        return ""
+    half = STUDENT[len(numbers)] * statistics.stdev(numbers) / len(numbers) ** 0.5
+    return f"[{statistics.mean(numbers) - half:.1f}, {statistics.mean(numbers) + half:.1f}]"
 
 
 if __name__ == "__main__":

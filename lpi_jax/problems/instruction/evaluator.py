@@ -16,6 +16,7 @@ from lpi_jax.problems.instruction import shown
 from lpi_jax.problems.instruction.adapters import under
 from lpi_jax.problems.instruction.answering import Answering, Samples
 from lpi_jax.problems.instruction.answers import Answers
+from lpi_jax.problems.instruction.guess import guess
 from lpi_jax.problems.instruction.intervals import interval
 from lpi_jax.problems.instruction.options import Measured
 from lpi_jax.problems.instruction.scoring import scores
@@ -44,6 +45,7 @@ class InstructionEvaluator:
         self._expected: list[Split] = []  # where all samples are there from the start
         self._probes: dict[str, Answers] = {}
         self._probe_splits: dict[str, Sequence[Split]] = {}
+        self._guesses: list[dict[str, float]] = []  # by task
         self.answers = Answers(answering, method, measured.oracle)
 
     @property
@@ -114,8 +116,13 @@ class InstructionEvaluator:
         return {name: {"values": averages(name, False), "frozen": averages(name, True)} for name in self._probes}
 
     def chance(self) -> Row:
-        """Nothing: what a guess is worth depends on what it knows of the answers."""
-        return {}
+        """What the best single answer to all samples of a task finds (`guess`)."""
+        for task in range(len(self._guesses), self._tasks):
+            records = [
+                record for record, own in zip(self.answers.records, self.answers.task, strict=True) if own == task
+            ]
+            self._guesses.append({metric: guess(records, way) for metric, way in WAYS.items()})
+        return {metric: [of_task[metric] for of_task in self._guesses[: self._tasks]] for metric in WAYS}
 
     def routing(self, tasks: int) -> dict[str, dict[str, Any]]:
         """Where the samples of the first `tasks` tasks were sent; {} for a method that sends none.

@@ -5,7 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from lpi_jax.data.stream import Split
+from lpi_jax.experiment.experiment import assemble
 from lpi_jax.experiment.progress import Progress
 from lpi_jax.methods import adapter_ids
 from lpi_jax.methods.base import PLAIN
@@ -190,3 +193,21 @@ def test_what_a_task_is_about_is_as_wide_as_a_feature_and_of_length_one(asked_ex
     assert queries.shape == (6, 2 * len(meaning) + 1)
     assert np.linalg.norm(meaning) == pytest.approx(1)
     np.testing.assert_array_equal(queries[:, -1], [record.has_image for record in splits[0].records])
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_each_images_own_framing_reaches_the_tower(fit, make_asked, asked_experiment):
+    published = assemble(make_asked({"eval.image": "published"})).evaluator()
+    records = [dataclasses.replace(asked_experiment.stream.tasks[2].val.records[0], fit=fit)]
+    side, wide = 32, np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    if fit == "crop":
+        square = wide[:, side // 2 : side // 2 + side]
+        expected = published.features(Split(records, lambda index: Image.fromarray(square)), 0)["sample"]
+    else:
+        expected = asked_experiment.evaluator().features(Split(records, lambda index: Image.fromarray(wide)), 0)
+        expected = expected["sample"]
+    found = published.features(Split(records, lambda index: Image.fromarray(wide)), 0)["sample"]
+    np.testing.assert_array_equal(found, expected)
+    other = dataclasses.replace(records[0], fit="pad" if fit == "crop" else "crop")
+    otherwise = published.features(Split([other], lambda index: Image.fromarray(wide)), 0)["sample"]
+    assert np.abs(otherwise - found).max() > 1e-3

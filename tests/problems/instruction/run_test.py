@@ -48,6 +48,8 @@ def test_a_run_learns_every_task_and_its_results_are_whole(answered_run):
         low, high = metric["bootstrap"]["interval"]
         assert low <= metric["final_average"] <= high
         assert list(metric["bootstrap"]["over"]) == ["frozen"]
+        assert [len(row) for row in metric["chance"]["matrix"]] == [1, 2, 3]
+        assert all(0 < value <= 100 for value in metric["chance"]["matrix"][-1])
     sent = results["routing"]["sample"]
     assert [len(row) for row in sent["matrix"]] == [1, 2, 3]
     assert np.sum(sent["confusion"]["matrix"]) == 3 * 6

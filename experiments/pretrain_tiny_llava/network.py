@@ -1,0 +1,61 @@
+"""The LLaVA as rows of several conversations are trained with it: the model's own layers under the rows' mask."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rows import MOST
+
+from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD, normalise
+from lpi_jax.models.llava.llama import empty_cache
+from lpi_jax.models.llava.llava import LLaVA
+from lpi_jax.models.llava.splice import IGNORE
+from lpi_jax.problems.instruction.problem import cross_entropy
+
+TRAINED = ("projector", "language_model")
+
+
+def loss(
+    trained: dict[str, Any], frozen: dict[str, Any], model: LLaVA, rows: Any, by_answer: bool = False
+) -> jax.Array:
+    """The mean cross entropy of the answers' tokens, a scalar in nats; rows: arrays as in `rows.Rows`.
+
+    by_answer: the mean over conversations of each one's mean, in which one word counts as much as a box of figures.
+    """
+    said = model.apply({"params": {**frozen, **trained}}, rows, method=logits)[:, :-1]
+    targets, group = rows.labels[:, 1:], rows.group[:, 1:]
+    if not by_answer:
+        return cross_entropy(said, targets)
+    numbers = jnp.arange(1, MOST + 1)[:, None, None]  # of a row's conversations
+    own = (group == numbers) & (targets != IGNORE)
+    there, count = own.any(-1), jnp.maximum(own.sum(-1), 1)
+    likely = jax.nn.log_softmax(said)
+    of_target = jnp.take_along_axis(likely, jnp.maximum(targets, 0)[..., None], axis=2)[..., 0]
+    return -jnp.sum(jnp.where(own, of_target, 0.0).sum(-1) / count) / there.sum()
+
+
+def pixels(images: Any) -> jax.Array:
+    """[B, S, S, 3] uint8 -> float32 as CLIP takes them."""
+    return normalise(images, CLIP_MEAN, CLIP_STD)
+
+
+def logits(model: LLaVA, rows: Any) -> jax.Array:
+    """[B, L, V] float32; a method of the model."""
+    language = model.language_model
+    visual, _ = model.encode_image(pixels(rows.images))
+    place = jnp.arange(rows.ids.shape[1]) - rows.start[:, None]
+    patch = jnp.clip(place, 0, visual.shape[1] - 1)[..., None]
+    x = jnp.where((place == patch[..., 0])[..., None], jnp.take_along_axis(visual, patch, 1), model.embed(rows.ids))
+    seen = mask(rows)
+    empty = empty_cache(model.config.llama, *rows.ids.shape, model.dtype)
+    for block, past in zip(language.layers, zip(empty.keys, empty.values, strict=True), strict=True):
+        x, _ = block(x, rows.positions, seen, past, empty.filled)
+    return language.logits(language.norm(x))
+
+
+def mask(rows: Any) -> jax.Array:
+    """[B, L, L] bool: which tokens each sees."""
+    place = jnp.arange(rows.group.shape[1])
+    own = rows.group[:, :, None] == rows.group[:, None, :]
+    common = (rows.group[:, None, :] == 0) & (rows.sees[:, :, None] | (place == 0))
+    return (own | common) & (place <= place[:, None])

@@ -1,0 +1,232 @@
+"""Pretraining the tiny LLaVA: what a row shows to each conversation, going on, and what is written."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from lpi_jax.data.questions.general import general
+from lpi_jax.models import weights as clip_weights
+from lpi_jax.models.llava import weights
+from lpi_jax.models.llava.config import LlamaConfig, LlavaConfig
+from lpi_jax.models.llava.llava import Inputs, LLaVA, init_params
+from lpi_jax.models.llava.splice import IGNORE, IMAGE
+from lpi_jax.problems.instruction import conversation
+from tests.support import llama_tokenizers
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "pretrain_tiny_llava"))
+
+import evaluate
+import network
+import rows as rows_module
+import training
+from rows import Packing, Pieces
+
+spec = importlib.util.spec_from_file_location("pretrain_tiny_llava", Path(training.__file__).parent / "pretrain.py")
+pretrain = importlib.util.module_from_spec(spec)  # another script is called pretrain too
+spec.loader.exec_module(pretrain)
+
+CLIP = pretrain.ASSETS / "tiny_clip"
+PIECES = 440
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(llama_tokenizers.written(tmp_path_factory.mktemp("t"), pieces=PIECES)))
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A random LLaVA behind the tiny CLIP's tower, and its tree."""
+    clip_config, clip = clip_weights.load(CLIP)
+    config = LlavaConfig(clip_config, LlamaConfig(PIECES, 32, 2, 2, 2, 48), max_length=256)
+    params = init_params(config, jax.random.key(0))
+    return LLaVA(config), {**params, **{name: clip[name] for name in params.keys() & clip.keys()}}
+
+
+PHASES = (training.Phase(2, by_answer=False), training.Phase(2, by_answer=True))
+
+
+def parts(params):
+    trained = {name: params[name] for name in network.TRAINED}
+    return trained, {name: part for name, part in params.items() if name not in trained}
+
+
+@pytest.fixture(scope="module")
+def packing(tokenizer):
+    return Packing(Pieces(tokenizer), 3, 60, 36)
+
+
+def test_pieces_are_the_tokenizers(tokenizer):
+    for record in general(0, 20).records:
+        for text in record.turns[0]:
+            assert Pieces(tokenizer)(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(
+                text, add_special_tokens=False
+            )
+
+
+def test_a_conversation_in_a_row_is_read_as_in_a_row_of_its_own(model, packing):
+    llava, params = model
+    batch = packing.batch(11)
+    logits = np.asarray(jax.jit(lambda rows: llava.apply({"params": params}, rows, method=network.logits))(batch))
+    found, told, images, sees = [], [], [], []
+    for row in range(packing.count):
+        for number in range(1, batch.group[row].max() + 1):
+            own = np.flatnonzero(batch.group[row] == number)
+            sees.append(bool(batch.sees[row, own[0]]))
+            ahead = [*batch.ids[row, : batch.start[row]], IMAGE] if sees[-1] else [batch.ids[row, 0]]
+            told.append(conversation.Encoded([*map(int, [*ahead, *batch.ids[row, own]])], []))
+            found.append(logits[row, own])
+            images.append(batch.images[row])
+    assert len(told) > 2 * packing.count and set(sees) == {True, False}
+
+    alone = conversation.pad(told)
+    inputs = Inputs(alone.ids, network.pixels(np.stack(images)), has_image=np.asarray(sees), length=alone.length)
+    expected = jax.jit(lambda one: llava.apply({"params": params}, **one, method="logits"))(inputs._asdict())
+    ends = np.asarray(expected.mask).sum(axis=1)
+    for k, (rows, end) in enumerate(zip(found, ends, strict=True)):
+        np.testing.assert_allclose(rows, expected.logits[k, end - len(rows) : end], atol=2e-5)
+
+
+def test_rows_hold_general_samples_and_further_questions(packing, tokenizer):
+    batch, split = packing.batch(6), general(6, 4, 60)
+    for one, again in zip(batch, packing.batch(6), strict=True):
+        np.testing.assert_array_equal(one, again)
+    supervised = batch.labels != IGNORE
+    said = tokenizer.decode(batch.ids[0][supervised[0]])
+    first = next(record for record in split.records if record.has_image)
+    assert said.startswith(first.turns[0][1] + "</s>")
+    np.testing.assert_array_equal(batch.labels[supervised], batch.ids[supervised])
+
+
+def test_held_out_pictures_are_refused(monkeypatch):
+    images = general(0, 30, 60).load.__self__
+    index = next(k for k, picture in enumerate(images.pictures) if picture is not None)
+    rows_module.scene_of(images, index)
+    monkeypatch.setattr(type(images.pictures[index]), "held_out", True)
+    with pytest.raises(ValueError, match="validation"):
+        rows_module.scene_of(images, index)
+
+
+def test_relations_and_crowds_are_found_again():
+    split = general(1, 200, 60)
+    beside = crowds = 0
+    for index, record in enumerate(split.records):
+        if not record.has_image:
+            continue
+        scene = rows_module.scene_of(split.load.__self__, index)
+        asked = record.turns[0][0]
+        if "beside" in asked or "position" in asked:
+            assert scene.relation
+            beside += 1
+        if "How many" in asked or "amount" in asked:
+            crowds += 1
+    assert beside and crowds
+
+
+def test_training_that_was_ended_goes_on_as_if_it_had_not(model, packing, tmp_path, monkeypatch):
+    llava, params = model
+    _, frozen = parts(params)
+    monkeypatch.setattr(training, "EVERY", 2)
+    batches = [packing.batch(step) for step in range(4)]
+
+    def ended(step):
+        if step == 3:
+            raise KeyboardInterrupt
+        return batches[step]
+
+    def train(make, work):
+        return training.train(llava, frozen, make, batches[0], PHASES, 0, work)
+
+    whole = train(batches.__getitem__, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(ended, tmp_path / "parts")
+    resumed = train(batches.__getitem__, tmp_path / "parts")
+    assert [point.step for point in resumed.curve] == [2, 4]
+    assert resumed.curve == whole.curve
+    jax.tree.map(np.testing.assert_array_equal, resumed.trained, whole.trained)
+
+
+def test_by_answer_a_word_counts_as_much_as_a_box(model, packing):
+    llava, params = model
+    trained, frozen = parts(params)
+    batch = packing.batch(5)
+    logits = jax.jit(lambda rows: llava.apply({"params": params}, rows, method=network.logits))(batch)
+    likely = np.asarray(jax.nn.log_softmax(logits))
+    tokens, answers = [], []
+    for row, number in ((row, number) for row in range(packing.count) for number in range(1, rows_module.MOST + 2)):
+        asked = np.flatnonzero((batch.group[row] == number) & (batch.labels[row] != IGNORE))
+        if len(asked):
+            own = [-likely[row, place - 1, batch.labels[row, place]] for place in asked]
+            tokens += own
+            answers.append(np.mean(own))
+    assert len(answers) > 2 * packing.count and max(batch.group.reshape(-1)) <= rows_module.MOST
+    for by_answer, expected in ((False, tokens), (True, answers)):
+        found = network.loss(trained, frozen, llava, batch, by_answer)
+        np.testing.assert_allclose(found, np.mean(expected), rtol=1e-5)
+
+
+def test_in_each_phase_the_rate_rises_stays_and_falls_to_nothing():
+    phases = (training.Phase(1000, by_answer=False), training.Phase(600, by_answer=True))
+    chain, leaf = training.optimiser(phases), {"a": np.zeros((2, 2), np.float32)}
+    state, moved = chain.init(leaf), []
+    for _ in range(1600):
+        update, state = chain.update({"a": np.ones((2, 2), np.float32)}, state, leaf)
+        moved.append(-float(update["a"][0, 0]))
+    peak = training.PEAK_LR
+    for start, phase in ((0, phases[0]), (1000, phases[1])):
+        assert moved[start] < 0.02 * peak
+        np.testing.assert_allclose(moved[start + training.WARMUP + 5], peak, rtol=1e-3)
+        assert moved[start + phase.steps - 1] < 1e-3 * peak
+
+
+def test_the_recipe_writes_a_backbone_that_loads_and_a_record(tmp_path, monkeypatch):
+    for name, value in {"WIDTH": 32, "LAYERS": 1, "HEADS": 2, "MLP": 48, "BATCH": 2}.items():
+        monkeypatch.setattr(pretrain, name, value)
+    monkeypatch.setattr(pretrain.pieces, "SAMPLES", 200)
+    monkeypatch.setattr(pretrain.pieces, "PIECES", PIECES)
+    monkeypatch.setattr(pretrain, "VICUNA", "")
+    monkeypatch.setattr(evaluate, "MAX_NEW", 3)
+    out = tmp_path / "out"
+    folders = ["--out", str(out), "--record", str(tmp_path), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", "--steps", "1", "1", "--questions=10", "--val=2", *folders])
+    pretrain.main()
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["steps"] == 2 and sum(kind["count"] for kind in report["held_out"].values()) == 10
+    assert len(report["stream_before_learning"]["no system text"]) == 8
+    assert {file.name for file in tmp_path.iterdir()} >= {"loss.csv", "loss.png"}
+
+    config, params = weights.load(out, CLIP)
+    assert (config.llama.width, config.max_length, config.feature_layer) == (32, pretrain.MAX_LENGTH, -2)
+    assert report["sha256"] == clip_weights.fingerprint(params)
+    last = training.resumed(tmp_path / "work", blank(config))
+    rounded = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), last.trained)
+    trained, frozen = parts(params)
+    jax.tree.map(np.testing.assert_array_equal, trained, rounded)
+    ids = np.asarray([[1, 300, IMAGE, 301, 302]])
+    images = np.random.default_rng(0).standard_normal((1, 60, 60, 3), np.float32)
+    given, expected = (
+        LLaVA(config).apply({"params": {**frozen, **tree}}, ids, images, method="logits").logits
+        for tree in (trained, rounded)
+    )
+    np.testing.assert_array_equal(given, expected)
+
+
+def blank(config):
+    trained = {name: init_params(config, jax.random.key(0))[name] for name in network.TRAINED}
+    return training.Progress(0, 0.0, trained, training.optimiser(PHASES).init(trained), [])
+
+
+def test_answers_that_mean_the_same_count(tokenizer):
+    questions = evaluate.held_out(3, 120, 60)
+    captions = [question for question in questions if question.kind == "caption" and " and " not in question.text]
+    assert captions and any(len(question.answers) > 1 for question in captions)
+    right = evaluate.by_kind(lambda texts, images: [min(q.answers) for q in questions], questions)
+    assert all(found["exact"] == 100.0 for found in right.values())
+    assert right["box"]["found"] == 100.0
