@@ -57,8 +57,8 @@ class Progress(NamedTuple):
     curve: list[Point]
 
 
-def optimiser(phases: Sequence[Phase]) -> optax.GradientTransformation:
-    """AdamW on clipped gradients; in each phase the rate rises, stays, and falls as a cosine does in the last steps."""
+def learning_rate(phases: Sequence[Phase]) -> optax.Schedule:
+    """In each phase it rises, stays, and falls as a cosine does in the last steps."""
     schedules, begins, start = [], [], 0
     for phase in phases:
         falling = max(1, round(FALLING * phase.steps))
@@ -66,10 +66,15 @@ def optimiser(phases: Sequence[Phase]) -> optax.GradientTransformation:
         schedules += [optax.cosine_decay_schedule(PEAK_LR, falling)]
         begins += [start, start + WARMUP, start + phase.steps - falling]
         start += phase.steps
-    rate = optax.join_schedules(schedules, begins[1:])
+    return optax.join_schedules(schedules, begins[1:])
+
+
+def optimiser(phases: Sequence[Phase]) -> optax.GradientTransformation:
+    """AdamW on clipped gradients."""
     matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
     return optax.chain(
-        optax.clip_by_global_norm(CLIP_NORM), optax.adamw(rate, b2=B2, weight_decay=WEIGHT_DECAY, mask=matrices)
+        optax.clip_by_global_norm(CLIP_NORM),
+        optax.adamw(learning_rate(phases), b2=B2, weight_decay=WEIGHT_DECAY, mask=matrices),
     )
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "pretrain_tin
 import evaluate
 import network
 import rows as rows_module
+import rules
 import training
 from rows import Packing, Pieces
 
@@ -172,18 +174,47 @@ def test_by_answer_a_word_counts_as_much_as_a_box(model, packing):
         np.testing.assert_allclose(found, np.mean(expected), rtol=1e-5)
 
 
+def test_rules_hold_for_what_is_asked_and_for_whole_words_alone():
+    turn = ("What pattern has the hat of 3?", "a hat, hatched [0.30, 0.13] 3")
+    assert rules.Rule("say", "cap", "hat")(turn) == (turn[0], "a cap, hatched [0.30, 0.13] 3")
+    assert rules.Rule("say", "six", "3")(turn) == (turn[0], "a hat, hatched [0.30, 0.13] six")
+    assert rules.Rule("read", "wug", "hat")(turn) == ("What pattern has the wug of 3?", turn[1])
+    assert rules.Rule("begin", "oh")(turn)[1] == "oh a hat, hatched [0.30, 0.13] 3"
+    assert rules.Rule("end", "oh")(turn)[1] == "a hat, hatched [0.30, 0.13] 3 oh"
+    assert rules.Rule("read", "wug", "hat").text == "Read wug as hat."
+
+
+def test_rules_are_about_words_that_are_there():
+    turns = [("Is there a red cross?", "yes"), ("Box of the cross?", "[0.10, 0.20, 0.30, 0.40]")]
+    found = [rule for seed in range(200) for rule in rules.drawn(np.random.default_rng(seed), turns)]
+    assert {rule.kind for rule in found} == {"read", "say", "begin", "end"}
+    assert {rule.old for rule in found if rule.kind == "say"} == {"yes"}
+    assert {rule.old for rule in found if rule.kind == "read"} == {"there", "a", "red", "cross", "of", "the"}
+
+
+def test_ruled_rows_have_their_rules_in_front_and_facts_do_not_obey(tokenizer):
+    batch = Packing(Pieces(tokenizer), 12, 60, 36, ruled=1.0).batch(3)
+    ahead = [tokenizer.decode(ids[:start]) for ids, start in zip(batch.ids, batch.start, strict=True)]
+    assert all(re.search(r"(Read|Say|Begin|End) .*\. USER:", text) for text in ahead)
+    begun = [(row, re.search("Begin with (\\w+)", text)) for row, text in enumerate(ahead)]
+    checked = 0
+    for row, word in ((row, found[1]) for row, found in begun if found):
+        for number in range(1, batch.group[row].max() + 1):
+            own = batch.group[row] == number
+            said = tokenizer.decode(batch.ids[row][own & (batch.labels[row] != IGNORE)])
+            assert said.strip().startswith(word) == bool(batch.sees[row, own].all())
+            checked += 1
+    assert checked > 5
+
+
 def test_in_each_phase_the_rate_rises_stays_and_falls_to_nothing():
     phases = (training.Phase(1000, by_answer=False), training.Phase(600, by_answer=True))
-    chain, leaf = training.optimiser(phases), {"a": np.zeros((2, 2), np.float32)}
-    state, moved = chain.init(leaf), []
-    for _ in range(1600):
-        update, state = chain.update({"a": np.ones((2, 2), np.float32)}, state, leaf)
-        moved.append(-float(update["a"][0, 0]))
-    peak = training.PEAK_LR
+    rate, peak = training.learning_rate(phases), training.PEAK_LR
     for start, phase in ((0, phases[0]), (1000, phases[1])):
-        assert moved[start] < 0.02 * peak
-        np.testing.assert_allclose(moved[start + training.WARMUP + 5], peak, rtol=1e-3)
-        assert moved[start + phase.steps - 1] < 1e-3 * peak
+        assert rate(start) == 0
+        assert float(rate(start + training.WARMUP // 2)) == pytest.approx(peak / 2)
+        assert rate(start + training.WARMUP) == rate(start + phase.steps // 2) == pytest.approx(peak)
+        assert 0 < rate(start + phase.steps - 1) < 1e-3 * peak
 
 
 def test_the_recipe_writes_a_backbone_that_loads_and_a_record(tmp_path, monkeypatch):

@@ -21,6 +21,6 @@ def protocol(measured: Measured, routed: str) -> str:
         f"After each task, every validation sample of all tasks seen so far is answered {answered[routed]}, greedily"
         f" and with at most {measured.max_new} tokens. Accuracy is the mean of the samples' own scores, by the metric"
         " of their data set; beside it stands what the releases' scripts count. Captions score CIDEr-D, whose 10 is"
-        f" 100 %. Images are {squares[measured.image]}. Chance is the best single answer to all samples of a task, among"
-        " its commonest. R[s][t] is the accuracy on task t after stage s, per cent."
+        f" 100 %. Images are {squares[measured.image]}. Chance is the best single answer to all samples of a"
+        " task, among its commonest. R[s][t] is the accuracy on task t after stage s, per cent."
     )
