@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from lpi_jax.data import batches, loader
-from lpi_jax.errors import UserError
 from lpi_jax.experiment import checks
 from lpi_jax.experiment.experiment import Experiment
 from lpi_jax.experiment.progress import Progress
 from lpi_jax.methods.base import TaskContext
 from lpi_jax.parallel import mesh, processes
 from lpi_jax.problems.base import Evaluator
+from lpi_jax.run.finite import Watch
 from lpi_jax.run.log import Log
 from lpi_jax.run.signals import TERMINATED
 from lpi_jax.train import optimizer, step
@@ -76,7 +76,7 @@ class Trainer:
     ) -> None:
         self._experiment, self._checkpoints, self._log = experiment, checkpoints, log
         self._steps, self._stop, self._options = steps, stop, experiment.training
-        self._compiled = False
+        self._compiled, self._watch = False, Watch(self._options.lr)
         self._before = 0  # operations of steps that are not this task's, or negative: that an earlier start took
         if any(steps):
             chain = optimizer.make_optimizer(self._options)
@@ -100,6 +100,7 @@ class Trainer:
         if not steps:
             self._before = self._step.run.flops if any(self._steps) else 0
             return jax.tree.map(np.asarray, trainable)
+        self._watch.begin()
         state = self._step.start(trainable)
         saved = self._checkpoints.load_inside(number, jax.tree.map(np.asarray, state))
         if saved is not None:
@@ -117,11 +118,7 @@ class Trainer:
             after_step = lambda *after: self._after_step(task.names[-1], number, per_epoch, *after)  # noqa: E731
             state = step.fit(state, self._step, plan, rows, after_step)
         trained = jax.tree.map(np.asarray, state.trainable)
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)):  # the last step's loss saw it not yet
-            raise UserError(
-                f"the last step of task {task.names[-1]!r} ended in numbers that are not finite; config.train.lr of"
-                f" {self._options.lr} may be too large"
-            )
+        self._watch.refuse(task.names[-1], steps, trained)
         return trained
 
     def _batches(self, number: int, memory: Tree, done: int) -> Iterator[Tree]:
@@ -156,31 +153,28 @@ class Trainer:
         self._compiled = True
         self._log.says(number, name, f"epoch {epoch}/{steps // per_epoch}")
         self._log.advance(waited)
-        logged = done % options.log_every == 0 or done == steps
+        logged, saved = done % options.log_every == 0 or done == steps, done % options.checkpoint_every == 0
+        self._watch.look(name, done, terms, now=logged or saved)
         if logged:
-            self._log_terms(name, total, done, epoch, terms)
+            self._log_terms(name, total, epoch, terms)
         if done % per_epoch == 0:
             self._log.ends_epoch()
         if done == steps:
             return
         # Several processes must agree when to stop, and wait for one another where they do: not after every step.
         stopping = (logged or jax.process_count() == 1) and processes.anywhere(self._stop.is_set())
-        if stopping or done % options.checkpoint_every == 0:
+        if stopping or saved:
+            self._watch.refuse(name, done, jax.tree.map(np.asarray, state.trainable))
             self._checkpoints.save_inside(number, done, state, self.flops)
         if stopping:
             self._log.prints(f"terminated inside task {name}; the same command goes on from step {total}")
             sys.exit(TERMINATED)
 
-    def _log_terms(self, name: str, total: int, done: int, epoch: int, terms: dict[str, jax.Array]) -> None:
+    def _log_terms(self, name: str, total: int, epoch: int, terms: dict[str, jax.Array]) -> None:
         values = {term: float(value) for term, value in terms.items()}
         position = {"task_name": name, "epoch": epoch}
         # The first alone, and all end if it cannot.
         processes.agreed(lambda: self._log.terms(total, position, values))
-        if not np.isfinite(values["loss"]):
-            raise UserError(
-                f"the loss is {values['loss']} in task {name!r} after {done} steps; config.train.lr of"
-                f" {self._options.lr} may be too large"
-            )
 
 
 class Reused:
