@@ -13,6 +13,7 @@ from lpi_jax.models.llava.splice import IGNORE
 from lpi_jax.problems.instruction.problem import cross_entropy
 
 TRAINED = ("projector", "language_model")
+PREFIXES = "prefixes"  # [N, D], trained beside them and left behind
 
 
 def loss(
@@ -22,7 +23,8 @@ def loss(
 
     by_answer: the mean over conversations of each one's mean, in which one word counts as much as a box of figures.
     """
-    said = model.apply({"params": {**frozen, **trained}}, rows, method=logits)[:, :-1]
+    params = {name: part for name, part in {**frozen, **trained}.items() if name != PREFIXES}
+    said = model.apply({"params": params}, rows, trained.get(PREFIXES), method=logits)[:, :-1]
     targets, group = rows.labels[:, 1:], rows.group[:, 1:]
     if not by_answer:
         return cross_entropy(said, targets)
@@ -39,13 +41,16 @@ def pixels(images: Any) -> jax.Array:
     return normalise(images, CLIP_MEAN, CLIP_STD)
 
 
-def logits(model: LLaVA, rows: Any) -> jax.Array:
-    """[B, L, V] float32; a method of the model."""
-    language = model.language_model
+def logits(model: LLaVA, rows: Any, prefixes: jax.Array | None = None) -> jax.Array:
+    """[B, L, V] float32; a method of the model. prefixes: [N, D], what ids from V on stand for."""
+    language, words = model.language_model, model.config.llama.vocab_size
+    embeds = model.embed(jnp.minimum(rows.ids, words - 1))
+    if prefixes is not None:
+        embeds = jnp.where((rows.ids < words)[..., None], embeds, prefixes[jnp.maximum(rows.ids - words, 0)])
     visual, _ = model.encode_image(pixels(rows.images))
     place = jnp.arange(rows.ids.shape[1]) - rows.start[:, None]
     patch = jnp.clip(place, 0, visual.shape[1] - 1)[..., None]
-    x = jnp.where((place == patch[..., 0])[..., None], jnp.take_along_axis(visual, patch, 1), model.embed(rows.ids))
+    x = jnp.where((place == patch[..., 0])[..., None], jnp.take_along_axis(visual, patch, 1), embeds)
     seen = mask(rows)
     empty = empty_cache(model.config.llama, *rows.ids.shape, model.dtype)
     for block, past in zip(language.layers, zip(empty.keys, empty.values, strict=True), strict=True):

@@ -30,13 +30,21 @@ import evaluate
 import export
 import tokenizer as pieces
 import training
+from network import TRAINED
 from rows import Packing, Pieces, Rows
 
 HERE = Path(__file__).parent
 ASSETS = HERE.parents[1] / "lpi_jax" / "assets"
 SEED, HELD_OUT = 2026, 10_000_000  # general samples of seeds SEED + 1, ... train, one batch a seed
 # First tokens count alike, most of which are figures of boxes and words of descriptions; then answers do.
-PHASES, BATCH = (training.Phase(4000, by_answer=False), training.Phase(3500, by_answer=True, ruled=0.6)), 16
+PHASES, BATCH = (
+    (
+        training.Phase(4000, by_answer=False),
+        training.Phase(3500, by_answer=True, ruled=0.6),
+        training.Phase(3500, by_answer=True, ruled=0.3, varied=0.7),
+    ),
+    16,
+)
 WIDTH, LAYERS, HEADS, MLP = 128, 4, 4, 352
 MAX_LENGTH = 512
 
@@ -63,7 +71,10 @@ def main() -> None:
     config = LlavaConfig(clip_config, llama, max_length=MAX_LENGTH)
     patches = (clip_config.image_size // clip_config.patch_size) ** 2
     phases = [phase._replace(steps=steps) for phase, steps in zip(PHASES, args.steps, strict=True)]
-    of_phase = [Packing(Pieces(tokenizer), BATCH, clip_config.image_size, patches, phase.ruled) for phase in phases]
+    of_phase = [
+        Packing(Pieces(tokenizer), BATCH, clip_config.image_size, patches, phase.ruled, phase.varied)
+        for phase in phases
+    ]
     of_step = [packing for packing, phase in zip(of_phase, phases, strict=True) for _ in range(phase.steps)]
 
     def make(step: int) -> Rows:
@@ -71,12 +82,14 @@ def main() -> None:
 
     progress = training.train(LLaVA(config), frozen, make, of_phase[0].batch(HELD_OUT), phases, SEED, args.work)
     vision = json_object(ASSETS / "tiny_clip" / "config.json")["vision_config"]
-    export.save(args.out, config, progress.trained, vision)
+    trained = {name: progress.trained[name] for name in TRAINED}
+    export.save(args.out, config, trained, vision)
     config, params = weights.load(args.out, ASSETS / "tiny_clip")
     answer = evaluate.Answerer(LLaVA(config), params, tokenizer)
     general_questions = evaluate.held_out(HELD_OUT + 1, args.questions, clip_config.image_size)
     stream = Options(train=1, val=args.val, image_size=clip_config.image_size)
-    conversations = progress.step * BATCH * np.mean([make(step).group.max(axis=1).mean() for step in range(20)])
+    some = np.linspace(0, progress.step - 1, 30).astype(int)
+    conversations = progress.step * BATCH * np.mean([make(step).group.max(axis=1).mean() for step in some.tolist()])
     report = {
         "command": "python experiments/pretrain_tiny_llava/pretrain.py",
         "seed": SEED,
@@ -84,7 +97,7 @@ def main() -> None:
         "steps_of_the_recipe": [phase.steps for phase in PHASES],
         "batch": BATCH,
         "sizes": {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "mlp": MLP, "vocabulary": len(tokenizer)},
-        "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(progress.trained))),
+        "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(trained))),
         "seen": {"pictures": progress.step * BATCH, "conversations, about": round(conversations)},
         "loss": progress.curve[-1]._asdict(),
         "held_out": evaluate.by_kind(answer, general_questions),

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import rules
+import variants
 
 from lpi_jax.data.questions.drawn import Images
 from lpi_jax.data.questions.general import general
@@ -78,7 +79,9 @@ class Rows(NamedTuple):
 class Packing:
     """tokenizer: of the LLaMA. count: rows of a batch, B. size: side of the images, pixels. patches: of an image.
 
-    ruled: share of the rows in front of which rules stand that hold for what is asked about the picture.
+    ruled: share of the rows in front of which rules stand that hold for what is asked about the picture (`rules`).
+    varied: share of those whose questions are a made-up task's, behind its prompt (`variants`); their ids in front are
+    those behind the tokenizer's.
     """
 
     tokenizer: Any
@@ -86,6 +89,7 @@ class Packing:
     size: int
     patches: int
     ruled: float = 0.0
+    varied: float = 0.0
 
     def batch(self, seed: int) -> Rows:
         """The rows of general samples with this seed."""
@@ -99,6 +103,9 @@ class Packing:
             asked = [(split.records[index].turns, True)]
             asked += [([one(rng, FACTS)(rng)], False)] * int(rng.random() < FACT_SHARE)
             asked += [([skill(rng, scene)], True) for skill in skills]
+            if self.varied and rng.random() < self.varied:
+                rows.append(self.led(rng, np.asarray(split.load(index)), scene))
+                continue
             rows.append(self.row(rng, np.asarray(split.load(index)), asked))
         return Rows(*map(np.stack, zip(*rows, strict=True)))
 
@@ -107,7 +114,23 @@ class Packing:
         told = rules.drawn(rng, [turn for turns, about in asked[:4] if about for turn in turns]) if self.ruled else []
         told = told if rng.random() < self.ruled else []
         asked = [([_under(told, turn) for turn in turns] if about else turns, about) for turns, about in asked]
-        ahead = self.ahead(rng, told)
+        return self.filled(rng, image, asked, self.ahead(rng, told))
+
+    def led(self, rng: Generator, image: np.ndarray, scene: Scene) -> Rows:
+        """One row of an image and questions of one made-up task about it, behind prompts of which its own is last."""
+        number = variants.fitting(rng, scene)
+        others = rng.integers(variants.COUNT, size=int(rng.integers(variants.MOST_AHEAD + 1))).tolist()
+        plain = conversation.encode([("", "")], True, self.tokenizer, "").ids
+        first = len(self.tokenizer)
+        prompts = [first + variants.LENGTH * k + j for k in (*others, number) for j in range(variants.LENGTH)]
+        ahead = [plain[0], *prompts, *plain[1 : plain.index(IMAGE)]]
+        asked = [([turn], True) for turn in variants.variant(number).turns(rng, scene, MOST)]
+        return self.filled(rng, image, asked, ahead)
+
+    def filled(
+        self, rng: Generator, image: np.ndarray, asked: Sequence[tuple[Sequence[Turn], bool]], ahead: Sequence[int]
+    ) -> Rows:
+        """One row of what stands in front, an image and the conversations that fit."""
         begin = len(ahead) + self.patches
         ids, labels = np.zeros(LENGTH, np.int32), np.full(LENGTH, IGNORE, np.int32)
         positions, group = np.zeros(LENGTH, np.int32), np.full(LENGTH, OUTSIDE, np.int32)
@@ -138,7 +161,7 @@ class Packing:
         system = conversation.VICUNA if rng.random() < SYSTEM_SHARE else ""
         system = " ".join(rule.text for rule in told) or system
         ids = conversation.encode([("", "")], True, self.tokenizer, system).ids
-        count = 0 if system or rng.random() < 0.5 else rng.integers(1, MAX_PREFIX + 1)
+        count = 0 if system or self.varied or rng.random() < 0.5 else rng.integers(1, MAX_PREFIX + 1)
         prefix = rng.integers(FIRST_PIECE, len(self.tokenizer), count).tolist()
         return [ids[0], *prefix, *ids[1 : ids.index(IMAGE)]]
 

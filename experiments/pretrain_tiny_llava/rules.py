@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from variants import made_up
 
 from lpi_jax.data.questions.knowledge import NUMBERS
 from lpi_jax.data.questions.picture import one
@@ -56,11 +57,6 @@ def drawn(rng: Generator, turns: Sequence[Turn]) -> list[Rule]:
         if words:
             rules.append(Rule(kind, new, one(rng, words)))
     return rules
-
-
-def made_up(rng: Generator) -> str:
-    """A word of two to five letters."""
-    return "".join(one(rng, "abcdefghijklmnopqrstuvwxyz") for _ in range(rng.integers(2, 6)))
 
 
 def _exchanged(text: str, old: str, new: str) -> str:

@@ -12,6 +12,7 @@ import jax
 import network
 import numpy as np
 import optax
+import variants
 from flax import serialization
 from rows import Rows
 from tqdm import tqdm
@@ -39,12 +40,14 @@ class Point(NamedTuple):
 class Phase(NamedTuple):
     """So many steps in which the learning rate rises, stays and falls.
 
-    by_answer: what the loss is the mean of. ruled: share of the rows with rules in front (`rules`).
+    by_answer: what the loss is the mean of. ruled: share of the rows with rules in front (`rules`), varied: of those
+    of made-up tasks with their own prompts (`variants`).
     """
 
     steps: int
     by_answer: bool
     ruled: float = 0.0
+    varied: float = 0.0
 
 
 class Progress(NamedTuple):
@@ -71,7 +74,13 @@ def learning_rate(phases: Sequence[Phase]) -> optax.Schedule:
 
 def optimiser(phases: Sequence[Phase]) -> optax.GradientTransformation:
     """AdamW on clipped gradients."""
-    matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+
+    def matrices(tree: Tree) -> Tree:
+        return {
+            name: jax.tree.map(lambda leaf, decays=name != network.PREFIXES: decays and leaf.ndim > 1, part)
+            for name, part in tree.items()
+        }
+
     return optax.chain(
         optax.clip_by_global_norm(CLIP_NORM),
         optax.adamw(learning_rate(phases), b2=B2, weight_decay=WEIGHT_DECAY, mask=matrices),
@@ -96,7 +105,9 @@ def train(
     random = init_params(model.config, jax.random.key(seed))
     chain, steps = optimiser(phases), sum(phase.steps for phase in phases)
     of_step = [phase.by_answer for phase in phases for _ in range(phase.steps)]
-    trained = {name: random[name] for name in network.TRAINED}
+    shape = (variants.COUNT * variants.LENGTH, model.config.llama.width)
+    prefixes = 0.02 * jax.random.normal(jax.random.key(seed + 1), shape)
+    trained = {**{name: random[name] for name in network.TRAINED}, network.PREFIXES: prefixes}
     start = resumed(work, Progress(0, 0.0, trained, chain.init(trained), []))
 
     @partial(jax.jit, static_argnames="by_answer")

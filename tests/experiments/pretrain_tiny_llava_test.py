@@ -26,6 +26,7 @@ import network
 import rows as rows_module
 import rules
 import training
+import variants
 from rows import Packing, Pieces
 
 spec = importlib.util.spec_from_file_location("pretrain_tiny_llava", Path(training.__file__).parent / "pretrain.py")
@@ -207,6 +208,66 @@ def test_ruled_rows_have_their_rules_in_front_and_facts_do_not_obey(tokenizer):
     assert checked > 5
 
 
+@pytest.fixture(scope="module")
+def led(tokenizer):
+    """Rows of made-up tasks alone."""
+    return Packing(Pieces(tokenizer), 12, 60, 36, varied=1.0).batch(3)
+
+
+def test_made_up_tasks_stand_behind_their_own_prompt_which_is_last(led, tokenizer):
+    words = len(tokenizer)
+    for ids, start in zip(led.ids, led.start, strict=True):
+        prompts = [int(one) - words for one in ids[1 : int(start)] if one >= words]
+        sets = np.reshape(prompts, (-1, variants.LENGTH))
+        assert 1 <= len(sets) <= 1 + variants.MOST_AHEAD
+        assert (sets % variants.LENGTH == np.arange(variants.LENGTH)).all()
+        assert (sets // variants.LENGTH == sets[:, :1] // variants.LENGTH).all() and sets.max() < variants.COUNT * 10
+        assert (ids[int(start) :] < words).all()
+
+
+def test_prompts_of_made_up_tasks_are_read_and_trained(model, led):
+    llava, params = model
+    trained, frozen = parts(params)
+    shape = (variants.COUNT * variants.LENGTH, llava.config.llama.width)
+    prefixes = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    gradient = jax.grad(network.loss)({**trained, network.PREFIXES: prefixes}, frozen, llava, led, True)
+    moved = np.abs(gradient[network.PREFIXES]).max(axis=1) > 0
+    used = {int(one) - PIECES for one in led.ids.reshape(-1) if one >= PIECES}
+    assert set(np.flatnonzero(moved)) == used
+    given = jax.jit(lambda table: llava.apply({"params": params}, led, table, method=network.logits))
+    assert np.abs(given(prefixes) - given(0 * prefixes)).max() > 1e-3
+
+
+def test_a_made_up_task_is_always_the_same_and_asks_only_what_a_scene_has():
+    scenes = [rows_module.scene_of(general(5, 80, 60).load.__self__, k) for k, record in
+              enumerate(general(5, 80, 60).records) if record.has_image]  # fmt: skip
+    met = set()
+    for number, scene in ((n, scene) for n in range(variants.COUNT) for scene in scenes[:12]):
+        task = variants.variant(number)
+        if not task.core.fits(scene):
+            continue
+        met.add(number)
+        rng = np.random.default_rng(number)
+        filled, answer = task.core.ask(rng, scene)
+        assert len(filled) == task.core.slots and answer
+        if task.core.answers:
+            assert answer in task.core.answers
+        ((_, said),) = task.turns(np.random.default_rng(number), scene, 1)
+        assert said.startswith(task.around[0]) and said.endswith(task.around[1])
+        if task.sorts:
+            assert any(word in said for word in task.sorts)
+    assert len(met) > 0.9 * variants.COUNT
+    assert variants.variant(7) == variants.variant.__wrapped__(7)
+
+
+def test_words_for_answers_are_as_many_as_the_answers():
+    tasks = [variants.variant(number) for number in range(variants.COUNT)]
+    mapped = [task for task in tasks if task.words]
+    assert len(mapped) > 40
+    for task in mapped:
+        assert len(set(task.words.values())) == len(task.words) >= 2
+
+
 def test_in_each_phase_the_rate_rises_stays_and_falls_to_nothing():
     phases = (training.Phase(1000, by_answer=False), training.Phase(600, by_answer=True))
     rate, peak = training.learning_rate(phases), training.PEAK_LR
@@ -226,18 +287,19 @@ def test_the_recipe_writes_a_backbone_that_loads_and_a_record(tmp_path, monkeypa
     monkeypatch.setattr(evaluate, "MAX_NEW", 3)
     out = tmp_path / "out"
     folders = ["--out", str(out), "--record", str(tmp_path), "--work", str(tmp_path / "work")]
-    monkeypatch.setattr(sys, "argv", ["pretrain.py", "--steps", "1", "1", "--questions=10", "--val=2", *folders])
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", "--steps", "1", "1", "1", "--questions=10", "--val=2", *folders])
     pretrain.main()
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["steps"] == 2 and sum(kind["count"] for kind in report["held_out"].values()) == 10
+    assert report["steps"] == 3 and sum(kind["count"] for kind in report["held_out"].values()) == 10
     assert len(report["stream_before_learning"]["no system text"]) == 8
     assert {file.name for file in tmp_path.iterdir()} >= {"loss.csv", "loss.png"}
 
     config, params = weights.load(out, CLIP)
     assert (config.llama.width, config.max_length, config.feature_layer) == (32, pretrain.MAX_LENGTH, -2)
     assert report["sha256"] == clip_weights.fingerprint(params)
-    last = training.resumed(tmp_path / "work", blank(config))
-    rounded = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), last.trained)
+    last = training.resumed(tmp_path / "work", blank(config)).trained
+    assert last.pop(network.PREFIXES).shape == (variants.COUNT * variants.LENGTH, 32)
+    rounded = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), last)
     trained, frozen = parts(params)
     jax.tree.map(np.testing.assert_array_equal, trained, rounded)
     ids = np.asarray([[1, 300, IMAGE, 301, 302]])
@@ -251,6 +313,7 @@ def test_the_recipe_writes_a_backbone_that_loads_and_a_record(tmp_path, monkeypa
 
 def blank(config):
     trained = {name: init_params(config, jax.random.key(0))[name] for name in network.TRAINED}
+    trained[network.PREFIXES] = np.zeros((variants.COUNT * variants.LENGTH, config.llama.width), np.float32)
     return training.Progress(0, 0.0, trained, training.optimiser(PHASES).init(trained), [])
 
 
