@@ -28,15 +28,18 @@ from configs import questions_modalprompt
 
 SEEDS = (0, 1, 2)
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # 97.5 % quantiles, by the number of seeds
-LOW_RANK = {"method.rank": 4, "method.scale": 4.0}
+# Rates of the others, not chosen on any samples yet.
+LOW_RANK = {"method.rank": 4, "method.scale": 4.0, "train.lr": 0.003}
+WHOLE = {"train.lr": 3e-4}
 ROWS: dict[str, dict[str, Any]] = {
     "ModalPrompt": {},
+    "ModalPrompt, one set": {"method.sets": 1},
     "ModalPrompt, last task as drawn": {"method.freeze_last": True},
     "LoRA": {"method.name": "lora", **LOW_RANK},
     "O-LoRA": {"method.name": "o_lora", **LOW_RANK},
-    "MoE-LoRA": {"method.name": "moe_lora", "method.experts": 4, "method.rank": 1, "method.scale": 1.0},
-    "replay": {"method.name": "replay", "method.buffer": 200, "method.replayed": 4},
-    "fine-tuning": {"method.name": "finetune"},
+    "MoE-LoRA": {**LOW_RANK, "method.name": "moe_lora", "method.experts": 4, "method.rank": 1, "method.scale": 1.0},
+    "replay": {**WHOLE, "method.name": "replay", "method.buffer": 200, "method.replayed": 4},
+    "fine-tuning": {**WHOLE, "method.name": "finetune"},
 }
 
 
@@ -76,6 +79,8 @@ def comparison(rows: Sequence[str], of: Mapping[str, Sequence[Path]]) -> str:
     first = [results(run) for run in of[rows[0]]]
     frozen = [one["metrics"]["accuracy"]["frozen"]["final_average"] for one in first]
     lines.append(f"| frozen | 0 | {spread(frozen)} | | 0 | | | |")
+    guess = [one["metrics"]["accuracy"]["chance"]["final_average"] for one in first]
+    lines.append(f"| best single answer to each task | 0 | {spread(guess)} | | | | | |")
     for row in rows:
         found = [results(run) for run in of[row]]
         accuracy = [one["metrics"]["accuracy"] for one in found]
@@ -99,19 +104,21 @@ def comparison(rows: Sequence[str], of: Mapping[str, Sequence[Path]]) -> str:
 
 def by_task(runs: Sequence[Path]) -> str:
     """A row for each task, means over the seeds: the frozen LLaVA, when just learnt, at the end, and the choice."""
-    lines = ["| task | frozen | just learnt | at the end | own task first | among the chosen |", "| --- " * 6 + "|"]
+    columns = ("frozen", "best single answer", "just learnt", "at the end", "own task first", "among the chosen")
+    lines = [f"| task | {' | '.join(columns)} |", "| --- " * (1 + len(columns)) + "|"]
     found = [results(run) for run in runs]
     for number, name in enumerate(found[0]["tasks"]):
         accuracy = [one["metrics"]["accuracy"] for one in found]
         routing = [one["routing"].get("sample", {}) for one in found]
-        columns = [
+        numbers = [
             [one["frozen"]["matrix"][-1][number] for one in accuracy],
+            [one["chance"]["matrix"][-1][number] for one in accuracy],
             [one["matrix"][number][number] for one in accuracy],
             [one["matrix"][-1][number] for one in accuracy],
             [one["matrix"][-1][number] for one in routing if one],
             [one["among"][number] for one in routing if "among" in one],
         ]
-        lines.append(f"| {name} | {' | '.join(f'{statistics.mean(c):.1f}' if c else '' for c in columns)} |")
+        lines.append(f"| {name} | {' | '.join(f'{statistics.mean(c):.1f}' if c else '' for c in numbers)} |")
     return "\n".join(lines) + "\n"
 
 
