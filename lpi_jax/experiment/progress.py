@@ -18,17 +18,17 @@ class Progress:
     Attributes:
       names: of the finished tasks. memory: the method's; {} before the first task.
       stages: what was measured after each task. seconds: spent on each task, by kind of work.
+      cut: texts of finished tasks that are longer than the context.
       flops: floating point operations of each task's training steps; may lack those of tasks that an earlier version
         finished.
-      cut: texts of finished tasks that are longer than the context.
     """
 
     names: tuple[str, ...] = ()
     memory: Tree = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
     seconds: list[dict[str, float]] = field(default_factory=list)
-    flops: list[int] = field(default_factory=list)
     cut: int = 0
+    flops: list[int] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -73,8 +73,8 @@ def restore(checkpoints: Checkpoints) -> Progress:
             break
     memory, meta = content
     try:
-        flops = meta.get("flops", [])
-        return Progress(tuple(meta["names"]), memory, meta["stages"], meta["seconds"], flops, meta["cut"])
+        told = (meta["stages"], meta["seconds"], meta["cut"])
+        return Progress(tuple(meta["names"]), memory, *told, meta.get("flops", []))
     except (KeyError, TypeError) as error:
         raise UserError(
             f"checkpoint {count} of this run lacks {error}; delete it to go on from the one before"
