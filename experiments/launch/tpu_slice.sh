@@ -44,13 +44,21 @@ tpu() { call gcloud compute tpus "$@" --project="$PROJECT" --zone="$ZONE"; }
 everywhere() { tpu tpu-vm ssh "$name" --worker=all --command="$1"; }
 first() { tpu tpu-vm ssh "$name" --worker=0 --command="$1"; }
 
+state() { tpu queued-resources describe "$name" --format='value(state.state)' 2>/dev/null || echo NONE; }
+
 slice() { # asks for the slice and waits until it is there
   local spot=(--spot)
   [[ ${SPOT:-1} == 0 ]] && spot=()
-  tpu queued-resources delete "$name" --force --quiet || true # one that was taken away still has its name
+  if [[ ${DRY:-0} != 1 ]]; then
+    case $(state) in
+      ACTIVE) return ;; # it is there already, from an earlier start
+      NONE) ;;
+      *) tpu queued-resources delete "$name" --force --quiet ;; # one that was taken away still has its name
+    esac
+  fi
   tpu queued-resources create "$name" --node-id="$name" --accelerator-type="$kind" --runtime-version="$runtime" "${spot[@]}"
   [[ ${DRY:-0} == 1 ]] && return
-  until [[ $(tpu queued-resources describe "$name" --format='value(state.state)') == ACTIVE ]]; do sleep 30; done
+  until [[ $(state) == ACTIVE ]]; do sleep 30; done
 }
 
 install() { # the package with the TPU's JAX, the data, and what an earlier slice has left of the run
@@ -81,10 +89,10 @@ while true; do
   if ((status == 2)); then # a mistake in the command line or the data: it would be the same again
     exit 2
   fi
-  state=$(tpu queued-resources describe "$name" --format='value(state.state)' || echo GONE)
-  if [[ $state == ACTIVE ]]; then
+  now=$(state)
+  if [[ $now == ACTIVE ]]; then
     echo "error: the run ended with status $status, and the slice is still there; see its output above" >&2
     exit "$status"
   fi
-  echo "the slice is $state; asking for another one" >&2
+  echo "the slice is $now; asking for another one" >&2
 done

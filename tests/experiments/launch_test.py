@@ -41,7 +41,9 @@ def gcloud(*, state="ACTIVE", status=0, first_status=0):
     """A gcloud whose slices are in this state, and whose first run and later runs end with these."""
     return f"""
 case "$*" in
-  *describe*) echo {state} ;;
+  *describe*) test -e "$0.made" || exit 1; echo {state} ;;
+  *create*) touch "$0.made" ;;
+  *delete*) rm -f "$0.made" ;;
   *lpi_jax.main*) test -e "$0.once" && exit {status}; touch "$0.once"; exit {first_status} ;;
 esac"""
 
@@ -51,7 +53,8 @@ def test_a_slice_is_made_installed_used_by_all_workers_and_given_back(called):
     assert status == 0
     assert all("--project=p --zone=z" in line for line in lines if line.startswith("gcloud"))
     kinds = [line.split()[3:5] for line in lines if line.startswith("gcloud")]
-    assert [kind[1] for kind in kinds] == ["delete", "create", "describe", "ssh", "ssh", "ssh", "ssh", "ssh", "delete"]
+    calls = ["describe", "create", "describe", "ssh", "ssh", "ssh", "ssh", "ssh", "delete"]
+    assert [kind[1] for kind in kinds] == calls
     made = next(line for line in lines if " create " in line)
     assert "--accelerator-type=v5litepod-16" in made and "--spot" in made
     (run,) = [line for line in lines if "lpi_jax.main" in line]
@@ -61,8 +64,8 @@ def test_a_slice_is_made_installed_used_by_all_workers_and_given_back(called):
 
 
 def test_a_slice_that_is_taken_away_is_asked_for_again_and_the_run_goes_on(called):
-    once = "if test -e $0.once && test ! -e $0.lost; then touch $0.lost; echo SUSPENDED; else echo ACTIVE; fi"
-    lost = gcloud(first_status=1).replace("echo ACTIVE", once)
+    once = "if test -e $0.once && test ! -e $0.lost; then echo SUSPENDED; else echo ACTIVE; fi"
+    lost = gcloud(first_status=1).replace("echo ACTIVE", once).replace('rm -f "$0.made"', 'rm "$0.made"; touch $0.lost')
     status, err, lines = called("tpu_slice.sh", "n", "v5litepod-16", *RUN, programs={"gcloud": lost}, **CLOUD)
     assert status == 0
     assert "the slice is SUSPENDED; asking for another one" in err
@@ -71,6 +74,15 @@ def test_a_slice_that_is_taken_away_is_asked_for_again_and_the_run_goes_on(calle
     assert len(runs) == 2 and runs[0] == runs[1]
     copied = [line for line in lines if "rsync --recursive gs://b/n" in line]
     assert len(copied) == 2
+
+
+def test_a_slice_that_is_there_is_used_and_not_deleted(called):
+    there = gcloud().replace('test -e "$0.made" || exit 1; ', "")
+    status, _, lines = called("tpu_slice.sh", "n", "v5litepod-16", *RUN, programs={"gcloud": there}, **CLOUD)
+    assert status == 0
+    assert not any(" create " in line for line in lines)
+    deleted = [number for number, line in enumerate(lines) if " delete " in line]
+    assert deleted == [len(lines) - 1]
 
 
 def test_a_mistake_of_the_users_is_not_tried_again(called):
