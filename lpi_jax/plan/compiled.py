@@ -2,7 +2,6 @@
 
 import math
 import re
-import time
 from collections import Counter
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from lpi_jax.plan.chips import Chip
 from lpi_jax.problems.base import Call
 
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(?:-start)?\((.*)")
+_COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(_KINDS)})(-start)?\((.*)")
 _SHAPE = re.compile(r"(pred|[suf]\d+|bf16)\[([\d,]*)\]")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 # How a program says who takes part: axes of a mesh, [groups, members], a list of groups.
@@ -34,14 +33,13 @@ class Compiled(NamedTuple):
 
     Attributes:
       memory: bytes by what they hold. flops, moved: floating point operations, and bytes to and from memory; what is in
-        a loop counts once. collectives: likewise. seconds: that compiling took.
+        a loop counts once. collectives: likewise.
     """
 
     memory: dict[str, int]
     flops: float
     moved: float
     collectives: tuple[Collective, ...]
-    seconds: float
 
     @property
     def peak(self) -> int:
@@ -60,9 +58,7 @@ class Compiled(NamedTuple):
 
 def compiled(call: Call) -> Compiled:
     """Compiles without running."""
-    began = time.perf_counter()
     program = call.run.lower(*call.arguments).compile()
-    seconds = time.perf_counter() - began
     size, cost = program.memory_analysis(), program.cost_analysis() or {}
     memory = {
         "arguments": size.argument_size_in_bytes,
@@ -71,7 +67,7 @@ def compiled(call: Call) -> Compiled:
         "program": size.generated_code_size_in_bytes,
     }
     flops, moved = (float(cost.get(name, np.nan)) for name in ("flops", "bytes accessed"))
-    return Compiled(memory, flops, moved, collectives(program.as_text()), seconds)
+    return Compiled(memory, flops, moved, collectives(program.as_text()))
 
 
 def collectives(text: str) -> tuple[Collective, ...]:
@@ -79,14 +75,14 @@ def collectives(text: str) -> tuple[Collective, ...]:
     count: Counter[tuple[str, int]] = Counter()
     size: Counter[tuple[str, int]] = Counter()
     channels = set()
-    for shapes, kind, rest in _COLLECTIVE.findall(text):
+    for shapes, kind, start, rest in _COLLECTIVE.findall(text):
         # One that runs beside several other computations stands in the text of each of them.
         if (channel := _CHANNEL.search(rest)) is not None and (kind, channel[1]) in channels:
             continue
         channels.add((kind, channel and channel[1]))
         which = (kind, _members(rest))
         count[which] += 1
-        size[which] += _bytes(shapes)
+        size[which] += _bytes(kind, shapes, bool(start))
     found = (Collective(*which, count[which], size[which]) for which in count)
     return tuple(sorted(found, key=lambda one: (-one.size, one.kind, one.chips)))
 
@@ -103,11 +99,13 @@ def _members(rest: str) -> int:
     return 2 if "source_target_pairs" in rest else 0
 
 
-def _bytes(shapes: str) -> int:
-    """Of what a collective gives. One that is split into a start and an end also names what it is given: the larger
-    of both is what counts."""
-    sizes = [_size(*found) for found in _SHAPE.findall(shapes)]
-    return max(sizes, default=0) if shapes.startswith("((") else sum(sizes)
+def _bytes(kind: str, shapes: str, start: bool) -> int:
+    """Of what a collective gives. The start of some also names what they are given, first, and scalars of their own."""
+    found = _SHAPE.findall(shapes)
+    if start and kind in ("all-gather", "collective-permute"):
+        arrays = [(dtype, axes) for dtype, axes in found if axes]
+        found = arrays[len(arrays) // 2 :]
+    return sum(_size(*one) for one in found)
 
 
 def _size(dtype: str, axes: str) -> int:

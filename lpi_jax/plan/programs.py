@@ -27,8 +27,7 @@ def programs(config: ConfigDict, mesh: Mesh) -> dict[str, Call]:
       UserError: as a run would, where configuration, backbone and devices do not fit together.
     """
     config = config.copy_and_resolve_references()
-    if "method.similarity" in OPTIONS and "similarity" in config.method:
-        config.method.similarity = OPTIONS["method.similarity"].default  # a table is of the tasks' names
+    config.method.similarity = OPTIONS["method.similarity"].default  # a table is of the tasks' names
     check_train_batches(config, mesh)
     module = problems.module(config.problem.name)
     if not hasattr(module, "planned"):

@@ -1,6 +1,5 @@
-"""A jitted function compiled ahead of its calls, so that what a program computes and what compiling took are known."""
+"""A jitted function compiled ahead of its calls, so that what a program computes is known."""
 
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,12 +11,11 @@ class Program(NamedTuple):
 
     Attributes:
       run: the call. flops: floating point operations of one call, over all devices, as XLA counts them in the text
-        before it optimises; 0 where it does not say. seconds: that compiling took.
+        before it optimises; 0 where it does not say.
     """
 
     run: Callable[..., Any]
     flops: int
-    seconds: float
 
 
 class Ahead:
@@ -45,11 +43,9 @@ class Ahead:
         return self._jitted.lower(*arguments)
 
     def _compiled(self, arguments: Any) -> Program:
-        began = time.monotonic()
         lowered = self.lower(*arguments)
         try:
             flops = int((lowered.cost_analysis() or {}).get("flops", 0))
         except NotImplementedError:  # some platforms cannot tell
             flops = 0
-        run = lowered.compile()
-        return Program(run, flops, time.monotonic() - began)
+        return Program(lowered.compile(), flops)

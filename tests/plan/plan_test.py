@@ -160,7 +160,7 @@ HLO = """
 %ag.3 = bf16[8,16]{1,0} all-gather(%r), channel_id=4, replica_groups=[2,4]<=[8], dimensions={0}
 %ar.1 = (f32[32]{0}, bf16[4,2]{1,0}) all-reduce(%s, %t), channel_id=5, replica_groups={{0,1},{2,3}}, to_apply=%add
 %ar.2 = f32[32]{0} all-reduce(%s), channel_id=6, replica_groups=mesh['a'=4,'b'=2] {'a','b'}, to_apply=%add
-%st.1 = ((f32[8]{0}), (f32[64]{0})) all-gather-start(%u), channel_id=7, replica_groups=[1,8]<=[8]
+%st.1 = (f32[8]{0}, f32[64]{0}) all-gather-start(%u), channel_id=7, replica_groups=[1,8]<=[8]
 %cp.1 = f32[10]{0} collective-permute(%v), source_target_pairs={{0,1}}
 %no.1 = f32[10]{0} add(%v, %all-gather.1)
 """
@@ -177,7 +177,7 @@ def test_collectives_are_counted_by_kind_and_by_who_takes_part_each_channel_once
 
 
 def test_the_roofline_is_the_time_of_each_part_at_its_peak():
-    program = Compiled({"arguments": 8, "temporaries": 4}, 197e12, 1638e9, (Collective("all-gather", 4, 1, 10**11),), 0)
+    program = Compiled({"arguments": 8, "temporaries": 4}, 197e12, 1638e9, (Collective("all-gather", 4, 1, 10**11),))
     assert program.peak == 12
     times = program.times(chips.CHIPS["v5e"])
     assert times == {"compute": 1.0, "memory": 2.0, "links": 0.5}

@@ -17,7 +17,6 @@ def test_a_shape_is_compiled_once_and_gives_what_the_function_gives():
         tree = {"a": rng.normal(size=(rows, 4)).astype(np.float32), "b": rng.normal(size=(4, 2)).astype(np.float32)}
         np.testing.assert_allclose(ahead(tree, jnp.float32(2)), products(tree, 2), rtol=1e-6)
     assert len(ahead.programs) == 2
-    assert all(program.seconds > 0 for program in ahead.programs.values())
 
 
 def test_operations_are_counted_with_every_call_by_the_programs_own_number():
