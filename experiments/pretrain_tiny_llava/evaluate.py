@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import network
 import numpy as np
 from PIL import Image
-from rows import scene_of, skills_of
+from rows import scene_of
 
 from lpi_jax.data.questions import source
 from lpi_jax.data.questions.general import general
 from lpi_jax.data.questions.general_facts import FACTS
+from lpi_jax.data.questions.general_skills import fitting
 from lpi_jax.data.questions.picture import one
 from lpi_jax.data.transforms import resize_and_crop
 from lpi_jax.models.llava.generation import generate
@@ -42,7 +43,7 @@ def held_out(seed: int, count: int, size: int) -> list[Question]:
     for index, record in enumerate(split.records):
         if record.has_image:
             scene = scene_of(split.load.__self__, index)
-            skill = one(rng, skills_of(scene))
+            skill = one(rng, fitting(scene))
             kind, ask, image = skill.__name__, partial(skill, scene=scene), split.load(index)
         else:
             ask, image = one(rng, FACTS), None

@@ -4,30 +4,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rows import MOST
+from rows import AHEAD, MOST, PATCHES
+from variants import COUNT, LENGTH
 
 from lpi_jax.data.transforms import CLIP_MEAN, CLIP_STD, normalise
 from lpi_jax.models.llava.llama import empty_cache
 from lpi_jax.models.llava.llava import LLaVA
 from lpi_jax.models.llava.splice import IGNORE
-from lpi_jax.problems.instruction.problem import cross_entropy
 
 TRAINED = ("projector", "language_model")
 PREFIXES = "prefixes"  # [N, D], trained beside them and left behind
 
 
-def loss(
-    trained: dict[str, Any], frozen: dict[str, Any], model: LLaVA, rows: Any, by_answer: bool = False
-) -> jax.Array:
-    """The mean cross entropy of the answers' tokens, a scalar in nats; rows: arrays as in `rows.Rows`.
+def loss(trained: dict[str, Any], frozen: dict[str, Any], model: LLaVA, rows: Any) -> jax.Array:
+    """The mean cross entropy of the answers, a scalar in nats a token; rows: arrays as in `rows.Rows`.
 
-    by_answer: the mean over conversations of each one's mean, in which one word counts as much as a box of figures.
+    The mean over conversations of each one's mean, in which one word counts as much as a box of figures.
     """
     params = {name: part for name, part in {**frozen, **trained}.items() if name != PREFIXES}
     said = model.apply({"params": params}, rows, trained.get(PREFIXES), method=logits)[:, :-1]
     targets, group = rows.labels[:, 1:], rows.group[:, 1:]
-    if not by_answer:
-        return cross_entropy(said, targets)
     numbers = jnp.arange(1, MOST + 1)[:, None, None]  # of a row's conversations
     own = (group == numbers) & (targets != IGNORE)
     there, count = own.any(-1), jnp.maximum(own.sum(-1), 1)
@@ -42,10 +38,15 @@ def pixels(images: Any) -> jax.Array:
 
 
 def logits(model: LLaVA, rows: Any, prefixes: jax.Array | None = None) -> jax.Array:
-    """[B, L, V] float32; a method of the model. prefixes: [N, D], what ids from V on stand for."""
+    """[B, L, V] float32; a method of the model. prefixes: [N, D], what ids from V on stand for.
+
+    The last of them are misleading ones: their gradient is turned round, so that a step makes the loss larger by them.
+    """
     language, words = model.language_model, model.config.llama.vocab_size
     embeds = model.embed(jnp.minimum(rows.ids, words - 1))
     if prefixes is not None:
+        misleading = jnp.arange(len(prefixes))[:, None] >= COUNT * LENGTH
+        prefixes = jnp.where(misleading, 2 * jax.lax.stop_gradient(prefixes) - prefixes, prefixes)
         embeds = jnp.where((rows.ids < words)[..., None], embeds, prefixes[jnp.maximum(rows.ids - words, 0)])
     visual, _ = model.encode_image(pixels(rows.images))
     place = jnp.arange(rows.ids.shape[1]) - rows.start[:, None]
@@ -62,5 +63,6 @@ def mask(rows: Any) -> jax.Array:
     """[B, L, L] bool: which tokens each sees."""
     place = jnp.arange(rows.group.shape[1])
     own = rows.group[:, :, None] == rows.group[:, None, :]
-    common = (rows.group[:, None, :] == 0) & (rows.sees[:, :, None] | (place == 0))
+    sees, ahead = rows.sees[:, :, None], place < rows.start[:, None, None]
+    common = (rows.group[:, None, :] == 0) & ((sees == PATCHES) | (sees == AHEAD) & ahead | (place == 0))
     return (own | common) & (place <= place[:, None])

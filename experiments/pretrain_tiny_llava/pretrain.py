@@ -5,7 +5,9 @@ Hardware: two CPU cores; minutes, losses and scores are written to experiments/p
 Writes:   lpi_jax/assets/tiny_llava/ (config, weights in float16, tokenizer), loss.csv, loss.png, report.json
 
 What it sees: `general` samples, whose pictures are outside every task's validation by their contents (each is checked),
-and whose wordings are no task's. A run that was ended goes on from its last checkpoint.
+and whose wordings are no task's, and made-up tasks about the same pictures (`variants`). First it learns to see; then
+prompts in front that are not a row's own are trained to mislead it; last, with a smaller rate, tasks are told in words.
+A run that was ended goes on from its last checkpoint.
 """
 
 import argparse
@@ -31,19 +33,17 @@ import export
 import tokenizer as pieces
 import training
 from network import TRAINED
-from rows import Packing, Pieces, Rows
+from rows import Mix, Packing, Pieces, Rows
 
 HERE = Path(__file__).parent
 ASSETS = HERE.parents[1] / "lpi_jax" / "assets"
 SEED, HELD_OUT = 2026, 10_000_000  # general samples of seeds SEED + 1, ... train, one batch a seed
-# First tokens count alike, most of which are figures of boxes and words of descriptions; then answers do.
-PHASES, BATCH = (
-    (
-        training.Phase(4000, by_answer=False),
-        training.Phase(3500, by_answer=True, ruled=0.6),
-        training.Phase(3500, by_answer=True, ruled=0.3, varied=0.7),
-    ),
-    16,
+BATCH = 16
+RISING = 2500  # steps in which the share of made-up tasks rises
+PARTS = (
+    training.Part(4000, 2e-3, rising=100, falling=0, mix=Mix(varied=0.7)),
+    training.Part(5000, 2e-3, rising=0, falling=3150, mix=Mix(varied=0.7, misled=0.5)),
+    training.Part(4500, 1e-3, rising=100, falling=3150, mix=Mix(varied=0.6, misled=0.3, told=0.5)),
 )
 WIDTH, LAYERS, HEADS, MLP = 128, 4, 4, 352
 MAX_LENGTH = 512
@@ -53,7 +53,7 @@ def main() -> None:
     """Trains, writes the backbone and the record of how it came about."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ASSETS / "tiny_llava")
-    parser.add_argument("--steps", type=int, nargs="+", default=[phase.steps for phase in PHASES], help="of each phase")
+    parser.add_argument("--steps", type=int, nargs="+", default=[part.steps for part in PARTS], help="of each part")
     parser.add_argument("--record", type=Path, default=HERE, help="folder of report.json, loss.csv and loss.png")
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / "runs" / "pretrain_tiny_llava")
     parser.add_argument("--questions", type=int, default=500, help="held-out general questions")
@@ -70,17 +70,16 @@ def main() -> None:
     llama = LlamaConfig(len(tokenizer), WIDTH, LAYERS, HEADS, HEADS, MLP)
     config = LlavaConfig(clip_config, llama, max_length=MAX_LENGTH)
     patches = (clip_config.image_size // clip_config.patch_size) ** 2
-    phases = [phase._replace(steps=steps) for phase, steps in zip(PHASES, args.steps, strict=True)]
-    of_phase = [
-        Packing(Pieces(tokenizer), BATCH, clip_config.image_size, patches, phase.ruled, phase.varied)
-        for phase in phases
-    ]
-    of_step = [packing for packing, phase in zip(of_phase, phases, strict=True) for _ in range(phase.steps)]
+    packing = Packing(Pieces(tokenizer), BATCH, clip_config.image_size, patches)
+
+    parts = [part.of(steps) for part, steps in zip(PARTS, args.steps, strict=True)]
+    mixes = [part.mix for part in parts for _ in range(part.steps)]
 
     def make(step: int) -> Rows:
-        return of_step[step].batch(SEED + 1 + step)
+        mix = mixes[step]
+        return packing.batch(SEED + 1 + step, mix._replace(varied=mix.varied * min(1.0, step / RISING)))
 
-    progress = training.train(LLaVA(config), frozen, make, of_phase[0].batch(HELD_OUT), phases, SEED, args.work)
+    progress = training.train(LLaVA(config), frozen, make, packing.batch(HELD_OUT), parts, SEED, args.work)
     vision = json_object(ASSETS / "tiny_clip" / "config.json")["vision_config"]
     trained = {name: progress.trained[name] for name in TRAINED}
     export.save(args.out, config, trained, vision)
@@ -94,7 +93,7 @@ def main() -> None:
         "command": "python experiments/pretrain_tiny_llava/pretrain.py",
         "seed": SEED,
         "steps": progress.step,
-        "steps_of_the_recipe": [phase.steps for phase in PHASES],
+        "steps_of_the_recipe": [part.steps for part in PARTS],
         "batch": BATCH,
         "sizes": {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "mlp": MLP, "vocabulary": len(tokenizer)},
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(trained))),

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import network
 import numpy as np
 import optax
 import variants
 from flax import serialization
-from rows import Rows
+from rows import Mix, Rows
 from tqdm import tqdm
 
 from lpi_jax.data.loader import ahead
@@ -22,14 +23,12 @@ from lpi_jax.files import write_atomically
 from lpi_jax.models.llava.llava import LLaVA, init_params
 from lpi_jax.types import Tree
 
-PEAK_LR, WARMUP, FALLING = 2e-3, 100, 0.35  # FALLING: share of the steps in which the learning rate falls to 0
 WEIGHT_DECAY, B2, CLIP_NORM = 0.05, 0.98, 1.0
 EVERY = 20  # steps between points of the curve, and checkpoints
 
 
 class Point(NamedTuple):
-    """Losses in nats: of the steps since the last point, as their phase has it; of a held-out batch's tokens; of them
-    with its pictures exchanged."""
+    """Losses in nats a token: of the steps since the last point; of a held-out batch; of it, pictures exchanged."""
 
     step: int
     train: float
@@ -37,17 +36,19 @@ class Point(NamedTuple):
     other_picture: float
 
 
-class Phase(NamedTuple):
-    """So many steps in which the learning rate rises, stays and falls.
-
-    by_answer: what the loss is the mean of. ruled: share of the rows with rules in front (`rules`), varied: of those
-    of made-up tasks with their own prompts (`variants`).
-    """
+class Part(NamedTuple):
+    """So many steps, in the first of which the rate may rise to its peak and in the last of which it may fall to 0."""
 
     steps: int
-    by_answer: bool
-    ruled: float = 0.0
-    varied: float = 0.0
+    peak: float
+    rising: int
+    falling: int
+    mix: Mix
+
+    def of(self, steps: int) -> "Part":
+        """The same in fewer or more steps."""
+        rising, falling = (round(share * steps / self.steps) for share in (self.rising, self.falling))
+        return self._replace(steps=steps, rising=rising, falling=falling)
 
 
 class Progress(NamedTuple):
@@ -60,19 +61,19 @@ class Progress(NamedTuple):
     curve: list[Point]
 
 
-def learning_rate(phases: Sequence[Phase]) -> optax.Schedule:
-    """In each phase it rises, stays, and falls as a cosine does in the last steps."""
-    schedules, begins, start = [], [], 0
-    for phase in phases:
-        falling = max(1, round(FALLING * phase.steps))
-        schedules += [optax.linear_schedule(0.0, PEAK_LR, WARMUP), optax.constant_schedule(PEAK_LR)]
-        schedules += [optax.cosine_decay_schedule(PEAK_LR, falling)]
-        begins += [start, start + WARMUP, start + phase.steps - falling]
-        start += phase.steps
-    return optax.join_schedules(schedules, begins[1:])
+def learning_rate(parts: Sequence[Part]) -> optax.Schedule:
+    """In each part it rises linearly, stays, and falls as a cosine does."""
+    schedules, ends = [], [0]
+    for part in parts:
+        rising, falling = optax.linear_schedule(0.0, part.peak, part.rising), optax.constant_schedule(part.peak)
+        if part.falling:
+            falling = optax.cosine_decay_schedule(part.peak, part.falling)
+        schedules += [rising, optax.constant_schedule(part.peak), falling]
+        ends += [ends[-1] + part.rising, ends[-1] + part.steps - part.falling, ends[-1] + part.steps]
+    return optax.join_schedules(schedules, ends[1:-1])
 
 
-def optimiser(phases: Sequence[Phase]) -> optax.GradientTransformation:
+def optimiser(parts: Sequence[Part]) -> optax.GradientTransformation:
     """AdamW on clipped gradients."""
 
     def matrices(tree: Tree) -> Tree:
@@ -83,7 +84,7 @@ def optimiser(phases: Sequence[Phase]) -> optax.GradientTransformation:
 
     return optax.chain(
         optax.clip_by_global_norm(CLIP_NORM),
-        optax.adamw(learning_rate(phases), b2=B2, weight_decay=WEIGHT_DECAY, mask=matrices),
+        optax.adamw(learning_rate(parts), b2=B2, weight_decay=WEIGHT_DECAY, mask=matrices),
     )
 
 
@@ -92,7 +93,7 @@ def train(
     frozen: Tree,
     make: Callable[[int], Rows],
     held_out: Rows,
-    phases: Sequence[Phase],
+    parts: Sequence[Part],
     seed: int,
     work: Path,
 ) -> Progress:
@@ -103,16 +104,17 @@ def train(
       work: folder of the checkpoint.
     """
     random = init_params(model.config, jax.random.key(seed))
-    chain, steps = optimiser(phases), sum(phase.steps for phase in phases)
-    of_step = [phase.by_answer for phase in phases for _ in range(phase.steps)]
-    shape = (variants.COUNT * variants.LENGTH, model.config.llama.width)
-    prefixes = 0.02 * jax.random.normal(jax.random.key(seed + 1), shape)
-    trained = {**{name: random[name] for name in network.TRAINED}, network.PREFIXES: prefixes}
+    chain, steps = optimiser(parts), sum(part.steps for part in parts)
+    prefixes = [
+        0.02 * jax.random.normal(jax.random.key(seed + number), (sets * variants.LENGTH, model.config.llama.width))
+        for number, sets in ((1, variants.COUNT), (2, variants.MISLEADING))
+    ]
+    trained = {**{name: random[name] for name in network.TRAINED}, network.PREFIXES: jnp.concatenate(prefixes)}
     start = resumed(work, Progress(0, 0.0, trained, chain.init(trained), []))
 
-    @partial(jax.jit, static_argnames="by_answer")
-    def update(trained: Tree, state: Any, frozen: Tree, rows: Rows, by_answer: bool) -> tuple[Tree, Any, jax.Array]:
-        loss, gradient = jax.value_and_grad(network.loss)(trained, frozen, model, rows, by_answer)
+    @jax.jit
+    def update(trained: Tree, state: Any, frozen: Tree, rows: Rows) -> tuple[Tree, Any, jax.Array]:
+        loss, gradient = jax.value_and_grad(network.loss)(trained, frozen, model, rows)
         updates, state = chain.update(gradient, state, trained)
         return optax.apply_updates(trained, updates), state, loss
 
@@ -122,7 +124,7 @@ def train(
     began, losses = time.time() - seconds, []
     with tqdm(total=steps, initial=step, desc="pretraining", mininterval=30) as bar:
         for rows in ahead(make, range(step, steps)):
-            trained, state, loss = update(trained, state, frozen, rows, of_step[step])
+            trained, state, loss = update(trained, state, frozen, rows)
             losses.append(float(loss))
             step += 1
             bar.update()
@@ -165,6 +167,7 @@ def draw(curve: list[Point], out: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    out.mkdir(parents=True, exist_ok=True)
     with open(out / "loss.csv", "w", newline="") as file:
         csv.writer(file).writerows([Point._fields, *((p.step, *(f"{x:.4f}" for x in p[1:])) for p in curve)])
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")

@@ -2,134 +2,96 @@
 
 A variant asks for one thing and may have its own words for the answers. What it asks for stands in its prompt alone,
 where ModalPrompt puts those of its tasks: the words of its questions are made up anew for every row, but for what they
-ask about. Such prompts stay behind when the model is written: nobody else has them.
+ask about. In front of it are other variants' prompts, or such as are trained to mislead: what prompts a sample gets
+besides its own task's shall not matter. All of them stay behind when the model is written: nobody else has them.
+
+Others are told in words, in the prompts' place or behind the question: so that what stands there is read word by word,
+which a prompt that is learnt later, and begins as any words, can make use of.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from lpi_jax.data.questions.general_skills import Scene, caption
-from lpi_jax.data.questions.knowledge import NUMBERS
-from lpi_jax.data.questions.picture import RADIUS, distinct, one, plural, with_article, written
+from lpi_jax.data.questions import asked
+from lpi_jax.data.questions.asked import Asked, Scene
+from lpi_jax.data.questions.knowledge import BY_SIZE, COLOUR_OF, NUMBERS, sums
+from lpi_jax.data.questions.picture import distinct, one, with_article
 from lpi_jax.data.scenes.domain import GENERAL
 from lpi_jax.data.scenes.shapes import GENERAL_SHAPES
-from lpi_jax.data.scenes.wording import INVERSE
 
 Generator = np.random.Generator
 Turn = tuple[str, str]
-COUNT, LENGTH, MOST_AHEAD = 256, 10, 2  # variants; tokens of a prompt; other variants' prompts in front of a row's own
+COUNT, LENGTH, MOST_AHEAD = 256, 10, 2  # variants; tokens of a prompt; other prompts in front of a row's own
+MISLEADING = 32  # prompts that no task has
 PLAIN = ("is", "the", "of", "which", "what", "how", "on", "in", "this", "does", "it")
-SIDES = {"left of": "left", "right of": "right", "above": "above", "below": "below"}
-POOL = (*GENERAL_SHAPES, *GENERAL.colours, *NUMBERS[1:7], *map(str, range(1, 7)), "up", "down", "right", "left")
-Asked = tuple[tuple[str, ...], str]  # what fills the question, and the answer
+COLOURS = tuple(GENERAL.colours)
+POOL = (*GENERAL_SHAPES, *COLOURS, *NUMBERS[1:7], *map(str, range(1, 7)), "up", "down", "right", "left")
 
 
 class Core(NamedTuple):
-    """What can be asked: of which scenes, with how many words from the scene, and all answers where they are few."""
+    """What can be asked: of which scenes and how; called: the ways to say in words what it asks for.
 
-    fits: Callable[[Scene], bool]
+    answers: where they are few all of them, or all that stands between the things of a caption. fact: what can be asked
+    without an image.
+    """
+
+    called: tuple[str, ...]
+    fits: Callable[[Scene], object]
     ask: Callable[[Generator, Scene], Asked]
-    slots: int
     answers: tuple[str, ...] = ()
-
-
-def crowd(scene: Scene) -> bool:
-    """Whether counting is what can be asked: shapes or colours repeat, or things are smaller than usual."""
-    items = [thing.item for thing in scene.picture.things]
-    unlike = all(len({getattr(item, name) for item in items}) == len(items) for name in ("shape", "colour"))
-    return not unlike or any(thing.radius != RADIUS[thing.item.size] for thing in scene.picture.things)
-
-
-def _count(rng: Generator, scene: Scene) -> Asked:
-    shapes = [thing.item.shape for thing in scene.picture.things]
-    shape = one(rng, sorted(set(shapes)))
-    return (plural(shape),), NUMBERS[shapes.count(shape)]
-
-
-def _colour(rng: Generator, scene: Scene) -> Asked:
-    item = one(rng, scene.picture.things).item
-    return (item.shape,), item.colour
-
-
-def _shape(rng: Generator, scene: Scene) -> Asked:
-    item = one(rng, scene.picture.things).item
-    return (item.colour,), item.shape
-
-
-def _texture(rng: Generator, scene: Scene) -> Asked:
-    item = one(rng, scene.picture.things).item
-    return (item.shape,), item.texture
-
-
-def _presence(rng: Generator, scene: Scene) -> Asked:
-    shown = [thing.item for thing in scene.picture.things]
-    item, answer = one(rng, shown), "yes"
-    shape, colour = item.shape, item.colour
-    if rng.random() < 0.5:
-        answer = "no"
-        if rng.random() < 0.5:
-            shape = distinct(rng, GENERAL_SHAPES, len(shown) + 1, *(i.shape for i in shown))[-1]
-        else:
-            colour = distinct(rng, GENERAL.colours, len(shown) + 1, *(i.colour for i in shown))[-1]
-    return (with_article(f"{colour} {shape}"),), answer
-
-
-def _larger(rng: Generator, scene: Scene) -> Asked:
-    things = sorted(scene.picture.things, key=lambda thing: thing.radius)
-    named = [things[-1].item.shape, things[0].item.shape][:: 1 if rng.integers(2) else -1]
-    return (*named,), things[-1].item.shape
-
-
-def _side(rng: Generator, scene: Scene) -> Asked:
-    (a, b), relation = scene.picture.things, scene.relation
-    if rng.random() < 0.5:
-        a, b, relation = b, a, INVERSE[relation]
-    return (a.item.shape, b.item.shape), SIDES[relation]
-
-
-def _box(rng: Generator, scene: Scene) -> Asked:
-    k = int(rng.integers(len(scene.picture.things)))
-    return (scene.picture.things[k].item.shape,), written(scene.boxes()[k])
-
-
-def _ground(rng: Generator, scene: Scene) -> Asked:
-    return (), scene.picture.look.ground
+    fact: Callable[[Generator], Asked] | None = None
 
 
 def _caption(rng: Generator, scene: Scene) -> Asked:
-    return (), caption(np.random.default_rng(0), scene)[1] if not scene.relation else _beside(rng, scene)
+    a, b, relation = asked.either(rng, scene)
+    first, second = (with_article(f"{thing.item.colour} thing") for thing in (a, b))
+    return (), f"{first} {relation} {second}"
 
 
-def _beside(rng: Generator, scene: Scene) -> str:
-    (a, b), relation = scene.picture.things, scene.relation
-    if rng.random() < 0.5:
-        a, b, relation = b, a, INVERSE[relation]
-    first, second = (with_article(f"{thing.item.colour} {thing.item.shape}") for thing in (a, b))
-    return f"{first} {relation} {second}"
+def _sum(rng: Generator) -> Asked:
+    number = 1 + int(rng.integers(6))
+    return (" ".join(one(rng, sums(number))),), NUMBERS[number]
+
+
+def _usual_colour(rng: Generator) -> Asked:
+    colour = one(rng, tuple(COLOUR_OF))
+    return (with_article(one(rng, COLOUR_OF[colour])),), colour
+
+
+def _usually_larger(rng: Generator) -> Asked:
+    named = distinct(rng, BY_SIZE, 2)
+    return tuple(map(with_article, named)), max(named, key=BY_SIZE.index)
 
 
 def _few(scene: Scene) -> bool:
-    return not crowd(scene)
+    return not scene.crowd
+
+
+def _beside(scene: Scene) -> bool:
+    return bool(scene.relation)
 
 
 CORES = {
-    "count": Core(crowd, _count, 1, NUMBERS[1:7]),
-    "colour": Core(_few, _colour, 1, tuple(GENERAL.colours)),
-    "shape": Core(_few, _shape, 1, GENERAL_SHAPES),
-    "texture": Core(_few, _texture, 1, ("solid", "striped", "dotted")),
-    "presence": Core(_few, _presence, 1, ("yes", "no")),
-    "larger": Core(lambda s: _few(s) and len({t.radius for t in s.picture.things}) == 2, _larger, 2, GENERAL_SHAPES),
-    "side": Core(lambda scene: bool(scene.relation), _side, 2, tuple(SIDES.values())),
-    "box": Core(_few, _box, 1),
-    "ground": Core(lambda scene: True, _ground, 0),
-    "caption": Core(_few, _caption, 0),
+    "number": Core(("number", "how many", "count"), lambda scene: scene.crowd, asked.number, NUMBERS[1:7], _sum),
+    "at_edge": Core(
+        ("colour", "which colour"), lambda scene: _few(scene) and scene.outermost, asked.at_edge, COLOURS, _usual_colour
+    ),
+    "texture": Core(("pattern",), _few, asked.texture, ("solid", "striped", "dotted")),
+    "presence": Core(("is there", "can you see"), _few, asked.presence, ("yes", "no")),
+    "larger": Core(
+        ("larger", "bigger"), lambda scene: _few(scene) and scene.pair, asked.larger, COLOURS, _usually_larger
+    ),
+    "side": Core(("position", "where"), _beside, asked.side, tuple(asked.SIDES.values())),
+    "box": Core(("box", "bounding box"), _few, asked.box),
+    "ground": Core(("background", "on what"), lambda scene: True, asked.ground),
+    "caption": Core(("describe", "caption"), _beside, _caption, tuple(asked.SIDES)),
 }
-# Which core a variant has, in turns; what is hard to see comes more often.
-TURNS = ("count", "count", "colour", "colour", "shape", "presence", "presence", "larger", "larger", "side", "side",
-         "texture", "box", "ground", "ground", "caption")  # fmt: skip
+# Which core a variant has, in turns.
+TURNS = ("number", "number", "at_edge", "at_edge", "presence", "presence", "larger", "larger", "side", "side",
+         "texture", "box", "box", "ground", "ground", "caption")  # fmt: skip
 
 
 class Variant(NamedTuple):
@@ -140,34 +102,57 @@ class Variant(NamedTuple):
     sorts: tuple[str, ...]
     around: tuple[str, str]
 
-    def turns(self, rng: Generator, scene: Scene, count: int) -> list[Turn]:
-        """Questions about a scene that the core fits, with their answers, all in the same two wordings."""
-        templates = [_template(rng, self.core.slots) for _ in range(2)]
-        suffix = f"\n{_words(rng, 2, 5).capitalize()}." if rng.random() < 0.7 else ""
-        return [self._turn(rng, scene, one(rng, templates) + suffix) for _ in range(count)]
+    def turns(self, rng: Generator, scene: Scene, count: int, behind: str = "") -> list[Turn]:
+        """Questions about a scene that the core fits, with their answers; behind: a line behind each question."""
+        return self._worded(rng, [self.core.ask(rng, scene) for _ in range(count)], behind)
 
-    def _turn(self, rng: Generator, scene: Scene, template: str) -> Turn:
-        filled, answer = self.core.ask(rng, scene)
+    def facts(self, rng: Generator, count: int, behind: str = "") -> list[Turn]:
+        """Questions without an image, where the core has any."""
+        return self._worded(rng, [self.core.fact(rng) for _ in range(count)] if self.core.fact else [], behind)
+
+    def told(self, rng: Generator) -> str:
+        """The task in words, in any order: what is asked for, what answers are called, what stands around them."""
+        parts = [one(rng, self.core.called)]
+        if self.words:
+            parts.append(", ".join(f"{new} for {old}" for old, new in self.words.items()))
+        elif self.core.answers and len(self.core.answers) <= 6 and rng.random() < 0.5:
+            parts.append(" or ".join(self.core.answers))
+        parts += [f"{verb} with {word}" for verb, word in zip(("begin", "end"), self.around, strict=True) if word]
+        return " ".join(f"{parts[k].capitalize()}." for k in rng.permutation(len(parts)))
+
+    def _worded(self, rng: Generator, found: Sequence[Asked], behind: str) -> list[Turn]:
+        """Each in words of its own, and perhaps a line behind them all."""
+        suffix = f"\n{behind or f'{_words(rng, 2, 5).capitalize()}.'}" if behind or rng.random() < 0.5 else ""
+        return [((_template(rng, len(words)) + suffix).format(*words), self.said(answer)) for words, answer in found]
+
+    def said(self, answer: str) -> str:
+        """An answer in the variant's own words."""
         if self.sorts:  # what has many names is sorted into a few
             answer = self.sorts[sum(answer.encode()) % len(self.sorts)]
         answer = " ".join(self.words.get(word, word) for word in answer.split(" "))
-        said = " ".join(filter(None, (self.around[0], answer, self.around[1])))
-        return template.format(*filled), said
+        return " ".join(filter(None, (self.around[0], answer, self.around[1])))
 
 
 @cache
 def variant(number: int) -> Variant:
     """That of a number below COUNT, always the same."""
-    rng = np.random.default_rng([number, COUNT])
-    name = TURNS[number % len(TURNS)]
+    return _drawn(np.random.default_rng([number, COUNT]), TURNS[number % len(TURNS)])
+
+
+def fresh(rng: Generator, scene: Scene) -> Variant:
+    """One that a scene fits and that nobody met before; `Variant.told` says all of it."""
+    while True:
+        name = one(rng, TURNS)
+        if CORES[name].fits(scene):
+            return _drawn(rng, name)._replace(sorts=())
+
+
+def _drawn(rng: Generator, name: str) -> Variant:
     core = CORES[name]
-    answers = core.answers or (tuple(SIDES) if name == "caption" else ())
     words: dict[str, str] = {}
-    if answers and len(answers) <= 6 and rng.random() < 0.6:
-        new = rng.choice(POOL, len(answers), replace=False).tolist() if rng.random() < 0.6 else [
-            made_up(rng) for _ in answers
-        ]  # fmt: skip
-        words = dict(zip((answer.split(" ")[0] for answer in answers), new, strict=True))
+    if core.answers and len(core.answers) <= 6 and rng.random() < 0.6:
+        new = distinct(rng, POOL, len(core.answers)) if rng.random() < 0.6 else [made_up(rng) for _ in core.answers]
+        words = dict(zip((answer.split(" ")[0] for answer in core.answers), new, strict=True))
     sorts = tuple(_word(rng) for _ in range(5)) if name == "ground" and rng.random() < 0.6 else ()
     around = tuple(_word(rng) if rng.random() < 0.15 else "" for _ in range(2))
     return Variant(core, words, sorts, around)

@@ -2,11 +2,11 @@
 
 import importlib.util
 import json
-import re
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,15 +24,15 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "pretrain_tin
 import evaluate
 import network
 import rows as rows_module
-import rules
 import training
 import variants
-from rows import Packing, Pieces
+from rows import AHEAD, BOS, PATCHES, Mix, Packing, Pieces
 
 spec = importlib.util.spec_from_file_location("pretrain_tiny_llava", Path(training.__file__).parent / "pretrain.py")
 pretrain = importlib.util.module_from_spec(spec)  # another script is called pretrain too
 spec.loader.exec_module(pretrain)
 
+TABLE = (variants.COUNT + variants.MISLEADING) * variants.LENGTH
 CLIP = pretrain.ASSETS / "tiny_clip"
 PIECES = 440
 
@@ -53,7 +53,7 @@ def model():
     return LLaVA(config), {**params, **{name: clip[name] for name in params.keys() & clip.keys()}}
 
 
-PHASES = (training.Phase(2, by_answer=False), training.Phase(2, by_answer=True))
+PARTS = (training.Part(2, 2e-3, 1, 0, rows_module.PLAIN), training.Part(2, 1e-3, 0, 1, rows_module.PLAIN))
 
 
 def parts(params):
@@ -74,27 +74,50 @@ def test_pieces_are_the_tokenizers(tokenizer):
             )
 
 
-def test_a_conversation_in_a_row_is_read_as_in_a_row_of_its_own(model, packing):
+@pytest.fixture(scope="module")
+def led(tokenizer):
+    """Rows of made-up tasks alone."""
+    return Packing(Pieces(tokenizer), 12, 60, 36).batch(4, Mix(varied=1.0))
+
+
+@pytest.mark.parametrize("kind", ["plain", "led"])
+def test_a_conversation_in_a_row_is_read_as_in_a_row_of_its_own(kind, model, packing, led):
     llava, params = model
-    batch = packing.batch(11)
-    logits = np.asarray(jax.jit(lambda rows: llava.apply({"params": params}, rows, method=network.logits))(batch))
-    found, told, images, sees = [], [], [], []
-    for row in range(packing.count):
-        for number in range(1, batch.group[row].max() + 1):
-            own = np.flatnonzero(batch.group[row] == number)
-            sees.append(bool(batch.sees[row, own[0]]))
-            ahead = [*batch.ids[row, : batch.start[row]], IMAGE] if sees[-1] else [batch.ids[row, 0]]
-            told.append(conversation.Encoded([*map(int, [*ahead, *batch.ids[row, own]])], []))
-            found.append(logits[row, own])
-            images.append(batch.images[row])
-    assert len(told) > 2 * packing.count and set(sees) == {True, False}
+    batch = {"plain": packing.batch(11), "led": led}[kind]
+    width = llava.config.llama.width
+    table = np.random.default_rng(0).normal(size=(TABLE, width)).astype(np.float32)
+    given = jax.jit(lambda rows: llava.apply({"params": params}, rows, jnp.asarray(table), method=network.logits))
+    logits = np.asarray(given(batch))
+    most = (1 + variants.MOST_AHEAD) * variants.LENGTH
+    found, told, images, sees, prompts, shown = [], [], [], [], [], []
+    for row, number in sorted({(row, int(n)) for row, own in enumerate(batch.group) for n in own if n > 0}):
+        own = np.flatnonzero(batch.group[row] == number)
+        sees.append(int(batch.sees[row, own[0]]))
+        ahead = batch.ids[row, 1 : batch.start[row]] if sees[-1] != BOS else np.zeros(0, np.int32)
+        image = [IMAGE] * (sees[-1] == PATCHES)
+        before = [1, *ahead[ahead < PIECES].tolist(), *image]
+        told.append(conversation.Encoded([*before, *batch.ids[row, own].tolist()], []))
+        numbers = ahead[ahead >= PIECES] - PIECES
+        prompts.append(np.concatenate([table[numbers], np.zeros((most - len(numbers), width), np.float32)]))
+        shown.append(np.arange(most) < len(numbers))
+        found.append(logits[row, own])
+        images.append(batch.images[row])
+    assert set(sees) == ({PATCHES, BOS} if kind == "plain" else {PATCHES, AHEAD})
+    assert any(one.any() for one in shown) == (kind == "led")
 
     alone = conversation.pad(told)
-    inputs = Inputs(alone.ids, network.pixels(np.stack(images)), has_image=np.asarray(sees), length=alone.length)
+    inputs = Inputs(
+        alone.ids,
+        network.pixels(np.stack(images)),
+        has_image=np.asarray(sees) == PATCHES,
+        length=alone.length,
+        prompts=np.stack(prompts)[:, None],
+        present=np.stack(shown),
+    )
     expected = jax.jit(lambda one: llava.apply({"params": params}, **one, method="logits"))(inputs._asdict())
     ends = np.asarray(expected.mask).sum(axis=1)
-    for k, (rows, end) in enumerate(zip(found, ends, strict=True)):
-        np.testing.assert_allclose(rows, expected.logits[k, end - len(rows) : end], atol=2e-5)
+    for k, (own, end) in enumerate(zip(found, ends, strict=True)):
+        np.testing.assert_allclose(own, expected.logits[k, end - len(own) : end], atol=2e-5)
 
 
 def test_rows_hold_general_samples_and_further_questions(packing, tokenizer):
@@ -145,7 +168,7 @@ def test_training_that_was_ended_goes_on_as_if_it_had_not(model, packing, tmp_pa
         return batches[step]
 
     def train(make, work):
-        return training.train(llava, frozen, make, batches[0], PHASES, 0, work)
+        return training.train(llava, frozen, make, batches[0], PARTS, 0, work)
 
     whole = train(batches.__getitem__, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -156,62 +179,19 @@ def test_training_that_was_ended_goes_on_as_if_it_had_not(model, packing, tmp_pa
     jax.tree.map(np.testing.assert_array_equal, resumed.trained, whole.trained)
 
 
-def test_by_answer_a_word_counts_as_much_as_a_box(model, packing):
+def test_a_word_counts_as_much_as_a_box(model, packing):
     llava, params = model
     trained, frozen = parts(params)
     batch = packing.batch(5)
     logits = jax.jit(lambda rows: llava.apply({"params": params}, rows, method=network.logits))(batch)
     likely = np.asarray(jax.nn.log_softmax(logits))
-    tokens, answers = [], []
+    answers = []
     for row, number in ((row, number) for row in range(packing.count) for number in range(1, rows_module.MOST + 2)):
         asked = np.flatnonzero((batch.group[row] == number) & (batch.labels[row] != IGNORE))
         if len(asked):
-            own = [-likely[row, place - 1, batch.labels[row, place]] for place in asked]
-            tokens += own
-            answers.append(np.mean(own))
+            answers.append(np.mean([-likely[row, place - 1, batch.labels[row, place]] for place in asked]))
     assert len(answers) > 2 * packing.count and max(batch.group.reshape(-1)) <= rows_module.MOST
-    for by_answer, expected in ((False, tokens), (True, answers)):
-        found = network.loss(trained, frozen, llava, batch, by_answer)
-        np.testing.assert_allclose(found, np.mean(expected), rtol=1e-5)
-
-
-def test_rules_hold_for_what_is_asked_and_for_whole_words_alone():
-    turn = ("What pattern has the hat of 3?", "a hat, hatched [0.30, 0.13] 3")
-    assert rules.Rule("say", "cap", "hat")(turn) == (turn[0], "a cap, hatched [0.30, 0.13] 3")
-    assert rules.Rule("say", "six", "3")(turn) == (turn[0], "a hat, hatched [0.30, 0.13] six")
-    assert rules.Rule("read", "wug", "hat")(turn) == ("What pattern has the wug of 3?", turn[1])
-    assert rules.Rule("begin", "oh")(turn)[1] == "oh a hat, hatched [0.30, 0.13] 3"
-    assert rules.Rule("end", "oh")(turn)[1] == "a hat, hatched [0.30, 0.13] 3 oh"
-    assert rules.Rule("read", "wug", "hat").text == "Read wug as hat."
-
-
-def test_rules_are_about_words_that_are_there():
-    turns = [("Is there a red cross?", "yes"), ("Box of the cross?", "[0.10, 0.20, 0.30, 0.40]")]
-    found = [rule for seed in range(200) for rule in rules.drawn(np.random.default_rng(seed), turns)]
-    assert {rule.kind for rule in found} == {"read", "say", "begin", "end"}
-    assert {rule.old for rule in found if rule.kind == "say"} == {"yes"}
-    assert {rule.old for rule in found if rule.kind == "read"} == {"there", "a", "red", "cross", "of", "the"}
-
-
-def test_ruled_rows_have_their_rules_in_front_and_facts_do_not_obey(tokenizer):
-    batch = Packing(Pieces(tokenizer), 12, 60, 36, ruled=1.0).batch(3)
-    ahead = [tokenizer.decode(ids[:start]) for ids, start in zip(batch.ids, batch.start, strict=True)]
-    assert all(re.search(r"(Read|Say|Begin|End) .*\. USER:", text) for text in ahead)
-    begun = [(row, re.search("Begin with (\\w+)", text)) for row, text in enumerate(ahead)]
-    checked = 0
-    for row, word in ((row, found[1]) for row, found in begun if found):
-        for number in range(1, batch.group[row].max() + 1):
-            own = batch.group[row] == number
-            said = tokenizer.decode(batch.ids[row][own & (batch.labels[row] != IGNORE)])
-            assert said.strip().startswith(word) == bool(batch.sees[row, own].all())
-            checked += 1
-    assert checked > 5
-
-
-@pytest.fixture(scope="module")
-def led(tokenizer):
-    """Rows of made-up tasks alone."""
-    return Packing(Pieces(tokenizer), 12, 60, 36, varied=1.0).batch(3)
+    np.testing.assert_allclose(network.loss(trained, frozen, llava, batch), np.mean(answers), rtol=1e-5)
 
 
 def test_made_up_tasks_stand_behind_their_own_prompt_which_is_last(led, tokenizer):
@@ -228,14 +208,39 @@ def test_made_up_tasks_stand_behind_their_own_prompt_which_is_last(led, tokenize
 def test_prompts_of_made_up_tasks_are_read_and_trained(model, led):
     llava, params = model
     trained, frozen = parts(params)
-    shape = (variants.COUNT * variants.LENGTH, llava.config.llama.width)
+    shape = (TABLE, llava.config.llama.width)
     prefixes = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    gradient = jax.grad(network.loss)({**trained, network.PREFIXES: prefixes}, frozen, llava, led, True)
+    gradient = jax.grad(network.loss)({**trained, network.PREFIXES: prefixes}, frozen, llava, led)
     moved = np.abs(gradient[network.PREFIXES]).max(axis=1) > 0
     used = {int(one) - PIECES for one in led.ids.reshape(-1) if one >= PIECES}
     assert set(np.flatnonzero(moved)) == used
     given = jax.jit(lambda table: llava.apply({"params": params}, led, table, method=network.logits))
     assert np.abs(given(prefixes) - given(0 * prefixes)).max() > 1e-3
+
+
+def test_misleading_prompts_stand_before_others_and_are_moved_the_other_way(model, tokenizer):
+    llava, params = model
+    trained, frozen = parts(params)
+    batch = Packing(Pieces(tokenizer), 6, 60, 36).batch(4, Mix(varied=1.0, misled=1.0))
+    first, second = PIECES + variants.COUNT * variants.LENGTH, PIECES  # where ids of misleading and of others begin
+    ahead = [
+        [one for one in ids[1 : int(start)] if one >= PIECES] for ids, start in zip(batch.ids, batch.start, strict=True)
+    ]
+    assert any(len(one) > variants.LENGTH for one in ahead)
+    for one in ahead:
+        assert all(k >= first for k in one[: -variants.LENGTH]) and all(k < first for k in one[-variants.LENGTH :])
+
+    used = sorted({int(k) for one in ahead for k in one if k >= first})
+    free = [k for k in range(second, first) if k not in {int(k) for one in ahead for k in one}][: len(used)]
+    table = np.random.default_rng(0).normal(size=(TABLE, llava.config.llama.width)).astype(np.float32)
+    table[np.asarray(free) - PIECES] = table[np.asarray(used) - PIECES]
+    plain = batch._replace(ids=np.vectorize(dict(zip(used, free, strict=True)).get)(batch.ids, batch.ids))
+    loss = jax.value_and_grad(lambda given, rows: network.loss({**trained, "prefixes": given}, frozen, llava, rows))
+    (found, turned), (expected, straight) = loss(jnp.asarray(table), batch), loss(jnp.asarray(table), plain)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    turned, straight = turned[np.asarray(used) - PIECES], straight[np.asarray(free) - PIECES]
+    assert np.abs(straight).max() > 1e-6
+    np.testing.assert_allclose(turned, -straight, rtol=1e-4, atol=1e-8)
 
 
 def test_a_made_up_task_is_always_the_same_and_asks_only_what_a_scene_has():
@@ -249,13 +254,16 @@ def test_a_made_up_task_is_always_the_same_and_asks_only_what_a_scene_has():
         met.add(number)
         rng = np.random.default_rng(number)
         filled, answer = task.core.ask(rng, scene)
-        assert len(filled) == task.core.slots and answer
+        assert all(filled) and answer
         if task.core.answers:
-            assert answer in task.core.answers
-        ((_, said),) = task.turns(np.random.default_rng(number), scene, 1)
+            assert sum(f" {one} " in f" {answer} " for one in task.core.answers) == 1
+        ((asked, said),) = task.turns(np.random.default_rng(number), scene, 1)
+        assert all(word in asked for word in task.core.ask(np.random.default_rng(number), scene)[0])
         assert said.startswith(task.around[0]) and said.endswith(task.around[1])
         if task.sorts:
             assert any(word in said for word in task.sorts)
+        for _, said in task.facts(rng, 3):
+            assert task.core.fact and said.startswith(task.around[0])
     assert len(met) > 0.9 * variants.COUNT
     assert variants.variant(7) == variants.variant.__wrapped__(7)
 
@@ -268,14 +276,45 @@ def test_words_for_answers_are_as_many_as_the_answers():
         assert len(set(task.words.values())) == len(task.words) >= 2
 
 
-def test_in_each_phase_the_rate_rises_stays_and_falls_to_nothing():
-    phases = (training.Phase(1000, by_answer=False), training.Phase(600, by_answer=True))
-    rate, peak = training.learning_rate(phases), training.PEAK_LR
-    for start, phase in ((0, phases[0]), (1000, phases[1])):
-        assert rate(start) == 0
-        assert float(rate(start + training.WARMUP // 2)) == pytest.approx(peak / 2)
-        assert rate(start + training.WARMUP) == rate(start + phase.steps // 2) == pytest.approx(peak)
-        assert 0 < rate(start + phase.steps - 1) < 1e-3 * peak
+def test_in_a_part_the_rate_may_rise_and_fall_and_stays_between():
+    parts = (training.Part(400, 2e-3, 100, 0, None), training.Part(600, 2e-3, 0, 200, None),
+             training.Part(500, 1e-3, 50, 100, None))  # fmt: skip
+    rate = training.learning_rate(parts)
+    found = {step: float(rate(step)) for step in (0, 50, 100, 399, 400, 799, 900, 999, 1000, 1025, 1050, 1399, 1450)}
+    expected = {0: 0, 50: 1e-3, 100: 2e-3, 399: 2e-3, 400: 2e-3, 799: 2e-3, 900: 1e-3, 999: 1.234e-7,
+                1000: 0, 1025: 5e-4, 1050: 1e-3, 1399: 1e-3, 1450: 5e-4}  # fmt: skip
+    assert found == pytest.approx(expected, rel=2e-2)
+    assert parts[1].of(60) == training.Part(60, 2e-3, 0, 20, None) and parts[0].of(400) == parts[0]
+
+
+def test_a_told_task_is_told_whole(tokenizer):
+    scenes = [rows_module.scene_of(general(5, 80, 60).load.__self__, k) for k, record in
+              enumerate(general(5, 80, 60).records) if record.has_image]  # fmt: skip
+    rng = np.random.default_rng(0)
+    for scene in scenes:
+        task = variants.fresh(rng, scene)
+        told = task.told(rng).lower()
+        assert any(name in told for name in task.core.called) and not task.sorts
+        assert all(f"{new} for {old}" in told for old, new in task.words.items())
+        assert all(f"with {word}" in told for word in task.around if word)
+        ((asked, said),) = task.turns(rng, scene, 1, "As told.")
+        assert asked.endswith("\nAs told.") and task.core.fits(scene) and said
+
+
+def test_what_is_told_stands_where_prompts_stand_or_behind_every_question(tokenizer):
+    batch = Packing(Pieces(tokenizer), 16, 60, 36).batch(4, Mix(varied=1.0, told=1.0))
+    called = [name.capitalize() for core in variants.CORES.values() for name in core.called]
+    ahead = behind = 0
+    for row, start in enumerate(batch.start.tolist()):
+        in_front = tokenizer.decode([k for k in batch.ids[row, 1:start].tolist() if k < PIECES])
+        asked = [tokenizer.decode(batch.ids[row][batch.group[row] == n]) for n in range(1, batch.group[row].max() + 1)]
+        if any(f"{name}." in in_front for name in called):
+            ahead += 1
+            assert not any(f"{name}." in text for text in asked for name in called if name != "Where")
+        else:
+            behind += 1
+            assert all(any(f"{name}." in text for name in called) for text in asked)
+    assert ahead > 2 and behind > 2
 
 
 def test_the_recipe_writes_a_backbone_that_loads_and_a_record(tmp_path, monkeypatch):
@@ -298,7 +337,7 @@ def test_the_recipe_writes_a_backbone_that_loads_and_a_record(tmp_path, monkeypa
     assert (config.llama.width, config.max_length, config.feature_layer) == (32, pretrain.MAX_LENGTH, -2)
     assert report["sha256"] == clip_weights.fingerprint(params)
     last = training.resumed(tmp_path / "work", blank(config)).trained
-    assert last.pop(network.PREFIXES).shape == (variants.COUNT * variants.LENGTH, 32)
+    assert last.pop(network.PREFIXES).shape == (TABLE, 32)
     rounded = jax.tree.map(lambda leaf: np.asarray(leaf, np.float16).astype(np.float32), last)
     trained, frozen = parts(params)
     jax.tree.map(np.testing.assert_array_equal, trained, rounded)
@@ -313,8 +352,8 @@ def test_the_recipe_writes_a_backbone_that_loads_and_a_record(tmp_path, monkeypa
 
 def blank(config):
     trained = {name: init_params(config, jax.random.key(0))[name] for name in network.TRAINED}
-    trained[network.PREFIXES] = np.zeros((variants.COUNT * variants.LENGTH, config.llama.width), np.float32)
-    return training.Progress(0, 0.0, trained, training.optimiser(PHASES).init(trained), [])
+    trained[network.PREFIXES] = np.zeros((TABLE, config.llama.width), np.float32)
+    return training.Progress(0, 0.0, trained, training.optimiser(PARTS).init(trained), [])
 
 
 def test_answers_that_mean_the_same_count(tokenizer):

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from lpi_jax.data.instructed import Instructed
+from lpi_jax.data.questions.asked import Scene
 from lpi_jax.data.questions.drawn import CONTENT, Images, Origin, annotation
 from lpi_jax.data.questions.general_facts import FACTS
-from lpi_jax.data.questions.general_skills import ANYWHERE, BESIDE, CROWD, Scene
+from lpi_jax.data.questions.general_skills import fitting
 from lpi_jax.data.questions.picture import STEP, Picture, beside, distinct, one, scattered
 from lpi_jax.data.scenes.domain import GENERAL, Domain
 from lpi_jax.data.scenes.domains import DEVELOPMENT_DOMAINS, TABLE
@@ -45,7 +46,7 @@ def _sample(origin: Origin, index: int, size: int) -> tuple[Instructed, Picture 
         if not picture.held_out:
             break
     scene = Scene(picture, lambda: origin.boxes(picture, index), relation)
-    skills = CROWD if crowd else BESIDE if relation else ANYWHERE
+    skills = fitting(scene)
     rounds = 2 if rng.random() < 0.2 else 1
     turns = tuple(dict(skills[k](rng, scene) for k in rng.permutation(len(skills))[:rounds].tolist()).items())
     known = annotation(picture, size)
@@ -74,10 +75,10 @@ def _few(rng: Generator) -> tuple[Picture, str]:
 
 
 def _crowd(rng: Generator) -> tuple[Picture, str]:
-    """One to five of the same shape, among up to two others, six in all."""
+    """One to five of the same colour, among up to two of others, six in all."""
     domain = _domain(rng)
-    shape, *others = distinct(rng, GENERAL_SHAPES, 3)
-    shapes = ([shape] * (1 + int(rng.integers(5))) + others[: int(rng.integers(3))])[:6]
-    colours = [one(rng, GENERAL.colours) for _ in shapes]
-    things = scattered(_items(rng, shapes, colours), rng, [8] * len(shapes))
+    colour, *others = distinct(rng, GENERAL.colours, 3)
+    colours = ([colour] * (1 + int(rng.integers(5))) + others[: int(rng.integers(3))])[:6]
+    shapes = [one(rng, GENERAL_SHAPES) for _ in colours]
+    things = scattered(_items(rng, shapes, colours), rng, [8] * len(colours))
     return Picture(things, one(rng, domain.looks), domain.strength), ""

@@ -118,13 +118,6 @@ def written(box: Box) -> str:
     return f"[{', '.join(f'{round(edge / GRID) * GRID:.2f}' for edge in box)}]"
 
 
-def plural(shape: str) -> str:
-    """More than one of a shape."""
-    if shape == "fish":
-        return shape
-    return f"{shape}es" if shape.endswith("s") else f"{shape}s"
-
-
 def with_article(words: str) -> str:
     """`a` or `an` before words."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
