@@ -125,7 +125,10 @@ class Packing:
         return Rows(*map(np.stack, zip(*rows, strict=True)))
 
     def led(self, rng: Generator, image: np.ndarray, scene: Scene, mix: Mix) -> Rows:
-        """One row of an image and questions of one made-up task about it, behind prompts of which its own is last."""
+        """One row of an image and questions of one made-up task about it.
+
+        Behind others' prompts stands its own, or what is told of it, if that does not stand behind the questions.
+        """
         number = variants.fitting(rng, scene)
         others = rng.integers(variants.COUNT, size=int(rng.integers(variants.MOST_AHEAD + 1))).tolist()
         others = [
@@ -160,8 +163,8 @@ class Packing:
             if turns[0][0] in before or end + SHORTEST > LENGTH:
                 continue
             encoded = conversation.encode(turns, seen == PATCHES, self.tokenizer, "")
-            stands_ahead = {BOS: 1, AHEAD: 1 + user, PATCHES: encoded.ids.index(IMAGE) + 1 if seen == PATCHES else 0}
-            length = len(encoded.ids) - stands_ahead[seen]
+            there = encoded.ids.index(IMAGE) if seen == PATCHES else user * (seen == AHEAD)  # last id that stands ahead
+            length = len(encoded.ids) - there - 1
             if end + length > LENGTH:
                 continue
             before.add(turns[0][0])

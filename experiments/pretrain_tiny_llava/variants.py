@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lpi_jax.data.questions import asked
+from lpi_jax.data.questions import asked, general_facts
 from lpi_jax.data.questions.asked import Asked, Scene
-from lpi_jax.data.questions.knowledge import BY_SIZE, COLOUR_OF, NUMBERS, sums
+from lpi_jax.data.questions.knowledge import BY_SIZE, NUMBERS
 from lpi_jax.data.questions.picture import distinct, one, with_article
 from lpi_jax.data.scenes.domain import GENERAL
 from lpi_jax.data.scenes.shapes import GENERAL_SHAPES
@@ -39,7 +39,7 @@ class Core(NamedTuple):
     """
 
     called: tuple[str, ...]
-    fits: Callable[[Scene], object]
+    fits: Callable[[Scene], bool]
     ask: Callable[[Generator, Scene], Asked]
     answers: tuple[str, ...] = ()
     fact: Callable[[Generator], Asked] | None = None
@@ -52,13 +52,13 @@ def _caption(rng: Generator, scene: Scene) -> Asked:
 
 
 def _sum(rng: Generator) -> Asked:
-    number = 1 + int(rng.integers(6))
-    return (" ".join(one(rng, sums(number))),), NUMBERS[number]
+    words, number = general_facts.added(rng, 6)
+    return (" ".join(words),), NUMBERS[number]
 
 
 def _usual_colour(rng: Generator) -> Asked:
-    colour = one(rng, tuple(COLOUR_OF))
-    return (with_article(one(rng, COLOUR_OF[colour])),), colour
+    thing, colour = general_facts.coloured(rng)
+    return (thing,), colour
 
 
 def _usually_larger(rng: Generator) -> Asked:
@@ -77,12 +77,20 @@ def _beside(scene: Scene) -> bool:
 CORES = {
     "number": Core(("number", "how many", "count"), lambda scene: scene.crowd, asked.number, NUMBERS[1:7], _sum),
     "at_edge": Core(
-        ("colour", "which colour"), lambda scene: _few(scene) and scene.outermost, asked.at_edge, COLOURS, _usual_colour
+        ("colour", "which colour"),
+        lambda scene: _few(scene) and bool(scene.outermost),
+        asked.at_edge,
+        COLOURS,
+        _usual_colour,
     ),
     "texture": Core(("pattern",), _few, asked.texture, ("solid", "striped", "dotted")),
     "presence": Core(("is there", "can you see"), _few, asked.presence, ("yes", "no")),
     "larger": Core(
-        ("larger", "bigger"), lambda scene: _few(scene) and scene.pair, asked.larger, COLOURS, _usually_larger
+        ("larger", "bigger"),
+        lambda scene: _few(scene) and scene.pair is not None,
+        asked.larger,
+        COLOURS,
+        _usually_larger,
     ),
     "side": Core(("position", "where"), _beside, asked.side, tuple(asked.SIDES.values())),
     "box": Core(("box", "bounding box"), _few, asked.box),

@@ -108,6 +108,8 @@ def test_the_memory_of_a_planned_step_begins_with_what_it_is_given(make_config, 
     size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))  # noqa: E731
     state, frozen, constants, batch, _, rate = call.arguments  # nothing random is in this step: it takes no key
     assert found.memory["arguments"] == size((state, frozen, constants, batch, rate))
+    assert found.flops > 2 * size(frozen) / 4 * config.train.batch  # each weight at least once for each row
+    assert found.collectives == ()
 
 
 def test_evaluation_is_planned_too_and_a_backbone_without_a_method_does_not_train(make_config, mesh):

@@ -13,10 +13,21 @@ _MAP = dict(zip(COMPASS, ("up", "right", "down", "left"), strict=True))
 _AT_WORK = {"pupils": "school", "clerks": "office", "weavers": "mill", "gardeners": "garden", "curators": "museum"}
 
 
+def added(rng: Generator, most: int) -> tuple[tuple[str, str, str], int]:
+    """A sum or a difference in words, and its result, 1 to `most`."""
+    number = 1 + int(rng.integers(most))
+    return one(rng, sums(number)), number
+
+
+def coloured(rng: Generator) -> tuple[str, str]:
+    """A common thing with its article, and its usual colour."""
+    answer = one(rng, tuple(COLOUR_OF))
+    return with_article(one(rng, COLOUR_OF[answer])), answer
+
+
 def reckoning(rng: Generator) -> Turn:
     """A sum or a difference in words, with a digit or a word for an answer."""
-    number = 1 + int(rng.integers(8))
-    a, sign, b = one(rng, sums(number))
+    (a, sign, b), number = added(rng, 8)
     if rng.random() < 0.5:
         return f"Write as a digit: {a} {sign} {b}", str(number)
     return one(rng, ("{} {} {} is?", "Calculate {} {} {}.")).format(a, sign, b), NUMBERS[number]
@@ -28,11 +39,8 @@ def colour(rng: Generator) -> Turn:
         answer = one(rng, tuple(MIXED))
         a, b = distinct(rng, MIXED[answer], 2)
         return f"What colour do you get if you mix {a} with {b}?", answer
-    answer = one(rng, tuple(COLOUR_OF))
-    thing = one(rng, COLOUR_OF[answer])
-    return one(rng, ("What is the usual colour of {}?", "{} is usually what colour?")).format(
-        with_article(thing)
-    ), answer
+    thing, answer = coloured(rng)
+    return one(rng, ("What is the usual colour of {}?", "{} is usually what colour?")).format(thing), answer
 
 
 def comparison(rng: Generator) -> Turn:
