@@ -13,6 +13,7 @@ from rows import scene_of
 from lpi_jax.data.questions import source
 from lpi_jax.data.questions.general import general
 from lpi_jax.data.questions.general_facts import FACTS
+from lpi_jax.data.questions.general_forms import finished
 from lpi_jax.data.questions.general_skills import fitting
 from lpi_jax.data.questions.picture import one
 from lpi_jax.data.transforms import resize_and_crop
@@ -25,7 +26,6 @@ from lpi_jax.types import Tree
 
 BATCH, MAX_NEW = 50, 48
 ROUND = 64  # lengths of questions are rounded up to a multiple, so that few programs are compiled
-AGAIN = 200  # times that a skill is asked anew, to find what else is right
 
 
 class Question(NamedTuple):
@@ -48,10 +48,8 @@ def held_out(seed: int, count: int, size: int) -> list[Question]:
         else:
             ask, image = one(rng, FACTS), None
             kind = f"fact, {ask.__name__}"
-        text, answer = ask(rng)
-        # A picture can be described from either side, shortly or in full.
-        others = (ask(rng) for _ in range(AGAIN))
-        questions.append(Question(kind, text, frozenset({answer, *(a for q, a in others if q == text)}), image))
+        text, answers = finished(rng, ask(rng), {})
+        questions.append(Question(kind, text, frozenset(answers), image))
     return questions
 
 

@@ -19,17 +19,18 @@ PREFIXES = "prefixes"  # [N, D], trained beside them and left behind
 def loss(trained: dict[str, Any], frozen: dict[str, Any], model: LLaVA, rows: Any) -> jax.Array:
     """The mean cross entropy of the answers, a scalar in nats a token; rows: arrays as in `rows.Rows`.
 
-    The mean over conversations of each one's mean, in which one word counts as much as a box of figures.
+    The mean over conversations of each one's mean, weighted by the root of its length: if all tokens counted alike, a
+    box would count for ten words; if all conversations did, a figure in a box for a tenth of a word.
     """
     params = {name: part for name, part in {**frozen, **trained}.items() if name != PREFIXES}
     said = model.apply({"params": params}, rows, trained.get(PREFIXES), method=logits)[:, :-1]
     targets, group = rows.labels[:, 1:], rows.group[:, 1:]
     numbers = jnp.arange(1, MOST + 1)[:, None, None]  # of a row's conversations
     own = (group == numbers) & (targets != IGNORE)
-    there, count = own.any(-1), jnp.maximum(own.sum(-1), 1)
+    root = jnp.sqrt(own.sum(-1))
     likely = jax.nn.log_softmax(said)
     of_target = jnp.take_along_axis(likely, jnp.maximum(targets, 0)[..., None], axis=2)[..., 0]
-    return -jnp.sum(jnp.where(own, of_target, 0.0).sum(-1) / count) / there.sum()
+    return -jnp.sum(jnp.where(own, of_target, 0.0).sum(-1) / jnp.maximum(root, 1)) / root.sum()
 
 
 def pixels(images: Any) -> jax.Array:

@@ -5,8 +5,7 @@ Hardware: two CPU cores; minutes, losses and scores are written to experiments/p
 Writes:   lpi_jax/assets/tiny_llava/ (config, weights in float16, tokenizer), loss.csv, loss.png, report.json
 
 What it sees: `general` samples, whose pictures are outside every task's validation by their contents (each is checked),
-and whose wordings are no task's, and made-up tasks about the same pictures (`variants`). First it learns to see; then
-prompts in front that are not a row's own are trained to mislead it; last, with a smaller rate, tasks are told in words.
+and whose wordings are no task's, and made-up tasks about the same pictures (`variants`).
 A run that was ended goes on from its last checkpoint.
 """
 
@@ -39,13 +38,9 @@ HERE = Path(__file__).parent
 ASSETS = HERE.parents[1] / "lpi_jax" / "assets"
 SEED, HELD_OUT = 2026, 10_000_000  # general samples of seeds SEED + 1, ... train, one batch a seed
 BATCH = 16
-RISING = 2500  # steps in which the share of made-up tasks rises
-PARTS = (
-    training.Part(4000, 2e-3, rising=100, falling=0, mix=Mix(varied=0.7)),
-    training.Part(5000, 2e-3, rising=0, falling=3150, mix=Mix(varied=0.7, misled=0.5)),
-    training.Part(4500, 1e-3, rising=100, falling=3150, mix=Mix(varied=0.6, misled=0.3, told=0.5)),
-)
-WIDTH, LAYERS, HEADS, MLP = 128, 4, 4, 352
+STEPS = 15_000
+MIX, RISING = Mix(varied=0.4, misled=0.4, told=0.5), 2500  # steps in which the share of made-up tasks rises
+WIDTH, LAYERS, HEADS, MLP = 128, 5, 4, 352
 MAX_LENGTH = 512
 
 
@@ -53,7 +48,7 @@ def main() -> None:
     """Trains, writes the backbone and the record of how it came about."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ASSETS / "tiny_llava")
-    parser.add_argument("--steps", type=int, nargs="+", default=[part.steps for part in PARTS], help="of each part")
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--record", type=Path, default=HERE, help="folder of report.json, loss.csv and loss.png")
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / "runs" / "pretrain_tiny_llava")
     parser.add_argument("--questions", type=int, default=500, help="held-out general questions")
@@ -72,14 +67,10 @@ def main() -> None:
     patches = (clip_config.image_size // clip_config.patch_size) ** 2
     packing = Packing(Pieces(tokenizer), BATCH, clip_config.image_size, patches)
 
-    parts = [part.of(steps) for part, steps in zip(PARTS, args.steps, strict=True)]
-    mixes = [part.mix for part in parts for _ in range(part.steps)]
-
     def make(step: int) -> Rows:
-        mix = mixes[step]
-        return packing.batch(SEED + 1 + step, mix._replace(varied=mix.varied * min(1.0, step / RISING)))
+        return packing.batch(SEED + 1 + step, MIX._replace(varied=MIX.varied * min(1.0, step / RISING)))
 
-    progress = training.train(LLaVA(config), frozen, make, packing.batch(HELD_OUT), parts, SEED, args.work)
+    progress = training.train(LLaVA(config), frozen, make, packing.batch(HELD_OUT), args.steps, SEED, args.work)
     vision = json_object(ASSETS / "tiny_clip" / "config.json")["vision_config"]
     trained = {name: progress.trained[name] for name in TRAINED}
     export.save(args.out, config, trained, vision)
@@ -93,7 +84,7 @@ def main() -> None:
         "command": "python experiments/pretrain_tiny_llava/pretrain.py",
         "seed": SEED,
         "steps": progress.step,
-        "steps_of_the_recipe": [part.steps for part in PARTS],
+        "steps_of_the_recipe": STEPS,
         "batch": BATCH,
         "sizes": {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "mlp": MLP, "vocabulary": len(tokenizer)},
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(trained))),

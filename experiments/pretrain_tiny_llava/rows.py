@@ -6,8 +6,9 @@ a made-up task's its prompt too. Its positions go on behind what it sees, so tha
 its own, and the picture is read once for all.
 
 A batch is a pure function of its number: general samples of that seed, further questions about the same pictures, and
-facts. Some questions have nonsense around them, and some rows a prefix of any ids: an unknown phrase shall not lead
-astray, and neither shall prompts, which begin as such ids. Other rows are of a made-up task, behind its own prompt
+facts. In what form answers are wanted stands behind a question or, in some rows, in front of all of them, where prompts
+stand later. Some questions have nonsense around them, and some rows a prefix of any ids: an unknown phrase shall not
+lead astray, and neither shall prompts, which begin as such ids. Other rows are of a made-up task, behind its own prompt
 (`variants`): so that prompts can lead.
 """
 
@@ -22,8 +23,9 @@ from lpi_jax.data.questions.asked import Scene
 from lpi_jax.data.questions.drawn import Images
 from lpi_jax.data.questions.general import general
 from lpi_jax.data.questions.general_facts import FACTS
+from lpi_jax.data.questions.general_forms import FORMS, Form, drawn, finished
 from lpi_jax.data.questions.general_skills import fitting
-from lpi_jax.data.questions.picture import STEP, Picture, one
+from lpi_jax.data.questions.picture import STEP, Picture, made_up, one
 from lpi_jax.models.llava.splice import IGNORE, IMAGE
 from lpi_jax.problems.instruction import conversation
 
@@ -35,9 +37,11 @@ SHORTEST = 12  # tokens of a conversation, nearly
 MORE = 6  # further questions about a picture, at most
 MOST = MORE + 2  # conversations of a row, with the picture's first and a fact
 MAX_PREFIX = 24  # random ids before a row's conversations, at most
+MOST_FORMS = 3  # that are told in front of a row
 FACT_SHARE = 0.5  # of the rows, which have a question without a picture
-PREFIX_SHARE = 0.3  # of the rows without a made-up task
-SYSTEM_SHARE = 0.06  # of the rows, which have LLaVA's usual system text
+SYSTEM_SHARE = 0.06  # of the rows without a made-up task, which have LLaVA's usual system text
+TOLD_AHEAD = 0.4  # of the others, which tell in front in what form answers are wanted
+PREFIX_SHARE = 0.3  # of all but those with the system text
 NONSENSE_SHARE = 0.2  # of the questions
 FIRST_PIECE = 259  # the ids before it are special ones and bytes
 OUTSIDE = -1  # the conversation that padding belongs to
@@ -117,11 +121,15 @@ class Packing:
             if rng.random() < mix.varied:
                 rows.append(self.led(rng, image, scene, mix))
                 continue
-            facts = [([one(rng, FACTS)(rng)], BOS)] * int(rng.random() < FACT_SHARE)
+            ahead, given = self.ahead(rng)
+            said = [(one(rng, FACTS)(rng), BOS)] * int(rng.random() < FACT_SHARE)
             skills = rng.permutation(np.asarray(fitting(scene), object))[:MORE]
-            own = [(split.records[index].turns, PATCHES), *facts]
-            own += [([skill(rng, scene)], PATCHES) for skill in skills]
-            rows.append(self.row(image, [(around(rng, turns), sees) for turns, sees in own], self.ahead(rng)))
+            said += [(skill(rng, scene), PATCHES) for skill in skills]
+            asked = [] if given else [(split.records[index].turns, PATCHES)]
+            for one_said, sees in said:
+                question, answers = finished(rng, one_said, given if sees == PATCHES else {})
+                asked.append(([(question, answers[0])], sees))
+            rows.append(self.row(image, [(around(rng, turns), sees) for turns, sees in asked], ahead))
         return Rows(*map(np.stack, zip(*rows, strict=True)))
 
     def led(self, rng: Generator, image: np.ndarray, scene: Scene, mix: Mix) -> Rows:
@@ -174,14 +182,23 @@ class Packing:
             end += length
         return Rows(image, np.int32(len(ahead)), ids, labels, positions, group, sees)
 
-    def ahead(self, rng: Generator) -> list[int]:
-        """The ids before the patches: BOS, a system text or any ids or nothing, and USER:."""
+    def ahead(self, rng: Generator) -> tuple[list[int], dict[str, Form]]:
+        """The ids before the patches: BOS, what may stand in front, and USER:; and the forms that are asked for there.
+
+        In front stands a system text, or any ids or none and then the lines of some forms.
+        """
         if rng.random() < SYSTEM_SHARE:
-            return self.template(conversation.VICUNA)
+            return self.template(conversation.VICUNA), {}
         count = rng.integers(1, MAX_PREFIX + 1) if rng.random() < PREFIX_SHARE else 0
         prefix = rng.integers(FIRST_PIECE, len(self.tokenizer), count).tolist()
+        given: dict[str, Form] = {}
+        if rng.random() < TOLD_AHEAD:
+            names = rng.permutation((*FORMS, "caption"))[: 1 + int(rng.integers(MOST_FORMS))].tolist()
+            given = {name: drawn(rng, name) for name in names}
+            told = " ".join(form.lines[0] for form in given.values() if form.lines[0])
+            prefix += self.tokenizer(told, add_special_tokens=False)["input_ids"]
         ids = self.template()
-        return [ids[0], *prefix, *ids[1:]]
+        return [ids[0], *prefix, *ids[1:]], given
 
     def template(self, system: str = "") -> list[int]:
         """The ids before an image."""
@@ -221,5 +238,5 @@ def around(rng: Generator, turns: Sequence[Turn]) -> list[Turn]:
 
 def nonsense(rng: Generator) -> str:
     """One to four words of any letters, the first with a capital, and a sign behind them."""
-    words = [variants.made_up(rng) for _ in range(rng.integers(1, 5))]
+    words = [made_up(rng) for _ in range(rng.integers(1, 5))]
     return f"{' '.join(words).capitalize()}{one(rng, '.!:?')}"

@@ -20,7 +20,7 @@ from lpi_jax.data.questions.general import general
 UNKNOWN, START, END = "<unk>", "<s>", "</s>"
 SPACE = "▁"
 TEMPLATE = ("USER:", "ASSISTANT:")
-PIECES = 640
+PIECES = 768
 SEED, SAMPLES = 2026, 10_000
 LETTERS = [chr(code) for code in range(33, 127)]  # printable ASCII: each is a piece, so that words are spelled readably
 # Pieces are learnt within words, their space in front; a digit and a sign of punctuation stand alone.

@@ -3,7 +3,7 @@
 import csv
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import variants
 from flax import serialization
-from rows import Mix, Rows
+from rows import Rows
 from tqdm import tqdm
 
 from lpi_jax.data.loader import ahead
@@ -23,6 +23,7 @@ from lpi_jax.files import write_atomically
 from lpi_jax.models.llava.llava import LLaVA, init_params
 from lpi_jax.types import Tree
 
+PEAK, RISING = 2e-3, 200  # of the rate, and steps in which it rises
 WEIGHT_DECAY, B2, CLIP_NORM = 0.05, 0.98, 1.0
 EVERY = 20  # steps between points of the curve, and checkpoints
 
@@ -36,21 +37,6 @@ class Point(NamedTuple):
     other_picture: float
 
 
-class Part(NamedTuple):
-    """So many steps, in the first of which the rate may rise to its peak and in the last of which it may fall to 0."""
-
-    steps: int
-    peak: float
-    rising: int
-    falling: int
-    mix: Mix
-
-    def of(self, steps: int) -> "Part":
-        """The same in fewer or more steps."""
-        rising, falling = (round(share * steps / self.steps) for share in (self.rising, self.falling))
-        return self._replace(steps=steps, rising=rising, falling=falling)
-
-
 class Progress(NamedTuple):
     """What is kept: steps done, seconds they took, the trained tree, the optimiser's state, the curve."""
 
@@ -61,20 +47,8 @@ class Progress(NamedTuple):
     curve: list[Point]
 
 
-def learning_rate(parts: Sequence[Part]) -> optax.Schedule:
-    """In each part it rises linearly, stays, and falls as a cosine does."""
-    schedules, ends = [], [0]
-    for part in parts:
-        rising, falling = optax.linear_schedule(0.0, part.peak, part.rising), optax.constant_schedule(part.peak)
-        if part.falling:
-            falling = optax.cosine_decay_schedule(part.peak, part.falling)
-        schedules += [rising, optax.constant_schedule(part.peak), falling]
-        ends += [ends[-1] + part.rising, ends[-1] + part.steps - part.falling, ends[-1] + part.steps]
-    return optax.join_schedules(schedules, ends[1:-1])
-
-
-def optimiser(parts: Sequence[Part]) -> optax.GradientTransformation:
-    """AdamW on clipped gradients."""
+def optimiser(steps: int) -> optax.GradientTransformation:
+    """AdamW on clipped gradients; the rate rises linearly, then falls as a cosine does."""
 
     def matrices(tree: Tree) -> Tree:
         return {
@@ -82,9 +56,9 @@ def optimiser(parts: Sequence[Part]) -> optax.GradientTransformation:
             for name, part in tree.items()
         }
 
+    rate = optax.warmup_cosine_decay_schedule(0.0, PEAK, min(RISING, steps // 2), steps)
     return optax.chain(
-        optax.clip_by_global_norm(CLIP_NORM),
-        optax.adamw(learning_rate(parts), b2=B2, weight_decay=WEIGHT_DECAY, mask=matrices),
+        optax.clip_by_global_norm(CLIP_NORM), optax.adamw(rate, b2=B2, weight_decay=WEIGHT_DECAY, mask=matrices)
     )
 
 
@@ -93,7 +67,7 @@ def train(
     frozen: Tree,
     make: Callable[[int], Rows],
     held_out: Rows,
-    parts: Sequence[Part],
+    steps: int,
     seed: int,
     work: Path,
 ) -> Progress:
@@ -104,7 +78,7 @@ def train(
       work: folder of the checkpoint.
     """
     random = init_params(model.config, jax.random.key(seed))
-    chain, steps = optimiser(parts), sum(part.steps for part in parts)
+    chain = optimiser(steps)
     prefixes = [
         0.02 * jax.random.normal(jax.random.key(seed + number), (sets * variants.LENGTH, model.config.llama.width))
         for number, sets in ((1, variants.COUNT), (2, variants.MISLEADING))

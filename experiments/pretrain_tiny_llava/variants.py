@@ -18,7 +18,7 @@ import numpy as np
 from lpi_jax.data.questions import asked, general_facts
 from lpi_jax.data.questions.asked import Asked, Scene
 from lpi_jax.data.questions.knowledge import BY_SIZE, NUMBERS
-from lpi_jax.data.questions.picture import distinct, one, with_article
+from lpi_jax.data.questions.picture import distinct, made_up, one, with_article
 from lpi_jax.data.scenes.domain import GENERAL
 from lpi_jax.data.scenes.shapes import GENERAL_SHAPES
 
@@ -172,11 +172,6 @@ def fitting(rng: Generator, scene: Scene) -> int:
         number = int(rng.integers(COUNT))
         if variant(number).core.fits(scene):
             return number
-
-
-def made_up(rng: Generator) -> str:
-    """A word of two to five letters."""
-    return "".join(one(rng, "abcdefghijklmnopqrstuvwxyz") for _ in range(rng.integers(2, 6)))
 
 
 def _word(rng: Generator) -> str:

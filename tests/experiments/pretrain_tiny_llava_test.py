@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lpi_jax.data.questions.general import general
+from lpi_jax.data.questions.general_forms import Said, finished
 from lpi_jax.models import weights as clip_weights
 from lpi_jax.models.llava import weights
 from lpi_jax.models.llava.config import LlamaConfig, LlavaConfig
@@ -53,7 +54,7 @@ def model():
     return LLaVA(config), {**params, **{name: clip[name] for name in params.keys() & clip.keys()}}
 
 
-PARTS = (training.Part(2, 2e-3, 1, 0, rows_module.PLAIN), training.Part(2, 1e-3, 0, 1, rows_module.PLAIN))
+STEPS = 4
 
 
 def parts(params):
@@ -148,10 +149,11 @@ def test_relations_and_crowds_are_found_again():
             continue
         scene = rows_module.scene_of(split.load.__self__, index)
         asked = record.turns[0][0]
-        if "beside" in asked or "position" in asked:
+        if "seen from" in asked or "Which way" in asked:
             assert scene.relation
             beside += 1
-        if "How many" in asked or "amount" in asked:
+        if "how many" in asked.lower() or "amount" in asked:
+            assert scene.crowd
             crowds += 1
     assert beside and crowds
 
@@ -168,7 +170,7 @@ def test_training_that_was_ended_goes_on_as_if_it_had_not(model, packing, tmp_pa
         return batches[step]
 
     def train(make, work):
-        return training.train(llava, frozen, make, batches[0], PARTS, 0, work)
+        return training.train(llava, frozen, make, batches[0], STEPS, 0, work)
 
     whole = train(batches.__getitem__, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -179,19 +181,22 @@ def test_training_that_was_ended_goes_on_as_if_it_had_not(model, packing, tmp_pa
     jax.tree.map(np.testing.assert_array_equal, resumed.trained, whole.trained)
 
 
-def test_a_word_counts_as_much_as_a_box(model, packing):
+def test_a_box_counts_for_more_than_a_word_and_for_less_than_its_tokens(model, packing):
     llava, params = model
     trained, frozen = parts(params)
     batch = packing.batch(5)
     logits = jax.jit(lambda rows: llava.apply({"params": params}, rows, method=network.logits))(batch)
     likely = np.asarray(jax.nn.log_softmax(logits))
-    answers = []
+    answers, lengths = [], []
     for row, number in ((row, number) for row in range(packing.count) for number in range(1, rows_module.MOST + 2)):
         asked = np.flatnonzero((batch.group[row] == number) & (batch.labels[row] != IGNORE))
         if len(asked):
             answers.append(np.mean([-likely[row, place - 1, batch.labels[row, place]] for place in asked]))
-    assert len(answers) > 2 * packing.count and max(batch.group.reshape(-1)) <= rows_module.MOST
-    np.testing.assert_allclose(network.loss(trained, frozen, llava, batch), np.mean(answers), rtol=1e-5)
+            lengths.append(len(asked))
+    assert len(answers) > packing.count and max(batch.group.reshape(-1)) <= rows_module.MOST
+    assert max(lengths) > 2 * min(lengths)
+    expected = np.average(answers, weights=np.sqrt(lengths))
+    np.testing.assert_allclose(network.loss(trained, frozen, llava, batch), expected, rtol=1e-5)
 
 
 def test_made_up_tasks_stand_behind_their_own_prompt_which_is_last(led, tokenizer):
@@ -280,15 +285,17 @@ def test_words_for_answers_are_as_many_as_the_answers():
         assert len(set(task.words.values())) == len(task.words) >= 2
 
 
-def test_in_a_part_the_rate_may_rise_and_fall_and_stays_between():
-    parts = (training.Part(400, 2e-3, 100, 0, None), training.Part(600, 2e-3, 0, 200, None),
-             training.Part(500, 1e-3, 50, 100, None))  # fmt: skip
-    rate = training.learning_rate(parts)
-    found = {step: float(rate(step)) for step in (0, 50, 100, 399, 400, 799, 900, 999, 1000, 1025, 1050, 1399, 1450)}
-    expected = {0: 0, 50: 1e-3, 100: 2e-3, 399: 2e-3, 400: 2e-3, 799: 2e-3, 900: 1e-3, 999: 1.234e-7,
-                1000: 0, 1025: 5e-4, 1050: 1e-3, 1399: 1e-3, 1450: 5e-4}  # fmt: skip
-    assert found == pytest.approx(expected, rel=2e-2)
-    assert parts[1].of(60) == training.Part(60, 2e-3, 0, 20, None) and parts[0].of(400) == parts[0]
+def test_what_is_told_in_front_is_not_told_behind_the_questions(tokenizer):
+    packing, told = Packing(Pieces(tokenizer), 3, 60, 36), 0
+    for seed in range(60):
+        ids, given = packing.ahead(np.random.default_rng(seed))
+        front = tokenizer.decode(ids)
+        assert all(form.lines[0] in front for form in given.values())
+        told += any(form.lines[0] for form in given.values())
+        said = Said("What?", ("three",), "number")
+        question, (answer,) = finished(np.random.default_rng(seed), said, given)
+        assert "number" not in given or (question == "What?" and answer == given["number"].say("three"))
+    assert 10 < told < 40
 
 
 def test_a_told_task_is_told_whole(scenes):
@@ -328,7 +335,7 @@ def test_the_recipe_writes_a_backbone_that_loads_and_a_record(tmp_path, monkeypa
     monkeypatch.setattr(evaluate, "MAX_NEW", 3)
     out = tmp_path / "out"
     folders = ["--out", str(out), "--record", str(tmp_path), "--work", str(tmp_path / "work")]
-    monkeypatch.setattr(sys, "argv", ["pretrain.py", "--steps", "1", "1", "1", "--questions=10", "--val=2", *folders])
+    monkeypatch.setattr(sys, "argv", ["pretrain.py", "--steps", "3", "--questions=10", "--val=2", *folders])
     pretrain.main()
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["steps"] == 3 and sum(kind["count"] for kind in report["held_out"].values()) == 10
@@ -355,12 +362,12 @@ def test_the_recipe_writes_a_backbone_that_loads_and_a_record(tmp_path, monkeypa
 def blank(config):
     trained = {name: init_params(config, jax.random.key(0))[name] for name in network.TRAINED}
     trained[network.PREFIXES] = np.zeros((TABLE, config.llama.width), np.float32)
-    return training.Progress(0, 0.0, trained, training.optimiser(PARTS).init(trained), [])
+    return training.Progress(0, 0.0, trained, training.optimiser(STEPS).init(trained), [])
 
 
 def test_answers_that_mean_the_same_count(tokenizer):
     questions = evaluate.held_out(3, 120, 60)
-    captions = [question for question in questions if question.kind == "caption" and " and " not in question.text]
+    captions = [question for question in questions if question.kind == "caption"]
     assert captions and any(len(question.answers) > 1 for question in captions)
     right = evaluate.by_kind(lambda texts, images: [min(q.answers) for q in questions], questions)
     assert all(found["exact"] == 100.0 for found in right.values())

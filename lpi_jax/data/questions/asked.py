@@ -77,12 +77,6 @@ def at_edge(rng: Generator, scene: Scene) -> Asked:
     return (edge,), thing.item.colour
 
 
-def shape(rng: Generator, scene: Scene) -> Asked:
-    """What shape the thing of a colour has."""
-    item = one(rng, scene.things).item
-    return (item.colour,), item.shape
-
-
 def texture(rng: Generator, scene: Scene) -> Asked:
     """Whether the thing of a colour is solid, striped or dotted."""
     item = one(rng, scene.things).item

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lpi_jax.data.questions.picture import Box, Picture
 
-VERSION = 2  # raise it with any change that alters an image or a word
+VERSION = 3  # raise it with any change that alters an image or a word
 SPLITS = {"train": 0, "val": 1}
 CONTENT, WORDS, PLACES, PIXELS, TURNS, UNSEEN = range(6)  # what a random generator is for
 

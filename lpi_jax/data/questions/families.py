@@ -102,7 +102,7 @@ def caption(rng: Generator, domain: Domain, colour: str) -> Asked:
     """Two things beside each other; either may be named first."""
     a, b = _items(rng, domain, 2, colour)
     relation = one(rng, tuple(STEP))
-    told = {"left of": "smack left of", "right of": "smack right of", "above": "zooming over", "below": "diving under"}
+    told = {"left of": "left of", "right of": "right of", "above": "over", "below": "under"}
     first, second = (with_article(f"{item.colour} one") for item in (a, b))
     straight = f"{first} {told[relation]} {second}!"
     inverse = f"{second} {told[INVERSE[relation]]} {first}!"

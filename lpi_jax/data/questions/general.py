@@ -12,6 +12,7 @@ from lpi_jax.data.instructed import Instructed
 from lpi_jax.data.questions.asked import Scene
 from lpi_jax.data.questions.drawn import CONTENT, Images, Origin, annotation
 from lpi_jax.data.questions.general_facts import FACTS
+from lpi_jax.data.questions.general_forms import finished
 from lpi_jax.data.questions.general_skills import fitting
 from lpi_jax.data.questions.picture import STEP, Picture, beside, distinct, one, scattered
 from lpi_jax.data.scenes.domain import GENERAL, Domain
@@ -21,6 +22,7 @@ from lpi_jax.data.scenes.wording import Item
 from lpi_jax.data.stream import Split
 
 Generator = np.random.Generator
+CROWD_SHARE = 0.3  # of the images, which hold several things of a colour
 _TEXTURES = ("solid", "solid", "striped", "dotted")
 
 
@@ -38,9 +40,9 @@ def general(seed: int, count: int, image_size: int = 64) -> Split[Instructed]:
 def _sample(origin: Origin, index: int, size: int) -> tuple[Instructed, Picture | None]:
     rng = origin.rng(CONTENT, index)
     if rng.random() < 0.12:
-        turn = one(rng, FACTS)(rng)
-        return Instructed(origin.key(index), (turn,), (turn[1],), has_image=False), None
-    crowd = rng.random() < 0.2
+        question, answers = finished(rng, one(rng, FACTS)(rng), {})
+        return Instructed(origin.key(index), ((question, answers[0]),), answers, has_image=False), None
+    crowd = rng.random() < CROWD_SHARE
     while True:
         picture, relation = _crowd(rng) if crowd else _few(rng)
         if not picture.held_out:
@@ -48,9 +50,9 @@ def _sample(origin: Origin, index: int, size: int) -> tuple[Instructed, Picture 
     scene = Scene(picture, lambda: origin.boxes(picture, index), relation)
     skills = fitting(scene)
     rounds = 2 if rng.random() < 0.2 else 1
-    turns = tuple(dict(skills[k](rng, scene) for k in rng.permutation(len(skills))[:rounds].tolist()).items())
-    known = annotation(picture, size)
-    return Instructed(origin.key(index), turns, (turns[-1][1],), annotation=known), picture
+    said = [finished(rng, skills[k](rng, scene), {}) for k in rng.permutation(len(skills))[:rounds].tolist()]
+    turns = tuple({question: answers[0] for question, answers in said}.items())
+    return Instructed(origin.key(index), turns, said[-1][1], annotation=annotation(picture, size)), picture
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------

@@ -4,12 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lpi_jax.data.questions.knowledge import BY_SIZE, COLOUR_OF, COMPASS, MIXED, NUMBERS, TURNS, sums, turned
+from lpi_jax.data.questions.general_forms import Said
+from lpi_jax.data.questions.knowledge import BY_SIZE, COLOUR_OF, MAP, MIXED, NUMBERS, TURNS, sums, turned
 from lpi_jax.data.questions.picture import distinct, one, with_article
 
 Generator = np.random.Generator
-Turn = tuple[str, str]
-_MAP = dict(zip(COMPASS, ("up", "right", "down", "left"), strict=True))
 _AT_WORK = {"pupils": "school", "clerks": "office", "weavers": "mill", "gardeners": "garden", "curators": "museum"}
 
 
@@ -25,47 +24,52 @@ def coloured(rng: Generator) -> tuple[str, str]:
     return with_article(one(rng, COLOUR_OF[answer])), answer
 
 
-def reckoning(rng: Generator) -> Turn:
-    """A sum or a difference in words, with a digit or a word for an answer."""
-    (a, sign, b), number = added(rng, 8)
-    if rng.random() < 0.5:
-        return f"Write as a digit: {a} {sign} {b}", str(number)
-    return one(rng, ("{} {} {} is?", "Calculate {} {} {}.")).format(a, sign, b), NUMBERS[number]
+def reckoning(rng: Generator) -> Said:
+    """A sum or a difference in words."""
+    words, number = added(rng, 8)
+    frames = ("{} {} {} is?", "Calculate {} {} {}.", "How much is {} {} {}?", "{} {} {} makes?", "Work out {} {} {}.")
+    return Said(one(rng, frames).format(*words), (NUMBERS[number],), "number")
 
 
-def colour(rng: Generator) -> Turn:
+def colour(rng: Generator) -> Said:
     """What two colours mix to, or what colour a thing usually has."""
     if rng.random() < 0.3:
         answer = one(rng, tuple(MIXED))
         a, b = distinct(rng, MIXED[answer], 2)
-        return f"What colour do you get if you mix {a} with {b}?", answer
+        frames = ("What colour do you get if you mix {} with {}?", "Mix {} and {}: which colour?", "{} and {} make?")
+        return Said(one(rng, frames).format(a, b), (answer,), "colour")
     thing, answer = coloured(rng)
-    return one(rng, ("What is the usual colour of {}?", "{} is usually what colour?")).format(thing), answer
+    frames = ("What is the usual colour of {}?", "{} is usually what colour?", "Which colour has {}?", "{}: colour?")
+    return Said(one(rng, frames).format(thing), (answer,), "colour")
 
 
-def comparison(rng: Generator) -> Turn:
+def comparison(rng: Generator) -> Said:
     """Which of two things is usually larger or smaller."""
     a, b = distinct(rng, BY_SIZE, 2)
-    word, pick = one(rng, (("larger", max), ("smaller", min)))
-    return f"Which one is {word}: {with_article(a)} or {with_article(b)}?", pick((a, b), key=BY_SIZE.index)
+    word, pick = one(rng, (("larger", max), ("bigger", max), ("smaller", min)))
+    frames = ("Which one is {w}: {a} or {b}?", "Is {a} or {b} {w}?", "{a}, {b}: the {w} one?", "The {w}, {a} or {b}?")
+    asked = one(rng, frames).format(w=word, a=with_article(a), b=with_article(b))
+    return Said(asked, (pick((a, b), key=BY_SIZE.index),))
 
 
-def direction(rng: Generator) -> Turn:
+def direction(rng: Generator) -> Said:
     """A point of the compass on a map, or the way after a turn."""
-    way = one(rng, COMPASS)
-    kind = int(rng.integers(3))
+    on_map = one(rng, tuple(MAP))
+    way, kind = MAP[on_map], int(rng.integers(4))
     if kind == 0:
-        return f"Where is {way} on a map?", _MAP[way]
+        return Said(f"Where is {way} on a map?", (on_map,))
     if kind == 1:
-        return f"On a map, which direction is {_MAP[way]}?", way
+        return Said(f"On a map, which direction is {on_map}?", (way,))
     turn = one(rng, tuple(TURNS))
-    return f"You walk {way}, then you turn {turn}. Where do you walk?", turned(way, turn)
+    frames = ("You walk {}, then you turn {}. Where do you walk?", "From {} turn {}. The new direction?",
+              "Going {}, then turning {}: which direction?")  # fmt: skip
+    return Said(one(rng, frames).format(way, turn), (turned(way, turn),))
 
 
-def place(rng: Generator) -> Turn:
+def place(rng: Generator) -> Said:
     """Where people of a trade are at work."""
     people = one(rng, tuple(_AT_WORK))
-    return f"Where are {people}?", _AT_WORK[people]
+    return Said(one(rng, ("Where are {}?", "Where do you meet {}?")).format(people), (_AT_WORK[people],))
 
 
-FACTS: tuple[Callable[[Generator], Turn], ...] = (reckoning, reckoning, colour, comparison, direction, place)
+FACTS: tuple[Callable[[Generator], Said], ...] = (reckoning, reckoning, colour, comparison, direction, place)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COMPASS = ("north", "east", "south", "west")  # clockwise
+MAP: Mapping[str, str] = dict(zip(("up", "right", "down", "left"), COMPASS, strict=True))
 TURNS: Mapping[str, int] = {"right": 1, "left": -1, "round": 2}
 BY_SIZE = ("ant", "mouse", "cat", "goat", "horse", "elephant", "house", "mountain")  # each larger than the one before
 COLOUR_OF: Mapping[str, tuple[str, ...]] = {

@@ -132,3 +132,8 @@ def distinct(rng: np.random.Generator, choices: Sequence[str], count: int, *firs
     """`count` different choices: those in `first`, then others in a random order."""
     others = [choice for choice in choices if choice not in first]
     return [*first, *(others[k] for k in rng.permutation(len(others))[: count - len(first)].tolist())]
+
+
+def made_up(rng: np.random.Generator) -> str:
+    """A word of two to five letters."""
+    return "".join(one(rng, "abcdefghijklmnopqrstuvwxyz") for _ in range(rng.integers(2, 6)))
