@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 ASSETS = HERE.parents[1] / "lpi_jax" / "assets"
 SEED, HELD_OUT = 2026, 10_000_000  # general samples of seeds SEED + 1, ... train, one batch a seed
 BATCH = 16
-STEPS = 15_000
+STEPS = 12_500
 MIX, RISING = Mix(varied=0.4, misled=0.4, told=0.5), 2500  # steps in which the share of made-up tasks rises
 WIDTH, LAYERS, HEADS, MLP = 128, 5, 4, 352
 MAX_LENGTH = 512
