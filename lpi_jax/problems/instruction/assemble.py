@@ -48,10 +48,8 @@ class Places(NamedTuple):
 
 
 def places(config: ConfigDict) -> Places:
-    """The parts that a configuration names. Raises UserError for a bundled one that is not there."""
+    """The parts that a configuration names."""
     bundled = config.backbone == "bundled"
-    if bundled and not BUNDLED.is_dir():
-        raise UserError("config.backbone is 'bundled', but the package has no LLaVA; expected a directory or hub id")
     llava = BUNDLED if bundled else config.backbone
     clip = config.problem.clip or (BUNDLED_CLIP if bundled else Path(config.backbone).expanduser() / "clip")
     return Places(llava, clip, config.tokenizer or llava)
