@@ -3,8 +3,8 @@
 Prepare:  python experiments/clipart/prepare.py --out runs/clipart
           python experiments/stamps/prepare.py --out runs/stamps
           python experiments/pictures.py --clipart runs/clipart --stamps runs/stamps --out runs/pictures.jsonl
-Command:  python -m lpi_jax.main --config=configs/pictures_modalprompt.py --workdir=DIR --config.backbone=LLAVA
-Hardware: two CPU cores for a few million parameters; minutes not measured
+Command:  python -m lpi_jax.main --config=configs/pictures_modalprompt.py --workdir=DIR
+Hardware: two CPU cores; minutes not measured
 Expected: no number is known; results.json holds the frozen LLaVA on the same samples
 """
 
@@ -20,5 +20,5 @@ def get_config(preset: str = "intended") -> ConfigDict:
     config.data.path = "runs/pictures.jsonl"
     config.data.shots = 240  # training pictures of a task; the first collection has ten times as many
     config.train.batch = 16
-    config.eval.max_new = 24
+    config.eval.max_new = 64  # the bundled LLaVA spells what its general questions do not say
     return config

@@ -114,12 +114,19 @@ class Instruction:
         return {SIDE: len(split)}
 
     def cut(self, split: Split, reserve: Mapping[str, int]) -> int:
-        """How many of a split's conversations lose their end behind the room for prompts and the image."""
+        """How many of a split's samples are not taken whole.
+
+        Their conversation loses its end behind the room for prompts and the image, or none of their right answers is
+        as short as what is generated, so that no answer can be right.
+        """
         config, most = self.model.config, self.texts.longest
         rest = reserve.get(SITE, 0)
-        lengths = [(self.texts.count(record), record.has_image) for record in split.records]
         visual = config.clip.patches - 1  # in the place of the image's slot
-        return sum(length + rest + visual * has_image > most for length, has_image in lengths)
+        return sum(
+            self.texts.count(record) + rest + visual * record.has_image > most
+            or self.texts.shortest(record) > self.measured.max_new
+            for record in split.records
+        )
 
     def protocol(self, routed: str) -> str:
         """In words how answers are measured."""

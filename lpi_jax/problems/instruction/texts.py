@@ -68,6 +68,11 @@ class Texts:
         """Ids of a whole conversation, also those that are cut off."""
         return len(conversation.encode(record.turns, record.has_image, self._llama, self._options.system).ids)
 
+    def shortest(self, record: Instructed) -> int:
+        """Ids of the shortest right answer, with the one that ends it; 0 where any answer may be right."""
+        told = [self._llama(answer, add_special_tokens=False)["input_ids"] for answer in record.answers]
+        return min((len(ids) + 1 for ids in told), default=0)
+
     def questions(self, records: Sequence[Instructed]) -> np.ndarray:
         """[N, context] int32: the first questions for CLIP's text tower."""
         rule, system = self._options.guidance_text, self._options.system

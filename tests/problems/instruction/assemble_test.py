@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_the_sequence_of_a_long_conversation_is_counted_as_cut(asked_experiment)
     assert asked_experiment.problem.cut(split, asked_experiment.method.reserve) == 0
     most = asked_experiment.problem.texts.longest
     assert asked_experiment.problem.cut(split, {"language": most - 20}) == len(split)
+
+
+def test_a_sample_whose_right_answers_are_all_longer_than_what_is_generated_is_counted_as_cut(asked_experiment):
+    problem, asked = asked_experiment.problem, (("What is it?", "a box"),)
+    split = Split(
+        tuple(Instructed(str(k), asked, answers) for k, answers in enumerate((("a box", "b"), ("a box",)))), None
+    )
+    cut = {
+        most: replace(problem, measured=problem.measured._replace(max_new=most)).cut(split, {}) for most in (1, 2, 3, 9)
+    }
+    assert (cut[1], cut[9]) == (2, 0) and cut[2] == 1
 
 
 def test_tokenizers_of_another_network_are_refused(make_asked, llava_directory, tmp_path):
