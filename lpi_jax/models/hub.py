@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 from lpi_jax.errors import UserError
 from lpi_jax.models.tensor_files import brief, listed
@@ -11,6 +12,14 @@ from lpi_jax.models.tensor_files import brief, listed
 USUAL = ("*.json", "*.safetensors", "*.txt")
 FLAX = "flax_model.msgpack"
 WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".safetensors", ".npz", ".onnx", ".gguf")
+
+
+def transformers() -> ModuleType:
+    """The library, imported when it is asked for, since it takes a second; silent about the PyTorch it misses."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    return transformers
 
 
 def local_path(path_or_hub_id: str | Path, patterns: Iterable[str] = USUAL, fetch: bool = True) -> Path:

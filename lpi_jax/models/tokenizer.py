@@ -5,7 +5,6 @@ A caption is tokenised behind P placeholder words "X", whose embeddings the text
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from lpi_jax.errors import UserError
 from lpi_jax.models import weights
+from lpi_jax.models.hub import transformers
 
 TRIM_LENGTHS = (16, 24, 32, 40, 48, 64, 77)  # few, so that a program is compiled for few shapes
 START, END, PLACEHOLDER = "<|startoftext|>", "<|endoftext|>", "X"
@@ -47,12 +47,10 @@ class Tokenizer:
             and not (path / "tokenizer.json").is_file()
         ):
             raise UserError(f"{path} has no tokenizer; expected vocab.json and merges.txt, or tokenizer.json")
-        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it misses PyTorch, we do not
-        from transformers import CLIPTokenizerFast  # here, because it takes a second to import
-
+        reader = transformers().CLIPTokenizerFast
         try:
             written = _written_vocabulary(path)
-            backend = CLIPTokenizerFast.from_pretrained(str(path), local_files_only=True).backend_tokenizer
+            backend = reader.from_pretrained(str(path), local_files_only=True).backend_tokenizer
             backend.no_truncation()
             backend.no_padding()
             read = backend.get_vocab()

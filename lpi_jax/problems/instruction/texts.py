@@ -9,7 +9,7 @@ import numpy as np
 
 from lpi_jax.data.instructed import Instructed
 from lpi_jax.errors import UserError, reason
-from lpi_jax.models.hub import local_path
+from lpi_jax.models.hub import local_path, transformers
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.problems.instruction import conversation
 from lpi_jax.problems.instruction.conversation import Encoded
@@ -20,11 +20,9 @@ _STEP = 32  # token ids: rows are filled up to a multiple of it, so that few pro
 
 def load_tokenizer(path_or_hub_id: str | Path) -> Any:
     """The LLaMA tokenizer of a directory or hub id. Raises UserError where there is none that can be read."""
-    from transformers import AutoTokenizer  # here, because it takes a second to import
-
-    path = local_path(path_or_hub_id)
+    path, reader = local_path(path_or_hub_id), transformers().AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True, use_fast=True)
+        tokenizer = reader.from_pretrained(str(path), local_files_only=True, use_fast=True)
         ends = tokenizer.bos_token_id, tokenizer.eos_token_id
     except Exception as error:  # whatever damaged files make the readers raise
         raise UserError(f"{path} does not hold a readable LLaMA tokenizer ({reason(error)})") from error
