@@ -61,7 +61,7 @@ def main() -> None:
             plain = "".join(letter if letter.isalnum() else "_" for letter in row)
             of.setdefault(row, []).append(args.out / f"{plain}_{seed}")
             continual.run(config, of[row][-1])
-    told = f"{comparison(args.rows, of)}\n{by_task(of[args.rows[0]])}"
+    told = "\n".join([comparison(args.rows, of), *(f"{row}\n\n{by_task(of[row])}" for row in args.rows)])
     (args.out / "questions.md").write_text(told, encoding="utf-8")
     print(told)
     report.write([run for runs in of.values() for run in runs], args.out / "report")
@@ -73,26 +73,31 @@ def main() -> None:
 def comparison(rows: Sequence[str], of: Mapping[str, Sequence[Path]]) -> str:
     """A row for the frozen LLaVA and each method: mean and deviation over the seeds; of differences their interval."""
     lines = [
-        "| method | numbers a task | accuracy | minus frozen | forgetting | own task first / among | TFLOP | min |"
+        f"| method | numbers a task | just learnt | accuracy | minus frozen | {rows[0]} minus it | forgetting "
+        "| own task first / among | TFLOP | min |"
     ]
-    lines.append("| --- " * 8 + "|")
+    lines.append("| --- " * 10 + "|")
     first = [results(run) for run in of[rows[0]]]
     frozen = [one["metrics"]["accuracy"]["frozen"]["final_average"] for one in first]
-    lines.append(f"| frozen | 0 | {spread(frozen)} | | 0 | | | |")
     guess = [one["metrics"]["accuracy"]["chance"]["final_average"] for one in first]
-    lines.append(f"| best single answer to each task | 0 | {spread(guess)} | | | | | |")
+    best = [one["metrics"]["accuracy"]["final_average"] for one in first]
+    lines.append(f"| frozen | 0 | | {spread(frozen)} | | {difference(best, frozen)} | 0 | | | |")
+    lines.append(f"| best single answer to each task | 0 | | {spread(guess)} | | {difference(best, guess)} | | | | |")
     for row in rows:
         found = [results(run) for run in of[row]]
         accuracy = [one["metrics"]["accuracy"] for one in found]
-        gains = [one["final_average"] - one["frozen"]["final_average"] for one in accuracy]
+        ends = [one["final_average"] for one in accuracy]
+        learnt = [statistics.mean(row[task] for task, row in enumerate(one["matrix"])) for one in accuracy]
         routing = [one["routing"]["sample"] for one in found if one["routing"]]
         chosen = [one["final_average"] for one in routing]
         among = [statistics.mean(one["among"]) for one in routing if "among" in one]
         seconds = [sum(sum(task.values()) for task in one["seconds"]) / 60 for one in found]
         cells = [
             f"{found[0]['parameters']['per_task']:,}",
-            spread([one["final_average"] for one in accuracy]),
-            f"{statistics.mean(gains):+.1f} {interval(gains)}",
+            spread(learnt),
+            spread(ends),
+            difference(ends, [one["frozen"]["final_average"] for one in accuracy]),
+            "" if row == rows[0] else difference(best, ends),
             spread([one["forgetting"] for one in accuracy]),
             " / ".join(spread(part) for part in (chosen, among) if part),
             spread([sum(one["training_flops"]) / 1e12 for one in found]),
@@ -131,6 +136,12 @@ def spread(numbers: Sequence[float]) -> str:
     """Mean and sample standard deviation."""
     deviation = f" ± {statistics.stdev(numbers):.1f}" if len(numbers) > 1 else ""
     return f"{statistics.mean(numbers):.1f}{deviation}" if numbers else ""
+
+
+def difference(numbers: Sequence[float], others: Sequence[float]) -> str:
+    """Mean difference on the same seeds, and its interval."""
+    apart = [a - b for a, b in zip(numbers, others, strict=True)]
+    return f"{statistics.mean(apart):+.1f} {interval(apart)}"
 
 
 def interval(numbers: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ PLAIN_SHARE, SILENT_SHARE = 0.5, 0.5  # of the questions, which want the usual f
 
 
 class Said(NamedTuple):
-    """A question; all that is right, in the usual form, first what is taught; form: which of FORMS, or ""."""
+    """A question; all that is right, in the usual form, first what is taught; form: which of FORMS, "caption" or ""."""
 
     question: str
     answers: tuple[str, ...]
