@@ -19,7 +19,7 @@ def get_config(preset: str = "intended") -> ConfigDict:
     config.data.name = "coin"
     config.backbone = "llava-hf/llava-1.5-7b-hf"
     config.problem.clip = "openai/clip-vit-large-patch14-336"
-    config.problem.remat = True
+    config.train.remat = "blocks"
     config.dtype = "bfloat16"
     config.train.batch = 16
     # The release's batches are eight times these: 128, 128, 256, 96, 256, 64, 96, 192.

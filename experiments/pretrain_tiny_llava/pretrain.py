@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 ASSETS = HERE.parents[1] / "lpi_jax" / "assets"
 SEED, HELD_OUT = 2026, 10_000_000  # general samples of seeds SEED + 1, ... train, one batch a seed
 BATCH = 16
-STEPS = 12_500
+ROUNDS = (training.Round(12_500, 2e-3), training.Round(10_000, 1.5e-3))
 MIX, RISING = Mix(varied=0.4, misled=0.4, told=0.5), 2500  # steps in which the share of made-up tasks rises
 WIDTH, LAYERS, HEADS, MLP = 128, 5, 4, 352
 MAX_LENGTH = 512
@@ -48,12 +48,13 @@ def main() -> None:
     """Trains, writes the backbone and the record of how it came about."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ASSETS / "tiny_llava")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, help="one short round instead of the recipe's")
     parser.add_argument("--record", type=Path, default=HERE, help="folder of report.json, loss.csv and loss.png")
     parser.add_argument("--work", type=Path, default=HERE.parents[1] / "runs" / "pretrain_tiny_llava")
     parser.add_argument("--questions", type=int, default=500, help="held-out general questions")
     parser.add_argument("--val", type=int, default=100, help="validation samples of each task of the stream")
     args = parser.parse_args()
+    rounds = (training.Round(args.steps, ROUNDS[0].peak),) if args.steps else ROUNDS
 
     if not (args.out / "tokenizer.json").exists():
         pieces.write(pieces.learn(pieces.sentences(general(pieces.SEED, pieces.SAMPLES).records)), args.out)
@@ -70,7 +71,7 @@ def main() -> None:
     def make(step: int) -> Rows:
         return packing.batch(SEED + 1 + step, MIX._replace(varied=MIX.varied * min(1.0, step / RISING)))
 
-    progress = training.train(LLaVA(config), frozen, make, packing.batch(HELD_OUT), args.steps, SEED, args.work)
+    progress = training.train(LLaVA(config), frozen, make, packing.batch(HELD_OUT), rounds, SEED, args.work)
     vision = json_object(ASSETS / "tiny_clip" / "config.json")["vision_config"]
     trained = {name: progress.trained[name] for name in TRAINED}
     export.save(args.out, config, trained, vision)
@@ -84,7 +85,7 @@ def main() -> None:
         "command": "python experiments/pretrain_tiny_llava/pretrain.py",
         "seed": SEED,
         "steps": progress.step,
-        "steps_of_the_recipe": STEPS,
+        "rounds_of_the_recipe": [each._asdict() for each in ROUNDS],
         "batch": BATCH,
         "sizes": {"width": WIDTH, "layers": LAYERS, "heads": HEADS, "mlp": MLP, "vocabulary": len(tokenizer)},
         "parameters": int(sum(leaf.size for leaf in jax.tree.leaves(trained))),

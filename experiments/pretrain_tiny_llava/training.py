@@ -3,7 +3,7 @@
 import csv
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +23,16 @@ from lpi_jax.files import write_atomically
 from lpi_jax.models.llava.llava import LLaVA, init_params
 from lpi_jax.types import Tree
 
-PEAK, RISING = 2e-3, 200  # of the rate, and steps in which it rises
+RISING = 200  # steps in which the rate rises, in every round
 WEIGHT_DECAY, B2, CLIP_NORM = 0.05, 0.98, 1.0
 EVERY = 20  # steps between points of the curve, and checkpoints
+
+
+class Round(NamedTuple):
+    """Steps in which the rate rises to its peak, then falls to 0."""
+
+    steps: int
+    peak: float
 
 
 class Point(NamedTuple):
@@ -47,8 +54,8 @@ class Progress(NamedTuple):
     curve: list[Point]
 
 
-def optimiser(steps: int) -> optax.GradientTransformation:
-    """AdamW on clipped gradients; the rate rises linearly, then falls as a cosine does."""
+def optimiser(rounds: Sequence[Round]) -> optax.GradientTransformation:
+    """AdamW on clipped gradients; in every round the rate rises linearly, then falls as a cosine does."""
 
     def matrices(tree: Tree) -> Tree:
         return {
@@ -56,7 +63,10 @@ def optimiser(steps: int) -> optax.GradientTransformation:
             for name, part in tree.items()
         }
 
-    rate = optax.warmup_cosine_decay_schedule(0.0, PEAK, min(RISING, steps // 2), steps)
+    rates = [
+        optax.warmup_cosine_decay_schedule(0.0, each.peak, min(RISING, each.steps // 2), each.steps) for each in rounds
+    ]
+    rate = optax.join_schedules(rates, np.cumsum([each.steps for each in rounds])[:-1].tolist())
     return optax.chain(
         optax.clip_by_global_norm(CLIP_NORM), optax.adamw(rate, b2=B2, weight_decay=WEIGHT_DECAY, mask=matrices)
     )
@@ -67,7 +77,7 @@ def train(
     frozen: Tree,
     make: Callable[[int], Rows],
     held_out: Rows,
-    steps: int,
+    rounds: Sequence[Round],
     seed: int,
     work: Path,
 ) -> Progress:
@@ -78,7 +88,7 @@ def train(
       work: folder of the checkpoint.
     """
     random = init_params(model.config, jax.random.key(seed))
-    chain = optimiser(steps)
+    chain, steps = optimiser(rounds), sum(each.steps for each in rounds)
     prefixes = [
         0.02 * jax.random.normal(jax.random.key(seed + number), (sets * variants.LENGTH, model.config.llama.width))
         for number, sets in ((1, variants.COUNT), (2, variants.MISLEADING))

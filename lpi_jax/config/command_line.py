@@ -176,8 +176,10 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error.args[0] if error.args else "").split())
     named = re.search(r"['\"](\w+)['\"]", text)
     if named and isinstance(error, AttributeError | KeyError | TypeError):
+        sections = {key.partition(".")[0] for key in OPTIONS}
         for old, new in RENAMED.items():
-            if old.partition(".")[0] == named[1]:
+            section, _, name = old.partition(".")
+            if named[1] == (name if name and section in sections else section):
                 return f"config.{old} is called config.{new} now"
     wrong, near = re.search(r'Key "(\w+)" does not exist', text), re.search(r'Did you mean "(\w+)"', text)
     if wrong:

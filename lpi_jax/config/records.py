@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
-from lpi_jax.config.table import OPTIONS, RENAMED, is_read, option
+from lpi_jax.config.table import OPTIONS, RENAMED, REVALUED, is_read, option
 from lpi_jax.errors import UserError
 from lpi_jax.options import flat
 
@@ -30,7 +30,7 @@ def configuration(record: Record, path: str | Path) -> ConfigDict:
     Raises:
       UserError: a key of another version, or values that no run could have used.
     """
-    values = {RENAMED.get(key, key): value for key, value in flat(record["config"]).items()}
+    values = {RENAMED.get(key, key): _now(key, value) for key, value in flat(record["config"]).items()}
     tree = configs.intended().to_dict()
     tree["train"]["optimizer_args"] = {}
     if not _on_cpu(record):  # before there was the key, products were as fast as the device could make them
@@ -52,6 +52,11 @@ def configuration(record: Record, path: str | Path) -> ConfigDict:
     config.lock()
     config.train.optimizer_args.unlock()
     return config
+
+
+def _now(key: str, value: Any) -> Any:
+    """What a value of an older version is called today."""
+    return REVALUED[key].get(value, value) if key in REVALUED else value
 
 
 def _on_cpu(record: Record) -> bool:

@@ -69,6 +69,7 @@ OPTIONS: dict[str, Option] = {
 # Keys as they were called before, and as they are called now.
 RENAMED = {
     "method": "method.name",
+    "problem.remat": "train.remat",
     **{
         f"prompt.{name}": f"method.{name}" for name in ("length", "rank", "layers", "depth", "injection", "interaction")
     },
@@ -77,6 +78,8 @@ RENAMED = {
         for name in ("alignment", "alignment_weight", "task", "task_weight", "threshold", "similarity")
     },
 }
+# Of those whose values were others: what each is called now.
+REVALUED = {"problem.remat": {False: "none", True: "blocks"}}
 
 
 def facts(values: Values) -> Values:

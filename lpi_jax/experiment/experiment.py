@@ -72,7 +72,7 @@ class Experiment:
     @cached_property
     def gradient(self) -> Callable[..., Any]:
         """Of the problem's own losses (`step.make_gradient`): one compiled function for all tasks."""
-        return step.make_gradient(self.problem, self.method, self.mesh)
+        return step.make_gradient(self.problem, self.method, self.mesh, self.training.microbatch)
 
     def evaluator(self) -> Evaluator:
         """An evaluator without items, which knows what will come and what is only measured."""
@@ -133,6 +133,11 @@ def check_train_batches(config: ConfigDict, mesh: Mesh) -> None:
         meshes.check_batch("config.train.batch", config.train.batch, mesh)
         for size in config.train.batches:
             meshes.check_batch("config.train.batches", size, mesh)
+        if part := config.train.microbatch:
+            meshes.check_batch("config.train.microbatch", part, mesh)
+            for size in config.train.batches or (config.train.batch,):
+                if size > part and size % part:
+                    raise UserError(f"config.train.microbatch is {part}, expected a divisor of a batch of {size}")
 
 
 def stream_of(config: ConfigDict, image_size: int) -> Stream:

@@ -35,11 +35,13 @@ class Options(base.Options):
 
 
 def continued(memory: Tree, start: Tree) -> Tree:
-    """Fresh arrays on the device of what the tasks before have trained; of `start` before the first task.
+    """Fresh float32 arrays on the device of what the tasks before have trained; of `start` before the first task.
 
-    Fresh, because the step donates them: neither the memory nor the backbone may share their buffers.
+    Fresh, because the step donates them: neither the memory nor the backbone may share their buffers. Float32, whatever
+    the backbone is kept in: a step is smaller than what bfloat16 tells apart.
     """
-    return base.apart(base.kept(memory["trained"] if memory else start))
+    trained = base.kept(memory["trained"] if memory else start)
+    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), trained)
 
 
 def remembered(memory: Tree, trained: Tree, task: TaskContext) -> Tree:

@@ -74,7 +74,7 @@ def init(options: Options, frozen: Tree, key: Array) -> Tree:
 
 @jax.jit  # one program also where it is not part of another, for arrays of host and of several processes together
 def merged(kernels: dict[str, Array], updates: dict[str, Tree], factor: float) -> dict[str, Array]:
-    """W + factor A B by path; kernels: W [..., out] float32; updates: {"a": [in, rank], "b": [rank, out]}."""
+    """W + factor A B by path; kernels: W [..., out]; updates: {"a": [in, rank], "b": [rank, out]}."""
 
     def update(kernel: Array, low: Tree) -> Array:
         return kernel + factor * jnp.matmul(low["a"], low["b"], precision="highest").reshape(kernel.shape)

@@ -12,11 +12,14 @@ Shapes: B batch, S image size, N text length, E embedding, D a tower's width, L 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from lpi_jax.models.remat import Remat, recomputed
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
@@ -191,6 +194,7 @@ class Encoder(nn.Module):
     causal: bool
     dtype: Any
     injection: str
+    remat: Remat = "none"
 
     def setup(self):
         self.layers = [Block(self.config, self.tower, self.causal, self.dtype) for _ in range(self.tower.layers)]
@@ -212,10 +216,15 @@ class Encoder(nn.Module):
                     attended = _for_each(prompts[:, index], x)
                 elif index:
                     x = inject(x, prompts[:, index])
-            x = block(x, pooled if index == last and layer != self.tower.layers else None, attended)
+            only = pooled if index == last and layer != self.tower.layers else None
+            x = recomputed(partial(_called, only=only), self.remat)(block, x, attended)
         if layer == self.tower.layers:
             hidden, x = x, _at(x, pooled)
         return hidden, x[:, 0]
+
+
+def _called(block: Block, x: jax.Array, prompts: jax.Array | None, only: jax.Array | int | None) -> jax.Array:
+    return block(x, only, prompts)
 
 
 class VisionEmbeddings(nn.Module):
@@ -259,11 +268,12 @@ class VisionTower(nn.Module):
     config: CLIPConfig
     dtype: Any
     injection: str
+    remat: Remat = "none"
 
     def setup(self):
         self.embeddings = VisionEmbeddings(self.config, self.dtype)
         self.pre_layrnorm = _layer_norm(self.config, self.dtype)  # Hugging Face's spelling
-        self.encoder = Encoder(self.config, self.config.vision, False, self.dtype, self.injection)
+        self.encoder = Encoder(self.config, self.config.vision, False, self.dtype, self.injection, self.remat)
         self.post_layernorm = _layer_norm(self.config, jnp.float32)
 
     def __call__(self, images: jax.Array, prompts: jax.Array | None) -> jax.Array:
@@ -291,10 +301,11 @@ class TextTower(nn.Module):
     config: CLIPConfig
     dtype: Any
     injection: str
+    remat: Remat = "none"
 
     def setup(self):
         self.embeddings = TextEmbeddings(self.config)
-        self.encoder = Encoder(self.config, self.config.text, True, self.dtype, self.injection)
+        self.encoder = Encoder(self.config, self.config.text, True, self.dtype, self.injection, self.remat)
         self.final_layer_norm = _layer_norm(self.config, jnp.float32)
 
     def __call__(self, token_ids: jax.Array, prompts: jax.Array | None) -> jax.Array:
@@ -317,19 +328,21 @@ class CLIP(nn.Module):
 
     LayerNorm statistics, softmax, sums of gradients over a batch and everything after the last block are float32 too.
     `precision` is that of float32 products, also of their gradients: a TPU or a recent GPU rounds the factors unless it
-    is "highest". `init` only makes the leaves; `clip_start.init_params` gives them CLIP's initial values.
+    is "highest". remat: what of the blocks the backward pass computes again (`models.remat`). `init` only makes the
+    leaves; `clip_start.init_params` gives them CLIP's initial values.
     """
 
     config: CLIPConfig
     dtype: Any = jnp.float32
     injection: Literal["add", "replace", "attend"] = "add"
     precision: Literal["highest", "high", "default"] = "highest"
+    remat: Remat = "none"
 
     def setup(self):
         if self.injection not in ("add", "replace", "attend"):
             raise ValueError(f"injection {self.injection!r} is unknown; expected 'add', 'replace' or 'attend'")
-        self.vision_model = VisionTower(self.config, self.dtype, self.injection)
-        self.text_model = TextTower(self.config, self.dtype, self.injection)
+        self.vision_model = VisionTower(self.config, self.dtype, self.injection, self.remat)
+        self.text_model = TextTower(self.config, self.dtype, self.injection, self.remat)
         self.visual_projection = nn.Dense(self.config.embed_dim, use_bias=False)
         self.text_projection = nn.Dense(self.config.embed_dim, use_bias=False)
         self.logit_scale = self.param("logit_scale", nn.initializers.zeros, ())

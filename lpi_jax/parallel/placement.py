@@ -12,10 +12,11 @@ from jax.sharding import PartitionSpec as P
 from lpi_jax.parallel.mesh import replicated
 from lpi_jax.types import Tree
 
-# Pattern in a leaf's path -> how its axes are split: every large matrix.
+# Pattern in a leaf's path -> how its axes are split: every large matrix. Those that lead into attention or an MLP by
+# their outputs, those that lead out of it by their inputs: split otherwise, chips send whole activations.
 RULES: tuple[tuple[str, P], ...] = (
-    (r"(q|k|v|o|out|gate|up|down)_proj/kernel$", P("fsdp")),
-    (r"(fc1|fc2|linear_1|linear_2|lm_head)/kernel$", P("fsdp")),
+    (r"((q|k|v|gate|up)_proj|fc1|linear_1|lm_head)/kernel$", P(None, "fsdp")),
+    (r"((o|out|down)_proj|fc2|linear_2)/kernel$", P("fsdp")),
     (r"(embed_tokens|token_embedding)/embedding$", P(None, "fsdp")),  # rows are looked up: every device has all of them
     (r"", P()),
 )
@@ -38,23 +39,27 @@ def put(host: np.ndarray, where: Sharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, where, host.__getitem__)
 
 
-def put_backbone(tree: Any, mesh: Mesh) -> Any:
-    """Places a backbone's host arrays, nested dictionaries that are equal in every process."""
+def put_backbone(tree: Any, mesh: Mesh, dtype: Callable[[tuple[str, ...]], Any] | None = None) -> Any:
+    """Places a backbone's host arrays, nested dictionaries that are equal in every process.
+
+    dtype: path of a leaf -> what it is kept in; None: as it is.
+    """
     place = placing(mesh)
 
-    def placed(path: Any, leaf: np.ndarray) -> jax.Array:
-        return put(leaf, place(tuple(step.key for step in path), leaf.shape))
+    def placed(steps: Any, leaf: np.ndarray) -> jax.Array:
+        path = tuple(step.key for step in steps)
+        return put(leaf if dtype is None else leaf.astype(dtype(path), copy=False), place(path, leaf.shape))
 
     return jax.tree_util.tree_map_with_path(placed, tree)
 
 
-def planned(shapes: Tree, dtype: Any, mesh: Mesh) -> Tree:
-    """A backbone's leaves [...] as they would be placed, without numbers; shapes: nested dictionaries of arrays."""
+def planned(shapes: Tree, mesh: Mesh, dtype: Callable[[tuple[str, ...]], Any]) -> Tree:
+    """A backbone's leaves [...] as `put_backbone` would place them, without numbers; shapes: nested dictionaries."""
     place = placing(mesh)
 
-    def leaf(path: Any, value: Any) -> jax.ShapeDtypeStruct:
-        where = place(tuple(step.key for step in path), value.shape)
-        return jax.ShapeDtypeStruct(value.shape, dtype, sharding=where)
+    def leaf(steps: Any, value: Any) -> jax.ShapeDtypeStruct:
+        path = tuple(step.key for step in steps)
+        return jax.ShapeDtypeStruct(value.shape, dtype(path), sharding=place(path, value.shape))
 
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 

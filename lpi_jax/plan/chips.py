@@ -30,7 +30,12 @@ CHIPS = {
 
 
 # What libtpu otherwise asks the machine for that it runs on.
-_ALONE = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
+_ALONE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is taken, so that two plans may be made at once
+}
 
 
 def chip(topology: str) -> Chip:

@@ -62,7 +62,7 @@ def _training(config: ConfigDict, mesh: Mesh, planned: Planned, method: Method, 
     """The step of `train.step.make_step` and what it is given."""
     trainable, constants = trees
     chain = optimizer.make_optimizer(chosen(optimizer.Options, config.train))
-    made = step.make_step(planned.problem, method, chain, mesh)
+    made = step.make_step(planned.problem, method, chain, mesh, config.train.microbatch)
     state = step.TrainState(trainable, jax.eval_shape(chain.init, trainable), jax.ShapeDtypeStruct((), np.int32))
     key, rate = jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), np.float32)
     return Call(made.run, (state, planned.frozen, constants, planned.batch(method), key, rate))

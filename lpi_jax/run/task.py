@@ -80,7 +80,8 @@ class Trainer:
         self._before = 0  # operations of steps that are not this task's, or negative: that an earlier start took
         if any(steps):
             chain = optimizer.make_optimizer(self._options)
-            self._step = step.make_step(experiment.problem, experiment.method, chain, experiment.mesh)
+            parts = self._options.microbatch
+            self._step = step.make_step(experiment.problem, experiment.method, chain, experiment.mesh, parts)
 
     @property
     def flops(self) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from lpi_jax.errors import UserError, reason
+from lpi_jax.models.remat import KEPT
 from lpi_jax.options import TRAINING, both, option, with_
 from lpi_jax.types import Tree
 
@@ -33,6 +34,22 @@ class Options:
     )
     batch: int = option(64, "pairs a step, over all devices", least=1, reader=TRAINING)
     batches: tuple = option((), "one for each task, in place of train.batch; (): as train.batch", reader=TRAINING)
+    microbatch: int = option(
+        0,
+        "pairs that are in the backbone at once: less memory, a forward pass more, and the same gradient but for the"
+        " order of sums; 0: all",
+        kind="speed",
+        least=0,
+        reader=TRAINING,
+    )
+    remat: str = option(
+        "none",
+        "what of the prompted network is computed again for the backward pass instead of kept: nothing, its blocks, or"
+        " of them all but the products with weights",
+        kind="speed",
+        choices=KEPT,
+        reader=TRAINING,
+    )
     accumulate: int = option(1, "batches whose mean gradient makes one update", least=1, reader=TRAINING)
     lr: float = option(0.05, "learning rate at the beginning of a task", least=0, reader=TRAINING)
     schedule: str = option(

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from lpi_jax.methods.base import Method
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.train.ahead import Ahead
+from lpi_jax.train.parts import in_parts
 from lpi_jax.types import Adapter, Tree
 
 
@@ -44,22 +45,25 @@ class Step(NamedTuple):
         return meshes.put_replicated(state, self.mesh)
 
 
-def make_step(problem: Any, method: Method, optimizer: optax.GradientTransformation, mesh: Mesh) -> Step:
+def make_step(
+    problem: Any, method: Method, optimizer: optax.GradientTransformation, mesh: Mesh, microbatch: int = 0
+) -> Step:
     """The one step of a run: queries if wanted -> adapt -> forward -> losses -> update of the trainable tree alone.
 
     Args:
       problem: has `forward`, `losses` and `queries` (`lpi_jax.problems.base.Problem`).
+      microbatch: rows that are in the backbone at once (`parts.in_parts`); 0: all.
     """
 
     def step(
         state: TrainState, frozen: Tree, constants: Tree, batch: Tree, key: Array, lr: Array
     ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(key, state.step)
-        queries = problem.queries(frozen, batch) if method.wants_queries else {}
+        queries = _queries(problem, method, frozen, batch, microbatch, mesh)
 
         def loss(trainable: Tree) -> tuple[Array, dict[str, Array]]:
             def forward(adapter: Adapter) -> Any:
-                return problem.forward(batch, adapter, key)
+                return _forward(problem, batch, adapter, key, microbatch, mesh)
 
             adapter, aux = method.adapt(trainable, constants, frozen, queries)
             outputs = forward(adapter)
@@ -76,20 +80,44 @@ def make_step(problem: Any, method: Method, optimizer: optax.GradientTransformat
     whole, rows = meshes.replicated(mesh), meshes.split(mesh)
     shardings = (whole, None, whole, rows, whole, whole)  # the backbone lies as it was placed
     jitted = jax.jit(step, donate_argnums=0, in_shardings=shardings, out_shardings=whole)
-    return Step(Ahead(jitted), optimizer, mesh)
+    at_once = make_step(problem, method, optimizer, mesh).run if microbatch else None
+    return Step(Ahead(jitted, at_once), optimizer, mesh)
 
 
-def make_gradient(problem: Any, method: Method, mesh: Mesh) -> Callable[[Tree, Tree, Tree, Tree, Array], Tree]:
+def _queries(problem: Any, method: Method, frozen: Tree, batch: Tree, size: int, mesh: Mesh) -> dict[str, Array]:
+    if not method.wants_queries:
+        return {}
+    return in_parts(lambda rows: problem.queries(frozen, rows), batch, size, mesh)
+
+
+def _forward(problem: Any, batch: Tree, adapter: Adapter, key: Array, size: int, mesh: Mesh) -> Any:
+    """`problem.forward` of `size` rows at a time, each with its own prompts where every row has some."""
+    prompts = {site: leaf for site, leaf in adapter.prompts.items() if leaf.ndim == 4}
+    present = {site: leaf for site, leaf in (adapter.present or {}).items() if leaf.ndim == 2}
+
+    def part(rows: tuple[Tree, Tree, Tree]) -> Any:
+        batch, prompts, present = rows
+        own = adapter._replace(prompts={**adapter.prompts, **prompts})
+        own = own._replace(present={**adapter.present, **present}) if adapter.present is not None else own
+        return problem.forward(batch, own, key)
+
+    return in_parts(part, (batch, prompts, present), size, mesh)
+
+
+def make_gradient(
+    problem: Any, method: Method, mesh: Mesh, microbatch: int = 0
+) -> Callable[[Tree, Tree, Tree, Tree, Array], Tree]:
     """Jitted (trainable, constants, frozen, batch, key) -> the gradient of the problem's own losses, like `trainable`.
 
     Args:
-      problem: as for `make_step`; the batch is split over the mesh likewise, all else is on every device.
+      problem, microbatch: as for `make_step`; the batch is split over the mesh likewise, all else is on every device.
     """
 
     def loss(trainable: Tree, constants: Tree, frozen: Tree, batch: Tree, key: Array) -> Array:
-        queries = problem.queries(frozen, batch) if method.wants_queries else {}
+        queries = _queries(problem, method, frozen, batch, microbatch, mesh)
         adapter, _ = method.adapt(trainable, constants, frozen, queries)
-        return sum(problem.losses(problem.forward(batch, adapter, key), batch).values(), jnp.zeros(()))
+        outputs = _forward(problem, batch, adapter, key, microbatch, mesh)
+        return sum(problem.losses(outputs, batch).values(), jnp.zeros(()))
 
     whole, rows = meshes.replicated(mesh), meshes.split(mesh)
     return jax.jit(jax.grad(loss), in_shardings=(whole, whole, None, rows, whole), out_shardings=whole)

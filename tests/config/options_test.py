@@ -14,7 +14,14 @@ from lpi_jax.options import chosen, option
 
 SPEED = {
     *("preset", "devices", "fsdp", "distributed", "compilation_cache", "data.cache_mb"),
-    *("train.log_every", "train.checkpoint_every", "train.checkpoints_kept", "problem.remat", "eval.shown"),
+    *(
+        "train.log_every",
+        "train.checkpoint_every",
+        "train.checkpoints_kept",
+        "train.remat",
+        "train.microbatch",
+        "eval.shown",
+    ),
 }
 PLACE = {
     *("reuse", "backbone", "tokenizer", "problem.clip"),
@@ -155,7 +162,6 @@ def test_a_key_that_two_sources_declare_in_other_words_is_a_mistake_of_ours(monk
             "towers.text_heads",
             "with config.problem.name=retrieval and another config.backbone than bundled",
         ),
-        (["problem.remat=true"], "problem.remat", "with config.problem.name=instruction"),
         (["eval.max_new=8"], "eval.max_new", "with config.problem.name=instruction"),
         *(
             ([*INSTRUCTION, f"{key}={value}"], key, "with config.problem.name=retrieval")

@@ -10,7 +10,7 @@ import lpi_jax
 from lpi_jax import config as configs
 from lpi_jax import report
 from lpi_jax.config import records
-from lpi_jax.config.table import FREE, OPTIONS, RENAMED, is_read
+from lpi_jax.config.table import FREE, OPTIONS, RENAMED, REVALUED, is_read
 from lpi_jax.data.sources import registry
 from lpi_jax.errors import UserError
 from lpi_jax.experiment import reuse
@@ -146,7 +146,15 @@ def test_what_a_record_lacks_is_as_the_run_did_it():
     assert records.configuration(on_gpu, "config.json").matmul_precision == "default"
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+@pytest.mark.parametrize(("former", "now"), [(False, "none"), (True, "blocks")])
+def test_a_value_that_was_another_is_read_as_what_it_is_called_today(former, now):
+    made = record()
+    del made["config"]["train"]["remat"]
+    made["config"]["problem"]["remat"] = former
+    assert records.configuration(made, "config.json").train.remat == now
+
+
+@pytest.mark.parametrize(("old", "new"), [pair for pair in RENAMED.items() if pair[0] not in REVALUED])
 def test_a_key_that_was_called_otherwise_is_read_under_its_name_of_today(old, new):
     known = OPTIONS[new]
     others = [choice for choice in known.choices if choice != known.default]

@@ -55,6 +55,7 @@ def model():
 
 
 STEPS = 4
+ROUNDS = (training.Round(STEPS // 2, 2e-3), training.Round(STEPS // 2, 1e-3))
 
 
 def parts(params):
@@ -170,7 +171,7 @@ def test_training_that_was_ended_goes_on_as_if_it_had_not(model, packing, tmp_pa
         return batches[step]
 
     def train(make, work):
-        return training.train(llava, frozen, make, batches[0], STEPS, 0, work)
+        return training.train(llava, frozen, make, batches[0], ROUNDS, 0, work)
 
     whole = train(batches.__getitem__, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -362,7 +363,7 @@ def test_the_recipe_writes_a_backbone_that_loads_and_a_record(tmp_path, monkeypa
 def blank(config):
     trained = {name: init_params(config, jax.random.key(0))[name] for name in network.TRAINED}
     trained[network.PREFIXES] = np.zeros((TABLE, config.llama.width), np.float32)
-    return training.Progress(0, 0.0, trained, training.optimiser(STEPS).init(trained), [])
+    return training.Progress(0, 0.0, trained, training.optimiser(ROUNDS).init(trained), [])
 
 
 def test_answers_that_mean_the_same_count(tokenizer):

@@ -12,6 +12,7 @@ from scipy.special import erf
 
 from lpi_jax.models.clip import CLIP, Block, CLIPConfig, TowerConfig, param_shapes
 from lpi_jax.models.clip_start import init_params
+from lpi_jax.models.kept import kept
 from lpi_jax.models.tokenizer import trim
 from tests.models import towers_reference_test as tiny
 from tests.support.record_activations import seeded_params
@@ -318,6 +319,25 @@ def test_every_prompt_number_gets_a_gradient(params, injection):
         assert (np.asarray(gradient) != 0).mean() > 0.99
 
 
+@pytest.mark.parametrize("injection", ["add", "replace", "attend"])
+def test_what_is_computed_again_changes_no_gradient(params, injection):
+    images, ids, *prompts = example()
+
+    def gradient(remat):
+        model = CLIP(SMALL, injection=injection, remat=remat)
+
+        def loss(visual, textual):
+            image = model.apply({"params": params}, images, visual, method="encode_image")
+            text = model.apply({"params": params}, ids, textual, method="encode_text")
+            return jnp.sum(image[:, 0]) + jnp.sum(text[:, 0])
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1)))(*prompts)
+
+    kept = gradient("none")
+    for remat in ("blocks", "dots"):
+        chex.assert_trees_all_close(gradient(remat), kept, rtol=1e-5, atol=1e-6)
+
+
 # ---- numbers and shapes ----------------------------------------------------------------------------------------------
 
 
@@ -361,6 +381,30 @@ def test_bfloat16_features_keep_a_cosine_above_0_999(params):
         assert rounded.dtype == jnp.float32
         assert np.sum(exact * rounded, axis=-1).min() > 0.999
         assert np.abs(exact - rounded).max() > 0  # it did compute in another precision
+
+
+@pytest.mark.parametrize("injection", ["add", "attend"])
+def test_leaves_kept_in_bfloat16_change_no_bit_of_what_bfloat16_towers_compute(params, injection):
+    def narrow(steps, leaf):
+        return np.asarray(leaf).astype(kept(tuple(step.key for step in steps), jnp.bfloat16))
+
+    narrowed = jax.tree_util.tree_map_with_path(narrow, params)
+    of = {name: sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for name, tree in (("a", params), ("b", narrowed))}
+    assert of["b"] < 0.75 * of["a"]
+    assert narrowed["logit_scale"].dtype == narrowed["visual_projection"]["kernel"].dtype == np.float32
+    images, ids, *prompts = example()
+    model = CLIP(SMALL, dtype=jnp.bfloat16, injection=injection)
+
+    @jax.jit
+    def features_and_gradients(params):
+        def loss(visual, textual):
+            image = model.apply({"params": params}, images, visual, method="encode_image")
+            text = model.apply({"params": params}, ids, textual, method="encode_text")
+            return jnp.sum(image[:, 0]) + jnp.sum(text[:, 0]), (image, text)
+
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(*prompts)
+
+    chex.assert_trees_all_equal(features_and_gradients(narrowed), features_and_gradients(params))
 
 
 def test_initial_values_have_clips_scales():

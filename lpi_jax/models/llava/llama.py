@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from lpi_jax.models.llava.config import LlamaConfig
 from lpi_jax.models.llava.linear import Linear
+from lpi_jax.models.remat import Remat, recomputed
 
 
 class Cache(NamedTuple):
@@ -133,15 +134,15 @@ class Block(nn.Module):
 class Llama(nn.Module):
     """The decoder. `dtype` is what the blocks compute in; statistics, softmax and logits are float32.
 
-    remat: blocks keep only their input for the backward pass and compute the rest again.
+    remat: what of a block the backward pass computes again (`models.remat.recomputed`).
     """
 
     config: LlamaConfig
     dtype: Any
-    remat: bool = False
+    remat: Remat = "none"
 
     def setup(self):
-        block = nn.remat(Block) if self.remat else Block
+        block = recomputed(Block, self.remat)
         self.embed_tokens = nn.Embed(self.config.vocab_size, self.config.width)
         self.layers = [block(self.config, self.dtype) for _ in range(self.config.layers)]
         self.norm = _norm(self.config, self.dtype)

@@ -19,6 +19,7 @@ from lpi_jax.models.clip import ACTIVATIONS, TextTower, VisionTower
 from lpi_jax.models.llava.config import LlavaConfig
 from lpi_jax.models.llava.llama import Cache, Llama
 from lpi_jax.models.llava.splice import IGNORE, IMAGE, Segments, Spliced, splice
+from lpi_jax.models.remat import Remat
 
 
 class Inputs(NamedTuple):
@@ -79,14 +80,14 @@ class Projector(nn.Module):
 class LLaVA(nn.Module):
     """The model. `dtype` is what blocks and projector compute in; features and logits are float32.
 
-    precision: of float32 products, as in `models.clip.CLIP`. remat: the LLaMA's blocks are computed again for the
-    backward pass instead of kept. `init` only makes the leaves; `init_params` gives them initial values.
+    precision: of float32 products, as in `models.clip.CLIP`. remat: what of the LLaMA's blocks the
+    backward pass computes again. `init` only makes the leaves; `init_params` gives them initial values.
     """
 
     config: LlavaConfig
     dtype: Any = jnp.float32
     precision: Literal["highest", "high", "default"] = "highest"
-    remat: bool = False
+    remat: Remat = "none"
 
     def setup(self):
         clip = self.config.clip

@@ -78,7 +78,7 @@ def planned(config: ConfigDict, mesh: Mesh) -> Planned:
     if llava is None:
         raise UserError(f"the sizes of config.backbone {config.backbone} are not known: {seen.unknown}")
     problem = instruction(config, llava, seen.words, seen.clip)
-    frozen = placement.planned(param_shapes(llava), jnp.dtype(config.dtype), mesh)
+    frozen = placement.planned(param_shapes(llava), mesh, lambda path: jnp.dtype(config.dtype))
     return Planned(
         problem,
         frozen,
@@ -98,7 +98,7 @@ def instruction(config: ConfigDict, llava: LlavaConfig, words: Any, clip: Tokeni
     """The problem for a network of these sizes; words: its LLaMA tokenizer."""
     asked = chosen(Asked, config.problem)
     return Instruction(
-        model=LLaVA(llava, jnp.dtype(config.dtype), config.matmul_precision, asked.remat),
+        model=LLaVA(llava, jnp.dtype(config.dtype), config.matmul_precision, config.train.remat),
         text_feature=asked.text_feature,
         texts=Texts(words, clip, llava.clip.context_length, llava.max_length, asked),
         image=asked.image,

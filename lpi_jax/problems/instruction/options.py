@@ -48,12 +48,6 @@ class Asked(Conversation):
         choices=FITS,
         reader=TRAINING,
     )
-    remat: bool = option(
-        False,
-        "whether the language model's blocks are computed again for the backward pass instead of kept",
-        kind="speed",
-        reader=TRAINING,
-    )
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from lpi_jax.errors import UserError
 from lpi_jax.methods.base import Site
 from lpi_jax.models import hub, weights
 from lpi_jax.models.clip import CLIP, CLIPConfig, param_shapes
+from lpi_jax.models.kept import kept
 from lpi_jax.models.published import CLIPS
 from lpi_jax.models.tokenizer import Tokenizer
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.parallel import placement
-from lpi_jax.parallel.placement import put_backbone
 from lpi_jax.problems.base import Backbone, Planned
 from lpi_jax.problems.retrieval import planned as shapes
 from lpi_jax.problems.retrieval.captions import Captions
@@ -49,13 +49,18 @@ def build(config: ConfigDict, mesh: Mesh) -> tuple[Retrieval, Backbone]:
     check_tokenizer(config, clip, tokenizer)
     problem = retrieval(config, clip, tokenizer)
     hashes = {"backbone": weights.fingerprint(params), "tokenizer": tokenizer.fingerprint()}
-    return problem, Backbone(put_backbone(params, mesh), hashes, clip.assumed, clip.image_size)
+    placed = placement.put_backbone(params, mesh, partial(kept, dtype=config.dtype))
+    return problem, Backbone(placed, hashes, clip.assumed, clip.image_size)
 
 
 def retrieval(config: ConfigDict, clip: CLIPConfig, tokenizer: Tokenizer) -> Retrieval:
     """The problem for towers of these sizes."""
     model = CLIP(
-        clip, dtype=jnp.dtype(config.dtype), injection=config.method.injection, precision=config.matmul_precision
+        clip,
+        dtype=jnp.dtype(config.dtype),
+        injection=config.method.injection,
+        precision=config.matmul_precision,
+        remat=config.train.remat,
     )
     mean, std = PIXELS[config.pixels]
     crop, flip = tuple(config.data.crop_scale), config.data.flip
@@ -160,7 +165,7 @@ def planned(config: ConfigDict, mesh: Mesh) -> Planned:
     if clip is None:
         raise UserError(f"the sizes of config.backbone {config.backbone} are not known: {seen.unknown}")
     problem = retrieval(config, clip, seen.tokenizer)
-    frozen = placement.planned(param_shapes(clip), jnp.float32, mesh)
+    frozen = placement.planned(param_shapes(clip), mesh, partial(kept, dtype=config.dtype))
     return Planned(
         problem,
         frozen,

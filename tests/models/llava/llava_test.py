@@ -146,7 +146,7 @@ def test_visual_tokens_may_be_given_instead_of_images_and_padding_may_be_told():
         np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "blocks", "dots"])
 def test_gradients_reach_prompts_alone_and_remat_changes_none(remat):
     ids, images, soft = small.token_ids(2, 7), small.images(2), jnp.asarray(prompts(1, 3, 32))
 
