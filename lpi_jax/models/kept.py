@@ -1,4 +1,4 @@
-"""In what dtype a frozen CLIP's leaves are kept: that which they are computed with, so that nothing is rounded twice."""
+"""In what a frozen CLIP's leaves are kept: in the dtype that they are computed with, so that no number changes."""
 
 import re
 from typing import Any
@@ -10,5 +10,5 @@ _ROUNDED = re.compile(r"(_proj|fc1|fc2|patch_embedding)/(kernel|bias)$")
 
 
 def kept(path: tuple[str, ...], dtype: Any) -> Any:
-    """What a leaf is kept in where blocks compute in `dtype`: that, or float32 where its rounding would change numbers."""
+    """The dtype of a leaf of towers whose blocks compute in `dtype`: that, or float32 where it is not rounded first."""
     return jnp.dtype(dtype if _ROUNDED.search("/".join(path)) else jnp.float32)
