@@ -25,11 +25,10 @@ import importlib.util
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +36,7 @@ import jax
 import numpy as np
 import optax
 import safetensors.numpy
+from beside import Row, Side, cores, on, started, table, turn
 from flax import traverse_util
 from loader import processor
 
@@ -62,7 +62,6 @@ PEER = Path(__file__).parent / "peers" / "llava_torch.py"
 CASES = ("guided", "alone")  # of training
 SEED, SETS, PROMPTS, FINISHED = 0, 3, 10, 8
 LR, CLIP_NORM, BETA = 2e-4, 1.0, 0.9
-REST = 0.2  # s; idle thread pools spin for a few ms
 LOSS, GRADIENT = 1e-5, 1e-4  # largest relative differences between the sides
 
 SIZES = {
@@ -79,16 +78,6 @@ SIZES = {
         LlamaConfig(32000, 512, 8, 8, 8, 1376),
     ),
 }
-
-Side = Callable[..., Any]  # (name of what to do, arguments ...) -> the answer
-
-
-class Row(NamedTuple):
-    """What was measured: by repeat how much of it each side did in a second."""
-
-    what: str
-    ours: list[float]
-    peer: list[float]
 
 
 def main() -> None:
@@ -110,8 +99,7 @@ def main() -> None:
         parser.error("--length must be 12 or more, all other numbers 1 or more")
 
     began = time.perf_counter()
-    if hasattr(os, "sched_setaffinity"):  # before JAX makes its pool, which has a thread for each core
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
+    on(args.threads)
     if args.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     with tempfile.TemporaryDirectory() as name:
@@ -363,15 +351,7 @@ def started_peer(folder: Path, ours: Ours, args: argparse.Namespace) -> Iterator
         "new": args.new,
     }
     (folder / "settings.json").write_text(json.dumps(settings))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, str(PEER), str(folder)], **pipes) as process:
-
-        def ask(*told: Any) -> Any:
-            with contextlib.suppress(BrokenPipeError):  # where it has ended, it has said why on its standard error
-                print(json.dumps(told), file=process.stdin, flush=True)
-            answer = process.stdout.readline()
-            return json.loads(answer) if answer else sys.exit("the peer has ended")
-
+    with started([sys.executable, str(PEER), str(folder)]) as ask:
         device = ask("device")
         if device != ours.device():
             print(f"PyTorch computes on {device}, not on {ours.device()}: the peer is left out", file=sys.stderr)
@@ -398,17 +378,11 @@ def measure_sides(ours: Ours, folder: Path, args: argparse.Namespace) -> dict[st
             rates: list[list[float]] = [[] for _ in sides]
             for number in range(args.repeats):
                 for place in range(len(sides))[:: -1 if number % 2 else 1]:
-                    rates[place].append(done / turn(sides[place], call))
+                    rates[place].append(
+                        done / turn(sides[place], call, ahead=call[0] != "train")
+                    )  # which begins with one
             rows.append(Row(what, rates[0], rates[1] if peer else []))
     return {"same": same if peer else [], "rows": rows}
-
-
-def turn(side: Side, call: tuple) -> float:
-    """Seconds that a side says it took."""
-    time.sleep(REST)
-    if call[0] != "train":  # which begins with a step that does not count
-        side(*call)
-    return side(*call)
 
 
 def compared_training(sides: Sequence[Side], case: str) -> str:
@@ -432,19 +406,6 @@ def compared_answers(sides: Sequence[Side], eos: int, new: int) -> str:
     if differ := int((found[0] != found[-1]).sum()):
         sys.exit(f"not the same answers: {differ} of {found[0].size} tokens differ")
     return f"answers: all {found[0].size} tokens"
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: medians over the repeats, and the median ratio with its range."""
-    lines = ["| what | ours | PyTorch | ratio | [low, high] |", "| --- | --- | --- | --- | --- |"]
-    for row in rows:
-        ratios = [ours / peer for ours, peer in zip(row.ours, row.peer, strict=True)] if row.peer else []
-        cells = [f"{statistics.median(side):.1f}" if side else "-" for side in (row.ours, row.peer)]
-        cells += (
-            [f"{statistics.median(ratios):.2f}", f"[{min(ratios):.2f}, {max(ratios):.2f}]"] if ratios else ["-"] * 2
-        )
-        lines.append(f"| {row.what} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 # ---- few sets against all --------------------------------------------------------------------------------------------
@@ -485,14 +446,6 @@ def sets_table(rows: Sequence[SetsRow]) -> str:
             f" | {statistics.median(ratios):.2f} | [{min(ratios):.2f}, {max(ratios):.2f}] | {flat:.2f} |"
         )
     return "\n".join(lines)
-
-
-# ---- the machine -----------------------------------------------------------------------------------------------------
-
-
-def cores() -> set[int]:
-    """Those that this process may use."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 if __name__ == "__main__":
