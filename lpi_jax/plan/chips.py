@@ -7,6 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 from lpi_jax.errors import UserError
+from lpi_jax.parallel.peaks import PEAKS
 
 GIB = 2**30
 
@@ -22,10 +23,10 @@ class Chip(NamedTuple):
 
 # Google's pages on each kind (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e); links in one direction.
 CHIPS = {
-    "v4": Chip(275, 32, 1228, 300),
-    "v5e": Chip(197, 16, 819, 200),
-    "v5p": Chip(459, 95, 2765, 600),
-    "v6e": Chip(918, 32, 1638, 400),
+    "v4": Chip(PEAKS["TPU v4"], 32, 1228, 300),
+    "v5e": Chip(PEAKS["TPU v5 lite"], 16, 819, 200),
+    "v5p": Chip(PEAKS["TPU v5"], 95, 2765, 600),
+    "v6e": Chip(PEAKS["TPU v6 lite"], 32, 1638, 400),
 }
 
 

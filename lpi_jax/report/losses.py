@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # What a line holds beside the loss terms.
-NO_TERMS = {"step", "task_name", "task_number", "epoch", "pairs_per_second", "data_wait"}
+NO_TERMS = {"step", "task_name", "task_number", "epoch", "pairs_per_second", "data_wait", "tflops_per_second", "mfu"}
 LONGEST_LINE = 1 << 13
 MOST_LINES = 20_000  # more cannot be seen in a picture
 MOST_TERMS = 12

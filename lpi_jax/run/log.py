@@ -12,6 +12,7 @@ from lpi_jax.run.events import Events
 from lpi_jax.run.pace import Pace
 from lpi_jax.terminal.display import Display, duration, shortened
 
+DIGITS = {"pairs_per_second": 1, "data_wait": 3, "tflops_per_second": 5, "mfu": 4}  # of what a line tells of its speed
 _NAME = 20  # columns of a task's name in the line that moves
 
 
@@ -20,16 +21,27 @@ class Log:
 
     Every line of terms holds what happened since the line before: `pairs_per_second`, and `data_wait`, the share of
     the time (0..1) in which the host stood still because no batch was ready. The device computes behind the host's
-    back, so its own idle time may be less; near 0 the data keep up, near 1 they are the bottleneck.
+    back, so its own idle time may be less; near 0 the data keep up, near 1 they are the bottleneck. Where a step's
+    operations are known, `tflops_per_second` over all devices; where their peak is, too, `mfu`, the share of it
+    (0..1; the peak of bfloat16, in whatever precision is computed).
 
     Args:
       workdir: the run's directory. total: steps of the whole stream. tasks: of the stream.
+      peak: TFLOP/s of all devices together, where known.
       done: steps done before this start; later lines of an interrupted start are dropped, so that none is there twice.
       evaluations: seconds that the evaluation after each finished task took.
     """
 
-    def __init__(self, workdir: Path, total: int, done: int, tasks: int, evaluations: Sequence[float] = ()) -> None:
-        self._workdir, self._total, self._done, self._tasks = workdir, total, done, tasks
+    def __init__(
+        self,
+        workdir: Path,
+        total: int,
+        done: int,
+        tasks: int,
+        evaluations: Sequence[float] = (),
+        peak: float | None = None,
+    ) -> None:
+        self._workdir, self._total, self._done, self._tasks, self._peak = workdir, total, done, tasks, peak
         self._batch = 0
         path = workdir / "metrics.jsonl"
         with writing(workdir, RESUME):
@@ -41,7 +53,7 @@ class Log:
         self._events = Events(workdir / "tensorboard", done + 1, self.prints)
         self._pace = Pace(total, tasks - len(evaluations), *evaluations[-1:])
         self._place, self._terms = ("", ""), []
-        self._last, self._waited = (time.monotonic(), done), 0.0
+        self._last, self._waited, self._flops = (time.monotonic(), done), 0.0, 0
 
     def says(self, number: int, name: str, doing: str, stays: bool = False) -> None:
         """What the run is `doing` in task `number` (from 0). stays: it is said where no line moves, too."""
@@ -71,22 +83,35 @@ class Log:
         self._done += 1
         self._draw()
 
-    def terms(self, step: int, position: dict[str, Any], terms: dict[str, float]) -> None:
-        """Logs the loss terms after `step` steps of the run; position: task, epoch and so on."""
+    def terms(self, step: int, position: dict[str, Any], terms: dict[str, float], flops: int = 0) -> None:
+        """Logs the loss terms after `step` steps of the run.
+
+        Args:
+          position: task, epoch and so on. flops: operations of all steps of this start, over all devices; 0: not known.
+        """
         now, (then, before) = time.monotonic(), self._last
         elapsed = max(now - then, 1e-9)
         rate, wait = (step - before) * self._batch / elapsed, min(self._waited / elapsed, 1.0)
-        self._last, self._waited = (now, step), 0.0
-        line = {"step": step, **position, **terms, "pairs_per_second": round(rate, 1), "data_wait": round(wait, 3)}
+        speed = {"pairs_per_second": rate, "data_wait": wait, **self._computed(flops, elapsed)}
+        self._last, self._waited, self._flops = (now, step), 0.0, flops
+        rounded = {name: round(value, DIGITS[name]) for name, value in speed.items()}
+        line = {"step": step, **position, **terms, **rounded}
         with writing(self._workdir, RESUME):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-        values = {**terms, "pairs_per_second": rate, "data_wait": wait}
-        self._events.add(step, {f"train/{name}": value for name, value in values.items()})
+        self._events.add(step, {f"train/{name}": value for name, value in {**terms, **speed}.items()})
         self._pace.trained(step - before, elapsed)
         shown = {name: f"{name} {value:.3f}" for name, value in terms.items()}
         loss = [shown.pop("loss")] if "loss" in shown else []
-        self._terms = [*loss, f"{rate:.0f} examples/s", *shown.values(), f"data wait {wait:.3f}"]
+        used = [f"MFU {speed['mfu']:.3f}"] if "mfu" in speed else []
+        self._terms = [*loss, f"{rate:.0f} examples/s", *used, *shown.values(), f"data wait {wait:.3f}"]
+
+    def _computed(self, flops: int, seconds: float) -> dict[str, float]:
+        """Operations a second since the line before."""
+        if flops <= self._flops:
+            return {}
+        rate = (flops - self._flops) / 1e12 / seconds
+        return {"tflops_per_second": rate} | ({"mfu": rate / self._peak} if self._peak else {})
 
     def ends_epoch(self) -> None:
         """An epoch is done: a line of its own where none moves."""
@@ -136,7 +161,7 @@ class Silence(Log):
     def catch_up(self, step: int, batch: int) -> None: ...
     def prints(self, line: str) -> None: ...
     def advance(self, waited: float) -> None: ...
-    def terms(self, step: int, position: dict[str, Any], terms: dict[str, float]) -> None: ...
+    def terms(self, step: int, position: dict[str, Any], terms: dict[str, float], flops: int = 0) -> None: ...
     def ends_epoch(self) -> None: ...
     def evaluated(self, seconds: float) -> None: ...
     def scalars(self, step: int, values: dict[str, float]) -> None: ...

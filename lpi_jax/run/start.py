@@ -9,7 +9,7 @@ from lpi_jax.config import records
 from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import Experiment
 from lpi_jax.experiment.progress import Progress, restore
-from lpi_jax.parallel import devices, lock, processes
+from lpi_jax.parallel import devices, lock, peaks, processes
 from lpi_jax.run import boundary, results
 from lpi_jax.run.log import Log, Silence
 from lpi_jax.workdir import ownership
@@ -64,7 +64,7 @@ def log(experiment: Experiment, directory: Path, steps: list[int], progress: Pro
 
     def begin() -> None:
         nonlocal opened
-        opened = Log(directory, sum(steps), done, len(steps), evaluations)
+        opened = Log(directory, sum(steps), done, len(steps), evaluations, peaks.together(experiment.mesh.devices.flat))
 
     processes.agreed(begin)
     return opened

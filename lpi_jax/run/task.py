@@ -175,7 +175,7 @@ class Trainer:
         values = {term: float(value) for term, value in terms.items()}
         position = {"task_name": name, "epoch": epoch}
         # The first alone, and all end if it cannot.
-        processes.agreed(lambda: self._log.terms(total, position, values))
+        processes.agreed(lambda: self._log.terms(total, position, values, self._step.run.flops))
 
 
 class Reused:

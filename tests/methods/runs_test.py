@@ -24,6 +24,7 @@ from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import stream_of
 from lpi_jax.methods import replay
 from lpi_jax.run import continual, task
+from lpi_jax.run.log import DIGITS
 from lpi_jax.train import step
 from lpi_jax.workdir.checkpoint import Checkpoints
 from tests.support.pixels import pixels
@@ -100,9 +101,7 @@ def recall(results, frozen=False):
 def logged(directory):
     """What every step logged, but for the clock."""
     lines = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
-    return [
-        {key: value for key, value in line.items() if key not in ("pairs_per_second", "data_wait")} for line in lines
-    ]
+    return [{key: value for key, value in line.items() if key not in DIGITS} for line in lines]
 
 
 def assert_alike(read_progress, found, expected):

@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from lpi_jax.parallel.mesh import make_mesh
+from lpi_jax.parallel.peaks import peak
 from lpi_jax.run.log import Log, Silence
 from lpi_jax.train import step as train
 
@@ -68,6 +69,25 @@ def test_a_logged_step_is_one_line_with_its_terms_and_place(tmp_path):
         "data_wait": 0.0,
     }
     assert all(line["pairs_per_second"] > 0 for line in found)
+
+
+def test_operations_are_told_by_the_second_and_as_a_share_of_what_the_devices_can(tmp_path, clock):
+    log = Log(tmp_path, 8, 0, tasks=2, peak=4.0)
+    log.catch_up(0, batch=4)
+    for step, flops in ((1, 3e12), (2, 7e12), (3, 7e12)):
+        clock[0] += 2.0
+        log.terms(step, {"task": "fax", "epoch": 1}, {"loss": 1.0}, int(flops))
+    log.close()
+    found = [(line.get("tflops_per_second"), line.get("mfu")) for line in lines(tmp_path)]
+    assert found == [(1.5, 0.375), (2.0, 0.5), (None, None)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "tflops"),
+    [("TPU v5 lite", 197), ("TPU v5", 459), ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("cpu", None)],
+)
+def test_peaks_are_those_of_the_longest_name_that_fits(kind, tflops):
+    assert peak(kind) == tflops
 
 
 @pytest.fixture

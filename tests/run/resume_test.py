@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from lpi_jax.run.log import DIGITS
 from lpi_jax.workdir import ownership
 
 ROOT = Path(__file__).parents[2]
@@ -116,7 +117,7 @@ def test_a_run_killed_at_six_points_ends_bit_for_bit_like_one_that_was_not(
     # The steps before SIGTERM were never trained again: their lines, time measured included, are the old ones.
     assert (directory / "metrics.jsonl").read_bytes().startswith(untouched)
     timeless = [
-        [{k: v for k, v in line.items() if k not in ("pairs_per_second", "data_wait")} for line in logged(path)]
+        [{k: v for k, v in line.items() if k not in DIGITS} for line in logged(path)]
         for path in (directory, finished_run.directory)
     ]
     assert [line["step"] for line in timeless[0]] == list(range(1, 3 * STEPS + 1))

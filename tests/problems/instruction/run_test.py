@@ -18,6 +18,7 @@ from lpi_jax import report
 from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import stream_of
 from lpi_jax.run import continual
+from lpi_jax.run.log import DIGITS
 from lpi_jax.workdir.checkpoint import Checkpoints
 from tests.support.together import PATIENCE, ROOT, Together, calling
 
@@ -28,9 +29,7 @@ TASKS = ["count", "larger", "presence"]
 def logged(directory):
     """What every step logged, but for the clock."""
     lines = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
-    return [
-        {key: value for key, value in line.items() if key not in ("pairs_per_second", "data_wait")} for line in lines
-    ]
+    return [{key: value for key, value in line.items() if key not in DIGITS} for line in lines]
 
 
 # ---- what a run leaves -----------------------------------------------------------------------------------------------
