@@ -8,6 +8,8 @@ from absl import logging
 from lpi_jax import terminal
 from lpi_jax.config import command_line
 
+DRY = "--dry-run"
+
 
 @terminal.command(interrupted="interrupted; the same command goes on from the last checkpoint")
 def main(arguments: Sequence[str]) -> int:
@@ -23,12 +25,18 @@ def main(arguments: Sequence[str]) -> int:
     if command_line.asks_for_help(arguments[1:]):
         print(command_line.usage())
         return terminal.OK
-    config, workdir = command_line.parse(arguments[1:])
+    given = [argument for argument in arguments[1:] if argument != DRY]
+    config, workdir = command_line.parse(given)
     # Here, because JAX takes seconds to import and --help needs none of it.
     from lpi_jax import report
     from lpi_jax.parallel import processes
-    from lpi_jax.run import continual
+    from lpi_jax.run import continual, dry
 
+    if DRY in arguments:
+        told = dry.tell(config, workdir)
+        if processes.first():
+            print(told)
+        return terminal.OK
     continual.run(config, workdir)
     if processes.first():
         print(report.table([workdir]))

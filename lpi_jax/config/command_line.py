@@ -36,6 +36,7 @@ it finds to --workdir.
                           right, the default) or released (what its authors' code computes)
   --config.KEY=VALUE      changes one key of it; several are allowed
   --workdir=DIR           the run's directory: new, empty, or of the same run
+  --dry-run               tells tasks, steps, memory and time, and does nothing
   --help                  shows this text
 
 The same command again goes on where it was interrupted. A finished run only prints its table.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from lpi_jax import terminal
 from lpi_jax.errors import UserError
 from lpi_jax.plan.chips import GIB, Chip, chip, devices
+from lpi_jax.terminal.display import room
 
 if TYPE_CHECKING:
     from lpi_jax.plan.compiled import Compiled
@@ -88,16 +89,8 @@ def cells(program: "Compiled", kind: Chip) -> Iterator[str]:
     yield f"{1e3 * times[limit]:.1f}"
     yield limit
     yield ", ".join(
-        f"{one.count} {one.kind} among {one.chips or 'all'}: {_bytes(one.size)}" for one in program.collectives
+        f"{one.count} {one.kind} among {one.chips or 'all'}: {room(one.size)}" for one in program.collectives
     )
-
-
-def _bytes(count: int) -> str:
-    """In the unit that leaves few digits."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} B"
 
 
 if __name__ == "__main__":

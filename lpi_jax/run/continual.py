@@ -61,7 +61,7 @@ def _run(config: ConfigDict, directory: Path, held: lock.Lock) -> dict[str, Any]
     experiment = assemble(config)
     hashes = start.made_from(experiment)
     reused = Reused(experiment, reuse.memory_of_run(experiment)) if config.reuse else None
-    steps = _steps(experiment)
+    steps = steps_of(experiment)
     mesh.connect(experiment.mesh)
     checkpoints = Checkpoints(directory, config.train.checkpoints_kept)
     if done := start.finished(experiment, hashes, directory, checkpoints):
@@ -137,7 +137,7 @@ def finish(
     progress.cut += sum(experiment.problem.cut(part, experiment.method.reserve) for part in splits)
 
 
-def _steps(experiment: Experiment) -> list[int]:
+def steps_of(experiment: Experiment) -> list[int]:
     """Training steps of each task, none where a run is reused. Raises UserError for what training would refuse."""
     tasks = experiment.stream.tasks
     if experiment.config.reuse:

@@ -109,6 +109,14 @@ def columns(text: str) -> int:
     )
 
 
+def room(count: float) -> str:
+    """Bytes in the unit that leaves few digits."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:g} B"
+
+
 def duration(seconds: float) -> str:
     """Seconds as 0:07, 12:34 or 1:02:03."""
     minutes, seconds = divmod(round(seconds), 60)
