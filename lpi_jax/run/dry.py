@@ -25,12 +25,15 @@ from lpi_jax.terminal.display import duration, room
 from lpi_jax.train import optimizer, step
 from lpi_jax.workdir.checkpoint import Checkpoints
 
-TIMED = 3  # steps whose median counts, behind the first, which compiles
+TIMED = 3  # batches, each learnt from twice: the first time may compile for its shape
 LEAVES_OUT = "Evaluation after every task is not timed: the run says how long is left once it has measured a task."
 
 
 class Steps(NamedTuple):
-    """A training step of the first task: numbers it trains, seconds to compile and to run, operations, bytes."""
+    """A training step of the first task: numbers it trains, seconds to compile and to run, operations, bytes.
+
+    Of steps of several shapes the mean of seconds and operations, and the largest of bytes.
+    """
 
     numbers: int
     compiling: float
@@ -117,15 +120,20 @@ def measured(experiment: Experiment) -> Steps:
     chain = optimizer.make_optimizer(options)
     made = step.make_step(experiment.problem, experiment.method, chain, experiment.mesh, options.microbatch)
     state, constants = made.start(trainable), mesh.put_replicated(constants, experiment.mesh)
-    spent = []
-    for rows in task.batches(1 + TIMED):
-        began = time.perf_counter()
-        state, _ = made.run(state, frozen, constants, rows, key_of(seed, 0), jnp.float32(0))
-        jax.block_until_ready(state)
-        spent.append(time.perf_counter() - began)
-    (program,) = made.run.programs.values()
-    size = program.run.memory_analysis()
-    seconds = statistics.median(spent[1:] or spent)
-    rest = size.output_size_in_bytes - size.alias_size_in_bytes + size.temp_size_in_bytes
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(trainable))
-    return Steps(numbers, spent[0] - seconds, seconds, program.flops, size.argument_size_in_bytes, rest)
+    first, again, calls = [], [], 0
+    for rows in task.batches(TIMED):
+        for spent in (first, again):
+            began = time.perf_counter()
+            state, _ = made.run(state, frozen, constants, rows, key_of(seed, 0), jnp.float32(0))
+            jax.block_until_ready(state)
+            spent.append(time.perf_counter() - began)
+            calls += 1
+    sizes = [program.run.memory_analysis() for program in made.run.programs.values()]
+    return Steps(
+        numbers=sum(leaf.size for leaf in jax.tree.leaves(trainable)),
+        compiling=max(0.0, sum(first) - sum(again)),
+        seconds=statistics.mean(again),
+        flops=made.run.flops // calls,
+        arguments=max(size.argument_size_in_bytes for size in sizes),
+        rest=max(s.output_size_in_bytes - s.alias_size_in_bytes + s.temp_size_in_bytes for s in sizes),
+    )
