@@ -10,6 +10,7 @@ from lpi_jax.experiment.progress import Progress
 from lpi_jax.experiment.reuse import RESULTS
 from lpi_jax.files import RESUME, write_json, writing
 from lpi_jax.parallel import processes
+from lpi_jax.problems import saved
 from lpi_jax.problems.base import Evaluator
 from lpi_jax.run.results import SCHEMA
 from lpi_jax.workdir.checkpoint import Checkpoints
@@ -27,9 +28,7 @@ def save(checkpoints: Checkpoints, directory: Path, evaluator: Evaluator, progre
 
     def leave_only_the_newest() -> None:
         with writing(directory, RESUME):
-            for path in _features(directory, count).parent.glob("task_*.npz"):
-                if path != _features(directory, count):
-                    path.unlink(missing_ok=True)
+            saved.keep_only(_features(directory, count))
 
     processes.agreed(leave_only_the_newest)
 
@@ -79,4 +78,4 @@ def published(directory: Path, names: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _features(directory: Path, count: int) -> Path:
-    return directory / "features" / f"task_{count:03d}.npz"
+    return directory / "features" / f"task_{count:03d}.json"

@@ -23,6 +23,7 @@ from lpi_jax.data.captioned import spoken
 from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import stream_of
 from lpi_jax.methods import replay
+from lpi_jax.problems.saved import read
 from lpi_jax.run import continual, task
 from lpi_jax.run.log import DIGITS
 from lpi_jax.train import step
@@ -145,9 +146,8 @@ def test_the_backbone_itself_stays_as_it_is_and_what_is_seen_with_the_method_doe
 @pytest.mark.parametrize("name", METHODS)
 def test_all_items_are_encoded_under_the_newest_stage_and_served_as_they_were_measured(name, finished):
     config, directory, *_ = finished(name)
-    (path,) = (directory / "features").glob("*.npz")
-    with np.load(path, allow_pickle=False) as arrays:
-        own = dict(arrays)
+    (path,) = (directory / "features").glob("task_*")
+    own = read(path)
     model, stream = lpi_jax.load(directory), stream_of(config, 32)
     images = np.stack([pixels(task.val.load(i)) for task in stream.tasks for i in range(len(task.val))])
     captions = [caption for task in stream.tasks for caption in spoken(task.val)]

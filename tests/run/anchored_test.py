@@ -96,7 +96,7 @@ def test_a_run_stopped_at_a_boundary_goes_on_with_the_same_bits(anchored_run, ma
     shutil.copytree(anchored_run.directory, directory)
     (directory / "results.json").unlink()
     shutil.rmtree(directory / "checkpoints" / "task_003")
-    (directory / "features" / "task_003.npz").unlink()
+    (directory / "features" / "task_003.json").unlink()
     # The features of the boundary before were cleaned away: they are computed again.
     assert same(continual.run(make_anchored(), directory), anchored_run.results)
 

@@ -85,7 +85,7 @@ def test_a_run_leaves_its_record_every_step_once_and_a_matrix_per_direction_and_
         "task_003",
     ]
     assert len(list((directory / "checkpoints" / "inside").glob("step_*"))) == 1
-    assert [path.name for path in (directory / "features").iterdir()] == ["task_003.npz"]
+    assert sorted(path.name for path in (directory / "features").iterdir()) == ["pieces", "task_003.json"]
 
 
 def test_finished_tasks_in_memory_keep_their_bits(finished_run, read_progress):
@@ -267,15 +267,15 @@ def test_a_damaged_last_boundary_is_named_and_without_it_the_run_goes_on_from_th
         continual.run(copied_run.config, copied_run.directory)
     shutil.rmtree(folder)
     # The features of that boundary are gone since the next one was saved: they are computed again.
-    assert [path.name for path in (copied_run.directory / "features").iterdir()] == ["task_003.npz"]
+    assert [path.name for path in (copied_run.directory / "features").glob("task_*")] == ["task_003.json"]
     assert decided(continual.run(copied_run.config, copied_run.directory)) == decided(copied_run.results)
     assert terms(metrics(copied_run.directory)) == learnt
 
 
 def test_damaged_features_are_named(copied_run):
     shutil.rmtree(copied_run.directory / "checkpoints" / "task_003")
-    path = copied_run.directory / "features" / "task_002.npz"
-    path.write_bytes(b"PK\x03\x04 and no more")
+    path = copied_run.directory / "features" / "task_002.json"
+    path.write_bytes(b'{"stream.images.task": ')
     with pytest.raises(UserError, match=f"{path} cannot be read"):
         continual.run(copied_run.config, copied_run.directory)
 

@@ -164,8 +164,8 @@ def test_what_was_kept_is_found_again(asked_experiment, splits, memories, tmp_pa
     for split in splits[:2]:
         evaluator.add(split)
     evaluator.follow(memories[2], 2)
-    evaluator.save(tmp_path / "features" / "task_002.npz")
-    again.restore(tmp_path / "features" / "task_002.npz", splits[:2])
+    evaluator.save(tmp_path / "features" / "task_002.json")
+    again.restore(tmp_path / "features" / "task_002.json", splits[:2])
     assert again.measure() == evaluator.measure()
     assert again.routing(2) == evaluator.routing(2)
     assert again.intervals() == evaluator.intervals()

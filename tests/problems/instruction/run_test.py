@@ -17,6 +17,7 @@ from lpi_jax import config as configs
 from lpi_jax import report
 from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import stream_of
+from lpi_jax.problems.saved import read
 from lpi_jax.run import continual
 from lpi_jax.run.log import DIGITS
 from lpi_jax.workdir.checkpoint import Checkpoints
@@ -97,9 +98,8 @@ def test_a_run_on_the_command_line_says_how_it_stands_in_words_of_answers(asked_
 def test_a_run_answers_as_it_was_measured_and_tells_whose_prompts_it_used(answered_run, asked_experiment):
     model = lpi_jax.load(answered_run.directory)
     assert model.tasks == tuple(TASKS)
-    (path,) = (answered_run.directory / "features").glob("*.npz")
-    with np.load(path, allow_pickle=False) as arrays:
-        own = dict(arrays)
+    (path,) = (answered_run.directory / "features").glob("task_*")
+    own = read(path)
     known = {tuple(key): tokens for key, tokens in zip(own["stream.known"].tolist(), own["stream.tokens"], strict=True)}
     number = 0
     for task in stream_of(answered_run.config, 32).tasks:
@@ -214,7 +214,7 @@ def test_from_a_boundary_a_run_goes_on_to_the_same_bits(lost, answered_run, read
         (directory / name).unlink()
     for name in lost:
         shutil.rmtree(directory / ("" if name == "features" else "checkpoints") / name, ignore_errors=True)
-    for path in (directory / "features").glob("*.npz"):
+    for path in (directory / "features").glob("task_*"):
         path.unlink()
     assert_alike(answered_run, directory, read_progress, decided)
 
@@ -234,10 +234,10 @@ def test_a_damaged_file_of_answers_is_named(answered_run, tmp_path):
     shutil.copytree(answered_run.directory, directory)
     (directory / "results.json").unlink()
     shutil.rmtree(directory / "checkpoints" / "task_003")
-    (path,) = (directory / "features").glob("*.npz")
-    path.rename(damaged := path.with_name("task_002.npz"))
+    (path,) = (directory / "features").glob("task_*")
+    path.rename(damaged := path.with_name("task_002.json"))
     damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"task_002\.npz cannot be read .*; delete it to have it computed again"):
+    with pytest.raises(UserError, match=r"task_002\.json cannot be read .*; delete the folder .* to have it computed"):
         continual.run(answered_run.config, directory)
 
 

@@ -31,7 +31,7 @@ def test_samples_are_evenly_spaced(count, most, expected):
 def test_a_run_leaves_samples_of_every_task_as_they_were_measured(answered_run, asked_experiment):
     content = json.loads((answered_run.directory / "answers.json").read_text(encoding="utf-8"))
     splits = [task.val for task in asked_experiment.stream.tasks]
-    (path,) = (answered_run.directory / "features").glob("*.npz")
+    (path,) = (answered_run.directory / "features").glob("task_*")
     evaluator = asked_experiment.evaluator()
     evaluator.restore(path, splits)
     assert content["tasks"] == 3
@@ -67,7 +67,7 @@ def test_how_many_are_kept_is_told(most, asked_experiment, tmp_path):
     evaluator = problem.evaluator(asked_experiment.method, asked_experiment.backbone.params, asked_experiment.mesh)
     evaluator.add(asked_experiment.stream.tasks[0].val)
     evaluator.follow({}, 0)
-    evaluator.save(tmp_path / "features" / "task_001.npz")
+    evaluator.save(tmp_path / "features" / "task_001.json")
     if not most:
         assert [path.name for path in tmp_path.iterdir()] == ["features"]
         return

@@ -15,6 +15,7 @@ from lpi_jax.experiment.experiment import stream_of
 from lpi_jax.models import weights
 from lpi_jax.models.clip_start import init_params
 from lpi_jax.problems.retrieval.retriever import Retriever
+from lpi_jax.problems.saved import read
 from lpi_jax.serving import load as serving
 from tests.support.pixels import pixels
 from tests.support.splits import captions_of
@@ -35,9 +36,8 @@ def stream(finished_run):
 @pytest.fixture(scope="module")
 def own(finished_run):
     """What the run itself computed of its validation items: array by name."""
-    (path,) = (finished_run.directory / "features").glob("*.npz")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name.removeprefix("stream."): part for name, part in arrays.items()}
+    (path,) = (finished_run.directory / "features").glob("task_*")
+    return {name.removeprefix("stream."): part for name, part in read(path).items()}
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import lpi_jax
 from lpi_jax.experiment.experiment import stream_of
 from lpi_jax.problems.retrieval.options import SCORES
 from lpi_jax.problems.retrieval.score import SMOOTHING, joined
+from lpi_jax.problems.saved import read
 from lpi_jax.run import continual
 from tests.reference import ranks
 from tests.reference import scores as reference
@@ -35,9 +36,8 @@ def model(run):
 @pytest.fixture(scope="module")
 def own(run):
     """What the run itself computed of its validation items: array by name."""
-    (path,) = (run.directory / "features").glob("*.npz")
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name.removeprefix("stream."): part for name, part in arrays.items()}
+    (path,) = (run.directory / "features").glob("task_*")
+    return {name.removeprefix("stream."): part for name, part in read(path).items()}
 
 
 @pytest.fixture(scope="module")
