@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 from lpi_jax import terminal
 from lpi_jax.errors import UserError
 from lpi_jax.plan.chips import GIB, Chip, chip, devices
+from lpi_jax.plan.largest import largest
 from lpi_jax.terminal.display import room
 
 if TYPE_CHECKING:
+    from jax.sharding import Mesh
+    from ml_collections import ConfigDict
+
     from lpi_jax.plan.compiled import Compiled
 
 USAGE = """\
@@ -21,6 +25,8 @@ needs of a chip. Reads no weights and no data. Needs pip install 'lpi_jax[tpu]';
   --config=FILE[:PRESET]  configuration file, as for lpi_jax.main
   --config.KEY=VALUE      changes one key of it; several are allowed, such as train.batch
   --topology=T[,T ...]    kind and shape of the slice: v5e:4x4, v5p:2x2x2, v6e:16x16, v4:2x2x1, ...
+  --largest               also looks for the largest training batch that fits, in up to six
+                          more compilations
   --help                  shows this text
 
 Exit status: 0 where every program fits into a chip's memory; 1 where one does not; 2 for a
@@ -35,6 +41,7 @@ longer. sent: collectives, how many of a kind among how many chips, with the byt
 """
 COLUMNS = ("topology", "program", "rows", "arguments", "temporaries", "GiB", "has", "TFLOP", "GB", "ms", "limit")
 FITS, TOO_LARGE = terminal.OK, 1
+LARGEST = "--largest"
 
 
 @terminal.command()
@@ -52,28 +59,56 @@ def main(arguments: Sequence[str]) -> int:
     if command_line.asks_for_help(arguments[1:]):
         print(USAGE, end="")
         return terminal.OK
-    config, named = command_line.parse(arguments[1:], "topology", path=False)
+    given = [argument for argument in arguments[1:] if argument != LARGEST]
+    config, named = command_line.parse(given, "topology", path=False)
     kinds = {topology: chip(topology) for topology in named.split(",")}
     import jax  # here, because it takes seconds to import and --help needs none of it
 
     jax.config.update("jax_platforms", "cpu")  # what there is of other devices is another program's
     from lpi_jax.parallel import mesh as meshes
-    from lpi_jax.plan.compiled import compiled
-    from lpi_jax.plan.programs import programs
+    from lpi_jax.plan.compiled import TooLargeError, compiled
+    from lpi_jax.plan.programs import TRAINING, programs
 
     print(f"| {' | '.join(COLUMNS)} | sent |\n|{' --- |' * (len(COLUMNS) + 1)}", flush=True)
-    fits = True
+    fits, remarks = True, []
     for topology, kind in kinds.items():
         found = devices(topology)
         if len(found) % config.fsdp:
             raise UserError(f"config.fsdp is {config.fsdp}, expected a divisor of the {len(found)} chips of {topology}")
-        for name, call in programs(config, meshes.mesh_of(found, config.fsdp)).items():
-            program = compiled(call)
-            rows = config.train.batch if name == "training step" else config.eval.batch
-            print(f"| {' | '.join([topology, name, str(rows), *cells(program, kind)])} |", flush=True)
-            fits &= program.peak < kind.memory * GIB
-    print(f"\n{LEGEND}", end="")
+        mesh = meshes.mesh_of(found, config.fsdp)
+        for name, call in programs(config, mesh).items():
+            rows = config.train.batch if name == TRAINING else config.eval.batch
+            try:
+                program = compiled(call)
+                columns, needed = list(cells(program, kind)), program.peak
+            except TooLargeError as error:
+                columns, needed = ["", "", f"{error.needed / GIB:.2f}", f"{kind.memory:g}", *[""] * 5], error.needed
+            print(f"| {' | '.join([topology, name, str(rows), *columns])} |", flush=True)
+            fits &= needed < kind.memory * GIB
+        if LARGEST in arguments:
+            remarks.append(_largest(config, mesh, topology, kind))
+    print("".join(f"\n{remark}" for remark in remarks) + f"\n{LEGEND}", end="")
     return FITS if fits else TOO_LARGE
+
+
+def _largest(config: "ConfigDict", mesh: "Mesh", topology: str, kind: Chip) -> str:
+    """A sentence on the largest training batch that fits."""
+    from lpi_jax.plan.compiled import TooLargeError, compiled
+    from lpi_jax.plan.programs import TRAINING, programs
+
+    def peak(rows: int) -> int:
+        config.train.batch, config.train.batches = rows, ()
+        try:
+            return compiled(programs(config, mesh)[TRAINING]).peak
+        except TooLargeError as error:
+            return error.needed
+
+    rows, needed = largest(peak, config.train.batch, config.train.microbatch or mesh.size, kind.memory * GIB)
+    if not rows:
+        return (
+            f"{topology}: no training batch fits; the smallest that was tried needs {needed / GIB:.2f} GiB of a chip."
+        )
+    return f"{topology}: the largest training batch found to fit is {rows}, {needed / GIB:.2f} GiB of a chip."
 
 
 def cells(program: "Compiled", kind: Chip) -> Iterator[str]:

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from lpi_jax.plan.chips import Chip
@@ -16,6 +17,9 @@ _SHAPE = re.compile(r"(pred|[suf]\d+|bf16)\[([\d,]*)\]")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 # How a program says who takes part: axes of a mesh, [groups, members], a list of groups.
 _AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}")
+# How the compiler for TPUs says that there is no room.
+_NEEDED = re.compile(r"[Rr]an out of memory .*?(?:temporaries \(|Used )([\d.]+)([KMGT])")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _IOTA, _LISTED = re.compile(r"replica_groups=\[\d+,(\d+)\]"), re.compile(r"replica_groups=\{\{([\d,]*)\}")
 
 
@@ -56,9 +60,22 @@ class Compiled(NamedTuple):
         }
 
 
+class TooLargeError(Exception):
+    """A program that does not fit into a chip's memory. needed: bytes."""
+
+    def __init__(self, needed: int) -> None:
+        super().__init__(f"it needs {needed} bytes")
+        self.needed = needed
+
+
 def compiled(call: Call) -> Compiled:
-    """Compiles without running."""
-    program = call.run.lower(*call.arguments).compile()
+    """Compiles without running. Raises TooLargeError where the compiler itself finds no room."""
+    try:
+        program = call.run.lower(*call.arguments).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if (told := _NEEDED.search(str(error))) is None:
+            raise
+        raise TooLargeError(int(float(told[1]) * _UNITS[told[2]])) from error
     size, cost = program.memory_analysis(), program.cost_analysis() or {}
     memory = {
         "arguments": size.argument_size_in_bytes,

@@ -17,6 +17,8 @@ from lpi_jax.problems.base import Call, Planned
 from lpi_jax.train import optimizer, step
 from lpi_jax.types import Tree
 
+TRAINING = "training step"
+
 
 def programs(config: ConfigDict, mesh: Mesh) -> dict[str, Call]:
     """By name what a run of this configuration computes in its first task, on the devices of a mesh.
@@ -40,7 +42,7 @@ def programs(config: ConfigDict, mesh: Mesh) -> dict[str, Call]:
     trainable, constants = begun(method, planned, config.train.batch, config.seed)
     found = {}
     if method.options.trains:
-        found["training step"] = _training(config, mesh, planned, method, (trainable, constants))
+        found[TRAINING] = _training(config, mesh, planned, method, (trainable, constants))
     return {**found, **planned.calls(method, trainable, constants)}
 
 

@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,8 +18,9 @@ from lpi_jax.experiment.experiment import assemble
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.plan import chips
 from lpi_jax.plan.command import main
-from lpi_jax.plan.compiled import Collective, Compiled, collectives, compiled
+from lpi_jax.plan.compiled import Collective, Compiled, TooLargeError, collectives, compiled
 from lpi_jax.plan.programs import programs
+from lpi_jax.problems.base import Call
 from lpi_jax.run import continual
 from lpi_jax.train import step
 from lpi_jax.types import EXPERTS, LOW
@@ -232,6 +235,45 @@ def test_on_tpus_features_are_gathered_once_and_no_collective_is_as_large_as_the
     assert float(row[6]) < 16
     assert "1 all-gather among 4: 16.4 kB" in row[-2]
     assert "MB" not in row[-2]
+
+
+@pytest.mark.skipif(not TPU, reason="libtpu, the compiler for TPUs, is not installed; see the extra [tpu]")
+def test_on_tpus_a_batch_that_does_not_fit_is_told_with_the_largest_that_does():
+    found = on_tpus("--topology=v5e:2x2", "--config.train.batch=65536", "--largest")
+    assert (found.returncode, found.stderr) == (1, "")
+    row = next(line for line in found.stdout.splitlines() if "training step" in line).split("|")
+    assert float(row[6]) > 16
+    (told,) = (line for line in found.stdout.splitlines() if line.startswith("v5e:2x2: "))
+    expected = r"v5e:2x2: the largest training batch found to fit is (\d+), (.+) GiB of a chip\."
+    rows, needed = re.fullmatch(expected, told).groups()
+    assert 4096 < int(rows) < 65536
+    assert 8 < float(needed) < 16
+
+
+@pytest.mark.parametrize(
+    ("said", "gib"),
+    [
+        ("Ran out of memory on HBM, the total memory required for HLO temporaries (283.45G) exceeds available", 283.45),
+        ("XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.", 20.5),
+    ],
+)
+def test_what_the_compiler_says_of_a_program_without_room_is_read(said, gib):
+    def refuse():
+        raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {said}")
+
+    lowered = SimpleNamespace(compile=refuse)
+    with pytest.raises(TooLargeError) as error:
+        compiled(Call(SimpleNamespace(lower=lambda: lowered), ()))
+    assert error.value.needed == pytest.approx(gib * 2**30)
+
+
+def test_another_failure_of_the_compiler_is_itself():
+    def fail():
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    lowered = SimpleNamespace(compile=fail)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        compiled(Call(SimpleNamespace(lower=lambda: lowered), ()))
 
 
 @pytest.mark.skipif(not TPU, reason="libtpu, the compiler for TPUs, is not installed; see the extra [tpu]")
