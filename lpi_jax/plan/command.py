@@ -123,6 +123,9 @@ def cells(program: "Compiled", kind: Chip) -> Iterator[str]:
     limit = max(times, key=lambda part: times[part])
     yield f"{1e3 * times[limit]:.1f}"
     yield limit
+    if program.collectives is None:
+        yield "not known: this version of JAX cannot read the program"
+        return
     yield ", ".join(
         f"{one.count} {one.kind} among {one.chips or 'all'}: {room(one.size)}" for one in program.collectives
     )

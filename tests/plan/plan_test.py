@@ -17,7 +17,7 @@ from lpi_jax.errors import UserError
 from lpi_jax.experiment.experiment import assemble
 from lpi_jax.parallel import mesh as meshes
 from lpi_jax.plan import chips
-from lpi_jax.plan.command import main
+from lpi_jax.plan.command import cells, main
 from lpi_jax.plan.compiled import Collective, Compiled, TooLargeError, collectives, compiled
 from lpi_jax.plan.programs import programs
 from lpi_jax.problems.base import Call
@@ -265,6 +265,22 @@ def test_what_the_compiler_says_of_a_program_without_room_is_read(said, gib):
     with pytest.raises(TooLargeError) as error:
         compiled(Call(SimpleNamespace(lower=lambda: lowered), ()))
     assert error.value.needed == pytest.approx(gib * 2**30)
+
+
+def test_a_program_that_cannot_be_written_out_is_planned_without_what_chips_send():
+    def unreadable():
+        raise jax.errors.JaxRuntimeError("INTERNAL: async-update instruction should have 1 operands but sees 3")
+
+    whole = jax.jit(lambda x: x @ x).lower(np.eye(8, dtype=np.float32)).compile()
+    program = SimpleNamespace(
+        memory_analysis=whole.memory_analysis, cost_analysis=whole.cost_analysis, as_text=unreadable
+    )
+    lowered = SimpleNamespace(compile=lambda: program)
+    found = compiled(Call(SimpleNamespace(lower=lambda: lowered), ()))
+    assert found.collectives is None
+    assert found.flops > 0
+    assert found.times(chips.CHIPS["v5p"]).keys() == {"compute", "memory"}
+    assert [*cells(found, chips.CHIPS["v5p"])][-1].startswith("not known")
 
 
 def test_another_failure_of_the_compiler_is_itself():
