@@ -4,8 +4,8 @@ Prepare:  python experiments/clipart/prepare.py --out runs/clipart
           python experiments/stamps/prepare.py --out runs/stamps
           python experiments/pictures.py --clipart runs/clipart --stamps runs/stamps --out runs/pictures.jsonl
 Command:  python -m lpi_jax.main --config=configs/pictures_modalprompt.py --workdir=DIR
-Hardware: two CPU cores; minutes not measured
-Expected: no number is known; results.json holds the frozen LLaVA on the same samples
+Hardware: one CPU core, 4 minutes
+Expected: accuracy 0.0, as the frozen LLaVA; the best single answer to each task 14.4 (seeds 0 and 1): see the README
 """
 
 from ml_collections import ConfigDict

@@ -51,7 +51,7 @@ class Compiled(NamedTuple):
         return sum(self.memory.values())
 
     def times(self, chip: Chip) -> dict[str, float]:
-        """Seconds that each part of the chip, as far as known, would be busy at its peak; the roofline's is the longest."""
+        """Seconds that each part of the chip, as far as known, is busy at its peak; the longest is the roofline's."""
         own = {"compute": self.flops / (chip.tflops * 1e12), "memory": self.moved / (chip.bandwidth * 1e9)}
         if self.collectives is None:
             return own
