@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,15 @@ from lpi_jax.methods.base import TaskContext
 from lpi_jax.models import weights
 from lpi_jax.models.clip import CLIP, CLIPConfig, TowerConfig
 from lpi_jax.models.clip_start import init_params
+from lpi_jax.models.kept import kept
 from lpi_jax.parallel import mesh as meshes
+from lpi_jax.parallel.placement import put_backbone
 from lpi_jax.problems.retrieval.problem import Retrieval
 from lpi_jax.problems.retrieval.towers import Towers
 from lpi_jax.train import optimizer as optimizers
 from lpi_jax.train.step import Task, fit, make_gradient, make_step
 
+ROOM = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # on a GPU that both sides share
 PEER = Path(__file__).parent / "peers" / "clip_torch.py"
 SEED, LR, LOSS, GRADIENT = 0, 0.05, 1e-5, 1e-4  # the last two: largest relative differences between the sides
 SIZES = {
@@ -150,7 +154,7 @@ class Ours:
         problem, self._method = Retrieval(Towers(model, CLIP_MEAN, CLIP_STD), None, None, None, None), method(config)
         with np.load(folder / "work.npz") as file:
             self._batch = {"images": file["images"], "token_ids": file["ids"]}
-        frozen = meshes.put_replicated(params, mesh)
+        frozen = put_backbone(params, mesh, partial(kept, dtype=settings["dtype"]))
         tree, constants = self._method.begin(jax.random.key(SEED), {}, params, context(config))
         self._tree, key = jax.tree.map(np.asarray, tree), jax.random.key(SEED)
         options = optimizers.Options(optimizer_args={"momentum": 0.0, "weight_decay": 0.0})
@@ -194,7 +198,7 @@ class Ours:
 def measured(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """One round: pairs a second by repeat of each side, from two fresh processes; of ours alone without PyTorch."""
     with ExitStack() as stack:
-        ours = stack.enter_context(started([sys.executable, __file__, "--serve", str(folder)]))
+        ours = stack.enter_context(started([sys.executable, __file__, "--serve", str(folder)], ROOM))
         sides, device = {"ours": ours}, ours("device")
         if find_spec("torch") is None:
             print("PyTorch is not installed: the peer is left out", file=sys.stderr)

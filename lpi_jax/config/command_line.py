@@ -36,7 +36,7 @@ it finds to --workdir.
                           right, the default) or released (what its authors' code computes)
   --config.KEY=VALUE      changes one key of it; several are allowed
   --workdir=DIR           the run's directory: new, empty, or of the same run
-  --dry-run               tells tasks, steps, memory and time, and does nothing
+  --dry-run               tells tasks, steps, memory and time, and writes nothing there
   --help                  shows this text
 
 The same command again goes on where it was interrupted. A finished run only prints its table.
@@ -176,7 +176,7 @@ def _reason(error: Exception) -> str:
     """One line for what a configuration file raised; a key that its preset does not have is the usual case."""
     text = " ".join(str(error.args[0] if error.args else "").split())
     named = re.search(r"['\"](\w+)['\"]", text)
-    if named and isinstance(error, AttributeError | KeyError | TypeError):
+    if named and isinstance(error, AttributeError | KeyError | TypeError) and "override" not in text:
         sections = {key.partition(".")[0] for key in OPTIONS}
         for old, new in RENAMED.items():
             section, _, name = old.partition(".")

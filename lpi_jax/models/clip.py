@@ -324,9 +324,10 @@ class TextTower(nn.Module):
 
 
 class CLIP(nn.Module):
-    """Both towers and their projections. `dtype` is what the blocks compute in; parameters and features are float32.
+    """Both towers and their projections. `dtype` is what the blocks compute in; features are float32.
 
-    LayerNorm statistics, softmax, sums of gradients over a batch and everything after the last block are float32 too.
+    LayerNorm statistics, softmax, sums of gradients over a batch and everything after the last block are float32 too,
+    and so are parameters, or, where that changes nothing, in `dtype` (`models.kept`).
     `precision` is that of float32 products, also of their gradients: a TPU or a recent GPU rounds the factors unless it
     is "highest". remat: what of the blocks the backward pass computes again (`models.remat`). `init` only makes the
     leaves; `clip_start.init_params` gives them CLIP's initial values.

@@ -1,4 +1,7 @@
-"""In what a frozen CLIP's leaves are kept: in the dtype that they are computed with, so that no number changes."""
+"""In what a frozen CLIP's leaves are kept: in the dtype that they are computed with, so that prompts change no number.
+
+A method that changes leaves starts from what is kept: its bfloat16 run begins at rounded weights.
+"""
 
 import re
 from typing import Any

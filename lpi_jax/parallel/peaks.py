@@ -8,11 +8,15 @@ import jax
 PEAKS = {
     "TPU v4": 275.0,
     "TPU v5 lite": 197.0,
+    "TPU v5e": 197.0,
     "TPU v5": 459.0,
     "TPU v6 lite": 918.0,
+    "TPU v6e": 918.0,
     "NVIDIA A100": 312.0,
     "NVIDIA H100 PCIe": 756.0,
+    "NVIDIA H100 NVL": 835.0,
     "NVIDIA H100": 989.0,
+    "NVIDIA H200 NVL": 835.0,
     "NVIDIA H200": 989.0,
 }
 

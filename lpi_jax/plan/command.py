@@ -1,5 +1,6 @@
 """What a run would need on TPUs that are not there: python -m lpi_jax.plan --config=FILE --topology=v5e:4x4"""
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -35,7 +36,8 @@ mistake in the command line.
 LEGEND = """\
 Of one chip. rows: of the batch, over all chips. GiB: of arguments (backbone, batch, state), of results
 and temporaries, and of all; has: of the chip. TFLOP, GB: computed, and moved to and from memory, as the
-compiler counts them; what stands in a loop (the tokens of an answer) counts once. ms: the roofline's,
+compiler counts them; what stands in a loop (the tokens of an answer, the parts of
+train.microbatch) counts once. ms: the roofline's,
 the time of the part that would be busy longest at its peak, and which part that is; a real step takes
 longer. sent: collectives, how many of a kind among how many chips, with the bytes that a chip gets.
 """
@@ -76,16 +78,17 @@ def main(arguments: Sequence[str]) -> int:
         if len(found) % config.fsdp:
             raise UserError(f"config.fsdp is {config.fsdp}, expected a divisor of the {len(found)} chips of {topology}")
         mesh = meshes.mesh_of(found, config.fsdp)
-        for name, call in programs(config, mesh).items():
+        planned = programs(config, mesh)
+        for name, call in planned.items():
             rows = config.train.batch if name == TRAINING else config.eval.batch
             try:
                 program = compiled(call)
                 columns, needed = list(cells(program, kind)), program.peak
             except TooLargeError as error:
-                columns, needed = ["", "", f"{error.needed / GIB:.2f}", f"{kind.memory:g}", *[""] * 5], error.needed
+                columns, needed = ["", "", f"over {error.needed / GIB:.2f}", f"{kind.memory:g}", *[""] * 5], math.inf
             print(f"| {' | '.join([topology, name, str(rows), *columns])} |", flush=True)
             fits &= needed < kind.memory * GIB
-        if LARGEST in arguments:
+        if LARGEST in arguments and TRAINING in planned:
             remarks.append(_largest(config, mesh, topology, kind))
     print("".join(f"\n{remark}" for remark in remarks) + f"\n{LEGEND}", end="")
     return FITS if fits else TOO_LARGE
@@ -96,14 +99,17 @@ def _largest(config: "ConfigDict", mesh: "Mesh", topology: str, kind: Chip) -> s
     from lpi_jax.plan.compiled import TooLargeError, compiled
     from lpi_jax.plan.programs import TRAINING, programs
 
-    def peak(rows: int) -> int:
-        config.train.batch, config.train.batches = rows, ()
-        try:
-            return compiled(programs(config, mesh)[TRAINING]).peak
-        except TooLargeError as error:
-            return error.needed
+    own, memory = config.copy_and_resolve_references(), kind.memory * GIB
 
-    rows, needed = largest(peak, config.train.batch, config.train.microbatch or mesh.size, kind.memory * GIB)
+    def peak(rows: int) -> int:
+        own.train.batch, own.train.batches = rows, ()
+        try:
+            return compiled(programs(own, mesh)[TRAINING]).peak
+        except TooLargeError as error:
+            return max(error.needed, int(memory))  # the compiler has less than the chip, and says maybe a part
+
+    step = own.train.microbatch or mesh.size
+    rows, needed = largest(peak, -(-own.train.batch // step) * step, step, memory)
     if not rows:
         return (
             f"{topology}: no training batch fits; the smallest that was tried needs {needed / GIB:.2f} GiB of a chip."

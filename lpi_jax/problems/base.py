@@ -175,7 +175,11 @@ class Problem(Protocol):
         """The split's training examples as host arrays, with room for the method's prompts."""
 
     def forward(self, batch: Tree, adapter: Adapter, key: Array) -> Any:
-        """What the adapted backbone makes of a batch [B, ...] on the devices; key: scalar, for what is random."""
+        """What the adapted backbone makes of a batch [B, ...] on the devices; key: scalar, for what is random.
+
+        Arrays [B, ...], row by row, or scalars that are the same whatever the rows: `train.microbatch` computes a batch
+        in parts, each with the same key.
+        """
 
     def losses(self, outputs: Any, batch: Tree) -> dict[str, Array]:
         """The problem's own losses by name, scalars in nats."""

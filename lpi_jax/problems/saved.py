@@ -78,9 +78,10 @@ def keep_only(path: Path) -> None:
     for other in path.parent.glob("task_*"):
         if other != path:
             other.unlink(missing_ok=True)
-    if not path.is_file() or not _pieces(path).is_dir():
+    try:
+        needed = {piece for array in _index(path).values() for piece in array["pieces"]}
+    except Exception:  # not an index, or a damaged one, which `read` tells of: nothing is cleaned away
         return
-    needed = {piece for array in _index(path).values() for piece in array["pieces"]}
     for piece in _pieces(path).iterdir():
         if piece.name not in needed:
             piece.unlink(missing_ok=True)
@@ -98,7 +99,7 @@ def _index(path: Path) -> dict[str, Any]:
     return content["arrays"]
 
 
-def _digest(content: bytes | memoryview) -> str:
+def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
@@ -106,7 +107,7 @@ def _kept(folder: Path, array: np.ndarray) -> dict[str, Any]:
     """What the index says of an array whose pieces are there now."""
     names = []
     for rows in _rows(array):
-        content = memoryview(np.ascontiguousarray(rows)).cast("B")
+        content = rows.tobytes()
         names.append(_digest(content))
         piece = folder / names[-1]
         if not piece.is_file() or piece.stat().st_size != len(content):

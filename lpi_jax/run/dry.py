@@ -16,17 +16,22 @@ from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
 from lpi_jax import paths
+from lpi_jax.experiment import reuse
 from lpi_jax.experiment.experiment import Experiment, assemble
-from lpi_jax.experiment.progress import Progress
-from lpi_jax.parallel import compilation, lock, mesh
+from lpi_jax.experiment.progress import Progress, restore
+from lpi_jax.parallel import compilation, mesh
 from lpi_jax.run import continual, start
 from lpi_jax.run.task import context, key_of
 from lpi_jax.terminal.display import duration, room
 from lpi_jax.train import optimizer, step
+from lpi_jax.workdir import ownership
 from lpi_jax.workdir.checkpoint import Checkpoints
 
 TIMED = 3  # batches, each learnt from twice: the first time may compile for its shape
-LEAVES_OUT = "Evaluation after every task is not timed: the run says how long is left once it has measured a task."
+LEAVES_OUT = (
+    "Every step counts as one of the first task. Evaluation after every task is not timed: the run says how long is"
+    " left once it has measured a task."
+)
 
 
 class Steps(NamedTuple):
@@ -50,9 +55,7 @@ def tell(config: ConfigDict, directory: str | Path) -> str:
       UserError: as the run itself would.
     """
     configs.check(config)
-    config, directory = paths.in_config(config), paths.local(directory, "--workdir")
-    with lock.Lock(directory):  # looked for, never taken
-        return "\n".join(_told(config, directory))
+    return "\n".join(_told(paths.in_config(config), paths.local(directory, "--workdir")))
 
 
 def _told(config: ConfigDict, directory: Path) -> Iterator[str]:
@@ -60,9 +63,23 @@ def _told(config: ConfigDict, directory: Path) -> Iterator[str]:
     start.meet(config, directory)
     experiment = assemble(config)
     hashes = start.made_from(experiment)
+    if config.reuse:
+        reuse.memory_of_run(experiment)
     steps = continual.steps_of(experiment)
     mesh.connect(experiment.mesh)
-    yield from _about(experiment, hashes, directory)
+    checkpoints = Checkpoints(directory, config.train.checkpoints_kept)
+    yield _method(experiment)
+    if start.finished(experiment, hashes, directory, checkpoints):
+        yield f"Directory: {directory} holds this run, finished: there is nothing left to do."
+        return
+    done = 0
+    if ownership.holds(directory, experiment.config, hashes):
+        progress = restore(checkpoints)
+        start.refuse_older(progress, directory)
+        done = sum(steps[: progress.count]) + checkpoints.steps_inside(progress.count)
+        yield f"Directory: {directory} holds this run behind {progress.count} tasks and {done:,} steps."
+    else:
+        yield f"Directory: {directory}, where this run has not begun."
     yield ""
     yield from _tasks(experiment, steps)
     yield ""
@@ -79,24 +96,18 @@ def _told(config: ConfigDict, directory: Path) -> Iterator[str]:
         f" {room(one.arguments)} of arguments, {room(one.rest)} of results and temporaries"
         f" (compiled in {one.compiling:.1f} s)."
     )
-    total = sum(steps)
-    yield f"Training: {total:,} steps, {duration(total * one.seconds)}, {total * one.flops / 1e12:.3g} TFLOP."
+    left = sum(steps) - done
+    yield f"Training: {left:,} steps, {duration(left * one.seconds)}, {left * one.flops / 1e12:.3g} TFLOP."
     yield LEAVES_OUT
 
 
-def _about(experiment: Experiment, hashes: dict[str, str], directory: Path) -> Iterator[str]:
-    """What would run where."""
+def _method(experiment: Experiment) -> str:
+    """What would run on which devices."""
     config, devices = experiment.config, experiment.mesh.devices.flat
     axes = ", ".join(f"{name} {size}" for name, size in experiment.mesh.shape.items())
     kinds = sorted({device.device_kind for device in devices})
     method = f"{experiment.method.name} (preset {config.preset})"
-    yield f"Method {method} on {len(devices)} x {' and '.join(kinds)} ({axes})."
-    checkpoints = Checkpoints(directory, config.train.checkpoints_kept)
-    finished = start.finished(experiment, hashes, directory, checkpoints)
-    state = "holds this run, finished" if finished else "would be made"
-    if directory.exists() and not finished:
-        state = "exists; a run of this configuration in it goes on from its last checkpoint"
-    yield f"Directory: {directory} {state}."
+    return f"Method {method} on {len(devices)} x {' and '.join(kinds)} ({axes})."
 
 
 def _tasks(experiment: Experiment, steps: list[int]) -> Iterator[str]:

@@ -44,8 +44,8 @@ class Options:
     )
     remat: str = option(
         "none",
-        "what of the prompted network is computed again for the backward pass instead of kept: nothing, its blocks, or"
-        " of them all but the products with weights",
+        "what of the prompted network (of a LLaVA its language model) is computed again for the backward pass, not"
+        " kept: nothing, its blocks, or of them all but the products with weights",
         kind="speed",
         choices=KEPT,
         reader=TRAINING,

@@ -1,8 +1,9 @@
 """A batch computed a few rows at a time, with the gradient of the whole: what a loss over all rows needs.
 
 The forward pass keeps of each part only what comes out. The loss sees all rows together; its gradient goes back
-through one part after the other, each of which is computed once more. Memory is that of a part, and the numbers are
-those of the whole batch but for the order of sums.
+through one part after the other, each of which is computed once more. Memory is that of a part and of what comes out:
+features are little, the logits of a language model are not. The numbers are those of the whole batch but for the order
+of sums.
 """
 
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """A dry run: tells what a run does, as the run then does it, and writes nothing."""
 
+import shutil
+
 import pytest
 
 from lpi_jax.errors import UserError
@@ -20,13 +22,20 @@ def test_it_tells_the_steps_and_numbers_that_the_run_has_and_writes_nothing(make
     assert "Training: 18 steps, 0:0" in told
     per_step = result["training_flops"][0] / 6
     assert f" s, {per_step / 1e9:.3g} GFLOP" in told
-    assert f"Directory: {tmp_path / 'run'} would be made." in told
+    assert f"Directory: {tmp_path / 'run'}, where this run has not begun." in told
 
 
 def test_a_finished_run_and_one_that_can_go_on_are_told_and_left_as_they_are(copied_run):
     before = snapshot(copied_run.directory)
-    assert "holds this run, finished." in dry.tell(copied_run.config, copied_run.directory)
+    told = dry.tell(copied_run.config, copied_run.directory)
+    assert "holds this run, finished: there is nothing left to do." in told
+    assert "Training" not in told
     assert snapshot(copied_run.directory) == before
+    shutil.rmtree(copied_run.directory / "checkpoints" / "task_003")
+    shutil.rmtree(copied_run.directory / "checkpoints" / "inside")
+    told = dry.tell(copied_run.config, copied_run.directory)
+    assert "holds this run behind 2 tasks and 12 steps." in told
+    assert "Training: 6 steps" in told
 
 
 def test_where_nothing_is_trained_no_step_is_told(make_config, tmp_path):

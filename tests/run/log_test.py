@@ -13,7 +13,8 @@ from tensorboardX.record_writer import masked_crc32c
 
 from lpi_jax.parallel.mesh import make_mesh
 from lpi_jax.parallel.peaks import peak
-from lpi_jax.run.log import Log, Silence
+from lpi_jax.report.losses import NO_TERMS
+from lpi_jax.run.log import DIGITS, Log, Silence
 from lpi_jax.train import step as train
 
 PLACE = ("step", "task", "epoch")
@@ -82,9 +83,20 @@ def test_operations_are_told_by_the_second_and_as_a_share_of_what_the_devices_ca
     assert found == [(1.5, 0.375), (2.0, 0.5), (None, None)]
 
 
+def test_no_report_draws_speed_as_a_loss():
+    assert DIGITS.keys() <= NO_TERMS
+
+
 @pytest.mark.parametrize(
     ("kind", "tflops"),
-    [("TPU v5 lite", 197), ("TPU v5", 459), ("NVIDIA H100 80GB HBM3", 989), ("NVIDIA H100 PCIe", 756), ("cpu", None)],
+    [
+        ("TPU v5 lite", 197),
+        ("TPU v5", 459),
+        ("TPU v5e", 197),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("cpu", None),
+    ],
 )
 def test_peaks_are_those_of_the_longest_name_that_fits(kind, tflops):
     assert peak(kind) == tflops
