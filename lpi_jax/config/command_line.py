@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from lpi_jax import config as configs
 from lpi_jax import paths
-from lpi_jax.config.table import OPTIONS, RENAMED
+from lpi_jax.config.table import OPTIONS, RENAMED, REVALUED
 from lpi_jax.errors import UserError
 from lpi_jax.options import Option
 
@@ -176,9 +176,11 @@ def _reason(error: Exception) -> str:
     """One line for what a configuration file raised; a key that its preset does not have is the usual case."""
     text = " ".join(str(error.args[0] if error.args else "").split())
     named = re.search(r"['\"](\w+)['\"]", text)
-    if named and isinstance(error, AttributeError | KeyError | TypeError) and "override" not in text:
+    if named and isinstance(error, AttributeError | KeyError | TypeError):
         sections = {key.partition(".")[0] for key in OPTIONS}
         for old, new in RENAMED.items():
+            if old in REVALUED and "override" in text:
+                continue  # the key is called so today; what it was set to is of another kind
             section, _, name = old.partition(".")
             if named[1] == (name if name and section in sections else section):
                 return f"config.{old} is called config.{new} now"
