@@ -41,9 +41,10 @@ def started(command: Sequence[str], environment: dict[str, str] | None = None) -
         yield ask
 
 
-def serve(worker: Any) -> None:
-    """Answers what is asked on standard input by the worker's methods, until there is nothing more to read."""
+def serve(make: Callable[[], Any]) -> None:
+    """Answers what is asked on standard input by the methods of the worker that `make` gives, until it ends."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
+    worker = make()
     for line in sys.stdin:
         name, *arguments = json.loads(line)
         print(json.dumps(getattr(worker, name)(*arguments)), file=answers, flush=True)

@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)  # works as one side, on what lies there
     args = parser.parse_args()
     if args.serve:
-        serve(Ours(args.serve))
+        serve(lambda: Ours(args.serve))
         return
     if min(args.batch, args.steps, args.repeats, args.rounds, args.threads) < 1:
         parser.error("all numbers must be 1 or more")

@@ -19,6 +19,9 @@ import transformers
 from torch import Tensor
 from torch.nn import functional
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from beside import serve
+
 
 class Peer:
     """The model with its work.
@@ -113,12 +116,8 @@ class Peer:
 
 def main() -> None:
     """Answers until there is nothing more to read."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
     transformers.utils.logging.disable_progress_bar()
-    peer = Peer(Path(sys.argv[1]))
-    for line in sys.stdin:
-        name, *arguments = json.loads(line)
-        print(json.dumps(getattr(peer, name)(*arguments)), file=answers, flush=True)
+    serve(lambda: Peer(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 """The loss is over the global batch: on any mesh losses, gradients and steps of one device; and where leaves lie."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import chex
@@ -18,6 +15,7 @@ from lpi_jax.parallel import mesh as meshes
 from lpi_jax.parallel.placement import put_backbone
 from lpi_jax.train.step import make_gradient, make_step
 from tests.models.towers_reference_test import CONFIG, random_params
+from tests.support import devices
 from tests.train.parts_test import batch, method, problem, trainable
 
 MESHES = ((1, 1), (2, 1), (4, 1), (8, 1), (8, 4))  # devices, and how many of them share a backbone
@@ -25,9 +23,9 @@ STEPS = 10
 GOLDEN = Path(__file__).with_name("shardings.json")
 
 
-def learnt(devices, fsdp):
+def learnt(count, fsdp):
     """The losses of ten steps, the gradient before the first, and the trained tree behind the last, as lists."""
-    mesh = meshes.make_mesh(devices, fsdp)
+    mesh = meshes.make_mesh(count, fsdp)
     frozen = put_backbone(random_params(), mesh)
     step, losses = make_step(problem(), method(False), optax.sgd(1.0), mesh), []
     gradient = make_gradient(problem(), method(False), mesh)
@@ -62,18 +60,9 @@ def llava_shapes():
 @pytest.fixture(scope="module")
 def eight():
     """What a process with eight CPU devices finds."""
-    program = (
-        "import json\n"
-        "from tests.train.devices_agree_test import MESHES, learnt, shardings\n"
-        "print(json.dumps([[learnt(*which) for which in MESHES], shardings()]))\n"
-    )
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, env=environment, timeout=300, capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout.splitlines()[-1])
+    names = "MESHES, learnt, shardings"
+    expression = "[[learnt(*which) for which in MESHES], shardings()]"
+    return devices.found(8, f"from tests.train.devices_agree_test import {names}", expression)
 
 
 @pytest.mark.parametrize("which", range(1, len(MESHES)), ids=lambda which: str(MESHES[which]))

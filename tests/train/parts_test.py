@@ -1,11 +1,5 @@
 """A batch in parts: losses and gradients of the whole, less memory, and a batch that does not divide is refused."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -26,6 +20,7 @@ from lpi_jax.train.parts import in_parts
 from lpi_jax.train.step import make_gradient, make_step
 from lpi_jax.types import Adapter
 from tests.models.towers_reference_test import CONFIG, TOKENS, random_params
+from tests.support import devices
 
 ROWS = 16
 
@@ -67,9 +62,9 @@ def trainable():
     }
 
 
-def stepped(of_each, microbatch, devices=1, steps=1):
+def stepped(of_each, microbatch, count=1, steps=1):
     """Loss terms of each step, and the trained tree behind the last, as numbers."""
-    mesh = meshes.make_mesh(devices)
+    mesh = meshes.make_mesh(count)
     step = make_step(problem(), method(of_each), optax.sgd(1.0), mesh, microbatch)
     state, terms = step.start(trainable()), []
     frozen = meshes.put_replicated(random_params(), mesh)
@@ -101,19 +96,12 @@ def test_the_gradient_of_the_problems_losses_is_that_of_the_whole_also_of_what_a
 
 
 def test_parts_split_over_devices_are_learnt_from_as_on_one():
-    program = (
-        "import json, jax\n"
-        "from tests.train.parts_test import stepped\n"
-        "assert len(jax.devices()) == 4\n"
-        "terms, after = stepped(True, 8, devices=4, steps=2)\n"
-        "print(json.dumps([terms, {name: leaf.tolist() for name, leaf in after.items()}]))\n"
+    expression = "[terms, {name: leaf.tolist() for name, leaf in after.items()}]"
+    terms, after = devices.found(
+        4,
+        "from tests.train.parts_test import stepped; terms, after = stepped(True, 8, count=4, steps=2)",
+        expression,
     )
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4", "PYTHONPATH": str(root)}
-    ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, env=environment, check=True, timeout=200, capture_output=True
-    )
-    terms, after = json.loads(ran.stdout)
     one, expected = stepped(True, 0, steps=2)
     np.testing.assert_allclose(terms, one, rtol=1e-5)
     chex.assert_trees_all_close(

@@ -1,10 +1,5 @@
 """The training step: held against the NumPy reference, and its random key."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import chex
@@ -26,6 +21,7 @@ from tests.models import towers_reference_test as tiny
 from tests.reference import losses as reference_losses
 from tests.reference import prompts as reference_prompts
 from tests.reference import sgd as reference
+from tests.support import devices
 
 SGD = {"momentum": 0.9, "weight_decay": 2e-4}
 
@@ -126,9 +122,9 @@ BATCH = {"rows": np.random.default_rng(0).normal(size=(16, 8)).astype(np.float32
 PLAIN = Options(lr=0.1, schedule="constant", optimizer_args={"momentum": 0.0, "weight_decay": 0.0})
 
 
-def trained(devices, steps, begin_with=None, seed=0, method=None):
+def trained(count, steps, begin_with=None, seed=0, method=None):
     """The loss of each step, and the state behind the last; `begin_with`: a state on the host to go on from."""
-    mesh = meshes.make_mesh(devices)
+    mesh = meshes.make_mesh(count)
     step = make_step(Noisy(), method or plain_method(), make_optimizer(PLAIN), mesh)
     state = step.start({"weight": jnp.ones(8)})
     if begin_with is not None:
@@ -156,19 +152,11 @@ def test_a_task_that_is_taken_up_again_draws_what_it_would_have_drawn():
 
 
 def test_what_is_drawn_does_not_depend_on_the_number_of_devices():
-    program = (
-        "import json, jax\n"
-        "from tests.train.step_test import trained\n"
-        "assert len(jax.devices()) == 8\n"
-        "losses, state = trained(8, 3)\n"
-        "print(json.dumps([losses, state.trainable['weight'].tolist()]))\n"
+    losses, weight = devices.found(
+        8,
+        "from tests.train.step_test import trained; losses, state = trained(8, 3)",
+        "[losses, state.trainable['weight'].tolist()]",
     )
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": str(root)}
-    ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, env=environment, check=True, timeout=120, capture_output=True
-    )
-    losses, weight = json.loads(ran.stdout)
     one, state = trained(1, 3)
     assert losses == pytest.approx(one, rel=1e-5)
     np.testing.assert_allclose(weight, state.trainable["weight"], rtol=1e-5)
